@@ -1,0 +1,119 @@
+"""The one validated configuration tree. Profiles are YAML files in `zenray/profiles/`.
+
+A configuration is a profile, overlaid by a user's file, overlaid by `--set key=value`. Unknown keys
+are errors that name the nearest right key. Units stand in the names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+WeightFormat = Literal["float32", "bf16", "int8", "int4", "mixed"]
+"""mixed: 4-bit source blocks to int4 groups of 32, wider ones to int8 (see `zenray.ops.weights`)."""
+
+
+class Settings(BaseModel):
+    """Frozen section; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Settings):
+    """Which model is served, and how its weights are held."""
+
+    name: str = Field(description="Catalog name, a path to a GGUF file or a safetensors folder, or preset:NAME.")
+    weight_format: WeightFormat = "mixed"
+    device: str = Field("cpu", description="torch device, such as cpu or cuda:0.")
+    context_length: int = Field(8192, ge=16, description="Prompt plus completion, in tokens.")
+    num_threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 takes the cores given to the process.")
+    random_seed: int = Field(0, description="Weights of a preset are drawn from this seed.")
+    preset_overrides: dict[str, int] = Field(
+        default_factory=dict, description="Scale a preset down: architecture fields such as num_layers: 2."
+    )
+
+
+class EngineSettings(Settings):
+    """Scheduling and memory of one engine."""
+
+    kv_cache_mib: int = Field(512, ge=1, description="Memory of the KV block pool.")
+    block_size: int = Field(16, ge=1, le=256, description="Tokens per KV block.")
+    max_running_sequences: int = Field(16, ge=1)
+    max_waiting_sequences: int = Field(64, ge=1, description="Beyond this, RESOURCE_EXHAUSTED.")
+    max_step_tokens: int = Field(512, ge=1, description="Token budget of one step: the prefill chunk.")
+    prefix_cache: bool = True
+
+
+class DraftSettings(Settings):
+    """The draft pool. With speculative decoding absent it holds its model idle."""
+
+    model: str | None = None
+    weight_format: WeightFormat = "int4"
+    num_replicas: int = Field(1, ge=0)
+
+
+class RequestBoundsSettings(Settings):
+    """The most a request may ask for; beyond is INVALID_ARGUMENT."""
+
+    max_tokens: int = Field(4096, ge=1)
+    max_n: int = Field(8, ge=1)
+    max_logprobs: int = Field(20, ge=0)
+    max_stop: int = Field(16, ge=0)
+    max_stop_length: int = Field(256, ge=1, description="Characters of one stop string.")
+    max_request_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    max_deadline_ms: int = Field(600_000, ge=1)
+
+
+class RequestDefaults(Settings):
+    """What a request that says nothing gets."""
+
+    temperature: float = Field(0.0, ge=0, le=10)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(128, ge=0)
+    deadline_ms: int = Field(60_000, ge=1)
+
+
+class ContextSettings(Settings):
+    """The shape of an assembled prompt."""
+
+    max_prompt_tokens: int = Field(2048, ge=8, description="Budget of an infill prompt; texts beyond it are trimmed.")
+    suffix_share: float = Field(0.25, ge=0, le=1, description="Part of the budget kept for text after the cursor.")
+
+
+class ServerSettings(Settings):
+    """Where the platform listens and how it behaves under load and at its end."""
+
+    host: str = Field("127.0.0.1", description="Loopback by default; anything else is a decision.")
+    grpc_port: int = Field(9000, ge=0, le=65535)
+    http_port: int = Field(8000, ge=0, le=65535)
+    verifier_replicas: int = Field(1, ge=1)
+    verifier_num_cpus: float = Field(1.0, gt=0)
+    verifier_num_gpus: float = Field(0.0, ge=0)
+    aggregator_replicas: int = Field(1, ge=1)
+    max_ongoing_requests: int = Field(256, ge=1)
+    health_check_period_s: float = Field(2.0, gt=0)
+    health_check_timeout_s: float = Field(5.0, gt=0)
+    drain_timeout_s: float = Field(10.0, ge=0)
+    start_timeout_s: float = Field(300.0, gt=0)
+
+
+class ZenrayConfig(Settings):
+    """Everything `zenray serve` needs to know."""
+
+    model: ModelSettings
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    draft: DraftSettings = Field(default_factory=DraftSettings)
+    bounds: RequestBoundsSettings = Field(default_factory=RequestBoundsSettings)
+    defaults: RequestDefaults = Field(default_factory=RequestDefaults)
+    context: ContextSettings = Field(default_factory=ContextSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+
+
+def home() -> Path:
+    """Where zenray keeps models and caches: $ZENRAY_HOME, else ~/.cache/zenray."""
+    import os
+
+    return Path(os.environ.get("ZENRAY_HOME") or Path.home() / ".cache" / "zenray")

@@ -1,0 +1,149 @@
+"""What goes into the engine and what comes out: typed, validated at the edge, trusted inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+
+class Priority(IntEnum):
+    """Smaller goes first. Interactive sequences may preempt batch ones, never the reverse."""
+
+    INTERACTIVE = 0
+    BATCH = 1
+
+
+class FinishReason(Enum):
+    """Why a choice ended. The names are those of `zenray.v1.FinishReason`."""
+
+    EOS = "EOS"
+    STOP = "STOP"
+    LENGTH = "LENGTH"
+    DEADLINE = "DEADLINE"
+    CANCELLED = "CANCELLED"
+    SUPERSEDED = "SUPERSEDED"
+    SCOPE_END = "SCOPE_END"
+    SUFFIX_MATCH = "SUFFIX_MATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. Defaults are greedy and change nothing.
+
+    `seed` None draws a random one when the request is admitted. Choice `index` of `n` uses its own
+    stream derived from (seed, index), so choice 0 of n=4 equals the only choice of n=1.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    n: int = 1
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to stop. `deadline_ms` counts from arrival; `max_lines` 0 is no limit."""
+
+    max_tokens: int = 128
+    max_lines: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    deadline_ms: int | None = None
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One prompt for one verifier. `prompt_token_ids` is never empty and fits the context."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    limits: Limits = field(default_factory=Limits)
+    priority: Priority = Priority.INTERACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's log-probability (natural) and the `top` alternatives as (id, log-probability).
+
+    `logprob` is None for the first token of a prompt, which nothing predicts.
+    """
+
+    token_id: int
+    logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one choice."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds from arrival. `first_token_ms` is 0 when no token was produced."""
+
+    queue_ms: float
+    first_token_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The prompt is in the cache and generation begins. First event of every request, sent once."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of choice `index`. Whole characters only; `text` may be empty while one is incomplete
+    or while a stop string may still be forming."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The end of choice `index`, with its whole text (the concatenation of its deltas)."""
+
+    index: int
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+GenerateEvent = Started | Delta | Final
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Counters of one engine, as `zenray.v1.Load`."""
+
+    running_sequences: int = 0
+    waiting_sequences: int = 0
+    max_waiting_sequences: int = 0
+    free_blocks: int = 0
+    cached_blocks: int = 0
+    total_blocks: int = 0
+    generated_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    preemptions: int = 0

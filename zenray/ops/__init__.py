@@ -1,0 +1,1 @@
+"""Kernels: the only place that chooses one. Import `backend_for` and `pack`."""
