@@ -1,0 +1,104 @@
+"""The backend every other one is checked against: plain torch, any float dtype, any device.
+
+Obvious rather than fast. Packed weights are dequantised on every call, attention gathers the blocks
+in use. bfloat16 activations are widened to float32 inside each operation and rounded once at its end.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from zenray.ops.batch import LayerCache, StepBatch
+from zenray.ops.packing import unpack
+from zenray.ops.weights import PackedWeight
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """float32 for narrower floats, the tensor itself otherwise."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+class ReferenceBackend:
+    """Implements `zenray.ops.backend.Backend`; activations have the dtype given here."""
+
+    name = "reference"
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def embed(self, token_ids_T: torch.Tensor, table: PackedWeight) -> torch.Tensor:
+        """Rows of the embedding table: [T, D]."""
+        if table.format == "dense":
+            return table.data[token_ids_T].to(self.dtype)
+        return unpack(table)[token_ids_T].to(self.dtype)
+
+    def linear(self, x_TD: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
+        """x @ weight.T (+ bias): [T, N]."""
+        if weight.format == "dense" and weight.data.dtype == x_TD.dtype:
+            return torch.nn.functional.linear(x_TD, weight.data, weight.bias)
+        x = widened(x_TD)
+        bias = None if weight.bias is None else weight.bias.to(x.dtype)
+        return torch.nn.functional.linear(x, unpack(weight).to(x.dtype), bias).to(x_TD.dtype)
+
+    def rms_norm(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
+        """Root-mean-square norm over the last dimension, accumulated in float32 or wider."""
+        x = widened(x_TD)
+        inverse = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
+        return (x * inverse * weight_D.to(x.dtype)).to(x_TD.dtype)
+
+    def add_rms_norm_(
+        self, x_TD: torch.Tensor, residual_TD: torch.Tensor, weight_D: torch.Tensor, eps: float
+    ) -> torch.Tensor:
+        """residual += x in place; returns rms_norm(residual)."""
+        residual_TD += x_TD
+        return self.rms_norm(residual_TD, weight_D, eps)
+
+    def rope_(
+        self, q_THC: torch.Tensor, k_TKC: torch.Tensor, positions_T: torch.Tensor, cos_sin_PC: torch.Tensor
+    ) -> None:
+        """Rotates q and k in place, halves convention."""
+        cos, sin = cos_sin_PC[positions_T][:, None].chunk(2, dim=-1)
+        for heads in (q_THC, k_TKC):
+            first, second = widened(heads).chunk(2, dim=-1)
+            rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+            heads.copy_(rotated)
+
+    def write_kv(self, k_TKC: torch.Tensor, v_TKC: torch.Tensor, cache: LayerCache, slots_T: torch.Tensor) -> None:
+        """Stores keys and values of the step's tokens at their slots."""
+        blocks, offsets = slots_T // cache.block_size, slots_T % cache.block_size
+        cache.keys[blocks, :, offsets] = k_TKC
+        cache.values[blocks, :, offsets] = v_TKC
+
+    def attention(self, q_THC: torch.Tensor, cache: LayerCache, batch: StepBatch, scale: float) -> torch.Tensor:
+        """Causal attention over each sequence's cached context: [T, H, C]."""
+        out_THC = torch.empty_like(q_THC)
+        for sequence, context_len in enumerate(batch.context_lens_list):
+            start, stop = batch.query_starts_list[sequence], batch.query_starts_list[sequence + 1]
+            if start == stop:
+                continue
+            num_blocks = -(-context_len // cache.block_size)
+            blocks = batch.block_tables_SB[sequence, :num_blocks]
+            keys, values = (_gathered(pool[blocks], context_len) for pool in (cache.keys, cache.values))
+            positions = torch.arange(context_len - (stop - start), context_len, device=q_THC.device)
+            mask = torch.arange(context_len, device=q_THC.device) <= positions[:, None]
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                widened(q_THC[start:stop]).transpose(0, 1)[None],
+                widened(keys)[None],
+                widened(values)[None],
+                attn_mask=mask,
+                scale=scale,
+                enable_gqa=True,
+            )
+            out_THC[start:stop] = attended[0].transpose(0, 1)
+        return out_THC
+
+    def silu_mul(self, gate_up_T2F: torch.Tensor) -> torch.Tensor:
+        """silu(first half) * second half: [T, F]."""
+        gate, up = widened(gate_up_T2F).chunk(2, dim=-1)
+        return (torch.nn.functional.silu(gate) * up).to(gate_up_T2F.dtype)
+
+
+def _gathered(blocks: torch.Tensor, context_len: int) -> torch.Tensor:
+    """[n, K, block_size, C] -> [K, context_len, C]."""
+    num_blocks, num_kv_heads, block_size, head_dim = blocks.shape
+    return blocks.transpose(0, 1).reshape(num_kv_heads, num_blocks * block_size, head_dim)[:, :context_len]
