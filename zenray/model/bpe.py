@@ -1,0 +1,89 @@
+"""Byte-level BPE over the `tokenizers` library, built so that control tokens are out of its reach."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tokenizers
+
+from zenray.model.tokenizer import FimTokens, Tokenizer
+
+
+@functools.cache
+def byte_to_char() -> dict[int, str]:
+    """GPT-2's printable character for each byte: itself where printable, else from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {byte: chr(byte) for byte in printable}
+    for byte in range(256):
+        table.setdefault(byte, chr(0x100 + len(table) - len(printable)))
+    return table
+
+
+@functools.cache
+def char_to_byte() -> dict[str, int]:
+    return {char: byte for byte, char in byte_to_char().items()}
+
+
+class BpeTokenizer(Tokenizer):
+    """A byte-level BPE whose `definition` is a tokenizer.json without any added control token.
+
+    plain_added: added tokens that are ordinary text (runs of whitespace), by id.
+    """
+
+    def __init__(
+        self,
+        definition: Mapping[str, Any],
+        vocab_size: int,
+        control_tokens: Mapping[int, str],
+        eos_token_ids: Iterable[int],
+        bos_token_id: int | None = None,
+        add_bos: bool = False,
+        fim: FimTokens | None = None,
+    ) -> None:
+        super().__init__(vocab_size, control_tokens, eos_token_ids, bos_token_id, add_bos, fim)
+        self.definition = definition
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        self._bytes = _bytes_by_id(definition, vocab_size)
+
+    def _encode(self, text: str, data: bytes) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self._bytes[token_id]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` needs besides the definition."""
+        return {
+            "vocab_size": self.vocab_size,
+            "control_tokens": {str(token_id): text for token_id, text in self._control_tokens.items()},
+            "eos_token_ids": sorted(self.eos_token_ids),
+            "bos_token_id": self.bos_token_id,
+            "add_bos": self.add_bos,
+            "fim": None if self.fim is None else {name: getattr(self.fim, name) for name in FimTokens.__slots__},
+        }
+
+    @classmethod
+    def from_json(cls, definition: Mapping[str, Any], data: Mapping[str, Any]) -> BpeTokenizer:
+        return cls(
+            definition,
+            vocab_size=data["vocab_size"],
+            control_tokens={int(token_id): text for token_id, text in data["control_tokens"].items()},
+            eos_token_ids=data["eos_token_ids"],
+            bos_token_id=data["bos_token_id"],
+            add_bos=data["add_bos"],
+            fim=None if data["fim"] is None else FimTokens(**data["fim"]),
+        )
+
+
+def _bytes_by_id(definition: Mapping[str, Any], vocab_size: int) -> list[bytes]:
+    """Bytes of each id up to vocab_size; b"" for control and unused ids."""
+    table, result = char_to_byte(), [b""] * vocab_size
+    for token, token_id in definition["model"]["vocab"].items():
+        result[token_id] = bytes(table[char] for char in token)
+    for added in definition["added_tokens"]:
+        result[added["id"]] = added["content"].encode()
+    return result
