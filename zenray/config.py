@@ -18,7 +18,7 @@ WeightFormat = Literal["float32", "bf16", "int8", "int4", "mixed"]
 class Settings(BaseModel):
     """Frozen section; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSettings(Settings):
@@ -38,11 +38,14 @@ class ModelSettings(Settings):
 class EngineSettings(Settings):
     """Scheduling and memory of one engine."""
 
-    kv_cache_mib: int = Field(512, ge=1, description="Memory of the KV block pool.")
+    kv_cache_mib: float = Field(512, gt=0, description="Memory of the KV block pool.")
     block_size: int = Field(16, ge=1, le=256, description="Tokens per KV block.")
     max_running_sequences: int = Field(16, ge=1)
     max_waiting_sequences: int = Field(64, ge=1, description="Beyond this, RESOURCE_EXHAUSTED.")
     max_step_tokens: int = Field(512, ge=1, description="Token budget of one step: the prefill chunk.")
+    mixed_step_tokens: int = Field(
+        128, ge=1, description="Token budget of a step in which somebody decodes, so that a prompt stalls no stream."
+    )
     prefix_cache: bool = True
 
 
@@ -59,6 +62,7 @@ class RequestBoundsSettings(Settings):
 
     max_tokens: int = Field(4096, ge=1)
     max_n: int = Field(8, ge=1)
+    max_prompts: int = Field(128, ge=1, description="Prompts in the list of one OpenAI request.")
     max_logprobs: int = Field(20, ge=0)
     max_stop: int = Field(16, ge=0)
     max_stop_length: int = Field(256, ge=1, description="Characters of one stop string.")

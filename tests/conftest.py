@@ -1,0 +1,46 @@
+"""Fixtures shared by every suite: a tiny exact model, and one real model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from zenray.config import EngineSettings
+from zenray.engine.engine import Engine
+from zenray.model.load import LoadedModel, load_preset
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> LoadedModel:
+    """The tiny preset in float64, where equal means equal."""
+    return load_preset("tiny", seed=0, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def make_engine(tiny_model: LoadedModel) -> Callable[..., Engine]:
+    """An engine over the tiny model: `make_engine(num_blocks=…, block_size=…, any EngineSettings field)`."""
+
+    def make(num_blocks: int = 256, context_length: int | None = None, **fields: object) -> Engine:
+        settings = EngineSettings.model_validate({"block_size": 4, "kv_cache_mib": 1, **fields})
+        config = tiny_model.config
+        block_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * settings.block_size * 8
+        sized = settings.model_copy(update={"kv_cache_mib": num_blocks * block_bytes / 2**20})
+        engine = Engine(tiny_model, sized, context_length)
+        assert engine.pool.num_blocks == num_blocks
+        return engine
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_model_05b() -> Path:
+    """Qwen2.5-Coder-0.5B-Instruct, pulled through the catalog and verified by hash."""
+    if os.environ.get("ZENRAY_SKIP_REAL_MODEL") == "1":
+        pytest.skip("ZENRAY_SKIP_REAL_MODEL=1")
+    from zenray.model.catalog import Catalog
+
+    return Catalog.load().pull("qwen2.5-coder-0.5b")

@@ -1,0 +1,93 @@
+"""From logits to a token: penalties, temperature, top-k, top-p, then argmax(log p + Gumbel noise).
+
+A pure function of the logits row, the sampling parameters, the sequence's own tokens, its seed and the
+position. Nothing else in the batch, no device state, no call count takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from zenray.engine.noise import gumbel
+from zenray.engine.request import Sampling, TokenLogprob
+
+_TOP_P_FIRST_TRY = 1024  # candidates that nearly always cover top_p; the whole vocabulary is sorted otherwise
+
+
+def is_plain_greedy(sampling: Sampling) -> bool:
+    """Whether the choice is the argmax of the raw logits, so that rows can be reduced together."""
+    return sampling.temperature == 0 and not has_penalties(sampling)
+
+
+def has_penalties(sampling: Sampling) -> bool:
+    """Whether the choice depends on the tokens so far."""
+    return sampling.repetition_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
+
+
+def apply_penalties(
+    logits_V: torch.Tensor, sampling: Sampling, seen_ids: Sequence[int], output_counts: Mapping[int, int]
+) -> torch.Tensor:
+    """A penalised copy of one row.
+
+    Repetition divides positive and multiplies negative logits of every token seen in prompt or output
+    (Keskar et al., arXiv 1909.05858); presence and frequency subtract from tokens of the output, once
+    and per occurrence (OpenAI's definition).
+    """
+    logits_V = logits_V.clone()
+    if sampling.repetition_penalty != 1 and seen_ids:
+        ids = torch.tensor(sorted(set(seen_ids)), device=logits_V.device)
+        seen = logits_V[ids]
+        logits_V[ids] = torch.where(seen > 0, seen / sampling.repetition_penalty, seen * sampling.repetition_penalty)
+    if output_counts and (sampling.presence_penalty or sampling.frequency_penalty):
+        ids = torch.tensor(list(output_counts), device=logits_V.device)
+        counts = torch.tensor(list(output_counts.values()), device=logits_V.device, dtype=logits_V.dtype)
+        logits_V[ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    return logits_V
+
+
+def choose_token(logits_V: torch.Tensor, sampling: Sampling, seed: int, position: int) -> int:
+    """The token at `position`, for one row of (already penalised) logits.
+
+    Temperature scales the logits, top-k keeps the k largest, top-p keeps the smallest set of the most
+    likely tokens whose mass reaches p, at least one.
+    """
+    if sampling.temperature == 0:
+        return int(logits_V.argmax())
+    logits_V = logits_V.double() / sampling.temperature
+    kept_logits, kept_ids = _keep_top(logits_V, sampling.top_k, sampling.top_p)
+    return int(kept_ids[(kept_logits + gumbel(seed, position, kept_ids)).argmax()])
+
+
+def _keep_top(logits_V: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    vocab_size = logits_V.shape[0]
+    top_k = min(top_k, vocab_size) or vocab_size
+    if top_p >= 1:
+        if top_k == vocab_size:
+            return logits_V, torch.arange(vocab_size, device=logits_V.device)
+        return torch.topk(logits_V, top_k)
+    first_try = min(_TOP_P_FIRST_TRY, top_k)
+    top, ids = torch.topk(logits_V, first_try)
+    # Top-p applies to the distribution renormalised over the top-k tokens.
+    normaliser = torch.logsumexp(logits_V if top_k == vocab_size else torch.topk(logits_V, top_k).values, 0)
+    mass = (top - normaliser).exp().cumsum(0)
+    if mass[-1] < top_p and first_try < top_k:
+        top, ids = torch.topk(logits_V, top_k)
+        mass = (top - normaliser).exp().cumsum(0)
+    count = min(int((mass < top_p).sum()) + 1, len(top))
+    return top[:count], ids[:count]
+
+
+def token_logprobs(logits_RV: torch.Tensor, token_ids: Sequence[int], num_top: int) -> list[TokenLogprob]:
+    """Log-probabilities under the model's own distribution: raw logits, before penalties and temperature."""
+    logprobs_RV = torch.log_softmax(logits_RV, dim=-1)
+    chosen = logprobs_RV.gather(1, torch.tensor(token_ids, device=logits_RV.device)[:, None])[:, 0].tolist()
+    tops: list[tuple[tuple[int, float], ...]] = [()] * len(chosen)
+    if num_top:
+        values, ids = torch.topk(logprobs_RV, min(num_top, logprobs_RV.shape[1]), dim=-1)
+        tops = [
+            tuple(zip(row_ids, row_values, strict=True))
+            for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True)
+        ]
+    return [TokenLogprob(t, lp, top) for t, lp, top in zip(token_ids, chosen, tops, strict=True)]

@@ -1,0 +1,104 @@
+"""One choice of one request on its way through the engine: its tokens, blocks, counters and text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from zenray.engine.blocks import ROOT_HASH, chain_hash
+from zenray.engine.noise import choice_seed
+from zenray.engine.output import OutputText
+from zenray.engine.request import FinishReason, GenerateRequest, Timings, TokenLogprob, Usage
+
+
+class Sequence:
+    """Owns everything that is true of one choice; nobody keeps shadow state beside it.
+
+    `token_ids` is prompt plus output. `num_computed` of them have their keys and values in
+    `block_ids`; the rest are pending. A preempted sequence has no blocks and everything pending.
+    """
+
+    def __init__(
+        self, handle: int, index: int, request: GenerateRequest, seed: int, arrival_s: float, arrival_number: int
+    ) -> None:
+        self.handle = handle
+        self.index = index
+        self.request = request
+        self.seed = choice_seed(seed, index)
+        self.arrival_s = arrival_s
+        self.order = (int(request.priority), arrival_number, index)
+        deadline_ms = request.limits.deadline_ms
+        self.deadline_s = None if deadline_ms is None else arrival_s + deadline_ms / 1000
+
+        self.token_ids = list(request.prompt_token_ids)
+        self.num_prompt = len(self.token_ids)
+        self.num_computed = 0
+        self.num_cached: int | None = None  # prompt tokens the prefix cache gave at first admission
+        self.block_ids: list[int] = []
+        self._block_hashes: list[bytes] = []
+
+        self.output = OutputText(request.limits)
+        self.output_counts: Counter[int] = Counter()
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.unsent_ids: list[int] = []
+        self.unsent_logprobs: list[TokenLogprob] = []
+        self.first_scheduled_s: float | None = None
+        self.first_token_s: float | None = None
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_output(self) -> int:
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def is_decoding(self) -> bool:
+        """Its next step produces a token from a single pending one."""
+        return self.num_pending == 1 and self.num_output > 0
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Prompt log-probabilities were asked for and are not complete."""
+        asked = self.request.sampling.prompt_logprobs and self.num_output == 0
+        return asked and len(self.prompt_logprobs) < self.num_prompt
+
+    def findable_hashes(self, block_size: int) -> Iterator[bytes]:
+        """Hash chain of the full blocks that may come from the prefix cache.
+
+        At least one token stays pending, because its logits are needed; all of the prompt does when
+        its log-probabilities were asked for.
+        """
+        if self.wants_prompt_logprobs:
+            return
+        for block_index in range((len(self.token_ids) - 1) // block_size):
+            yield self.block_hash(block_index, block_size)
+
+    def block_hash(self, block_index: int, block_size: int) -> bytes:
+        """Hash of full block `block_index` and everything before it; computed once."""
+        while len(self._block_hashes) <= block_index:
+            start = len(self._block_hashes) * block_size
+            parent = self._block_hashes[-1] if self._block_hashes else ROOT_HASH
+            self._block_hashes.append(chain_hash(parent, self.token_ids[start : start + block_size]))
+        return self._block_hashes[block_index]
+
+    def append_token(self, token_id: int, now_s: float) -> None:
+        """Commits a generated token; its key and value are pending."""
+        if self.first_token_s is None:
+            self.first_token_s = now_s
+        self.token_ids.append(token_id)
+        self.output_counts[token_id] += 1
+        self.unsent_ids.append(token_id)
+
+    def usage(self) -> Usage:
+        return Usage(self.num_prompt, self.num_output, self.num_cached or 0)
+
+    def timings(self, now_s: float) -> Timings:
+        def since_arrival_ms(moment_s: float | None) -> float:
+            return 0.0 if moment_s is None else (moment_s - self.arrival_s) * 1000
+
+        return Timings(
+            since_arrival_ms(self.first_scheduled_s), since_arrival_ms(self.first_token_s), since_arrival_ms(now_s)
+        )

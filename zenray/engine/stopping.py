@@ -1,0 +1,43 @@
+"""When a text ends: pure rules over the text so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def find_stop(text: str, stops: Sequence[str], searched: int) -> int | None:
+    """Where the earliest stop string begins, or None.
+
+    The first `searched` characters were already known to contain none, so only matches that end after
+    them are looked for.
+    """
+    found = [at for stop in stops if (at := text.find(stop, max(0, searched - len(stop) + 1))) >= 0]
+    return min(found, default=None)
+
+
+def held_back(text: str, stops: Sequence[str]) -> int:
+    """How many trailing characters may be the beginning of a stop string and must wait."""
+    return max((_overlap(text, stop) for stop in stops), default=0)
+
+
+def _overlap(text: str, stop: str) -> int:
+    for length in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0
+
+
+def find_line_limit(text: str, max_lines: int) -> int | None:
+    """Where the newline after the last allowed line stands, or None while the text is within its limit.
+
+    A newline at the very start opens the first line instead of closing an empty one: a completion at
+    the end of a line begins with one. `max_lines` 0 is no limit.
+    """
+    if max_lines == 0:
+        return None
+    at = 0
+    for _ in range(max_lines):
+        at = text.find("\n", at + 1)
+        if at < 0:
+            return None
+    return at
