@@ -47,8 +47,8 @@ def differences() -> list[str]:
     here = {path: (ROOT / path).read_bytes() for path in committed()}
     lines = [f"{path}: missing" for path in sorted(fresh.keys() - here.keys())]
     lines += [f"{path}: no proto generates it" for path in sorted(here.keys() - fresh.keys())]
-    lines += [f"{path}: differs from its proto" for path in sorted(fresh.keys() & here.keys()) if fresh[path] != here[path]]
-    return lines
+    both = sorted(fresh.keys() & here.keys())
+    return lines + [f"{path}: differs from its proto" for path in both if fresh[path] != here[path]]
 
 
 def main() -> int:

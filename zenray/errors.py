@@ -24,6 +24,23 @@ class ZenrayError(Exception):
         return None
 
 
+class Quantity(int):
+    """A number that is shown with its unit, such as `9000 tokens`."""
+
+    unit: str
+
+    def __new__(cls, value: int, unit: str) -> Quantity:
+        quantity = super().__new__(cls, value)
+        quantity.unit = unit
+        return quantity
+
+    def __reduce__(self) -> tuple[type[Quantity], tuple[int, str]]:
+        return type(self), (int(self), self.unit)
+
+    def __repr__(self) -> str:
+        return f"{int(self)} {self.unit}"
+
+
 @dataclass(frozen=True)
 class FieldViolation:
     """One bad field: its name as the caller wrote it, the value received, what is allowed."""

@@ -1,0 +1,207 @@
+"""Messages of the public services to domain objects and back.
+
+Decoding fills absent fields from the server's defaults, so that everything behind the door is explicit.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from zenray.api.convert_common import (
+    TokenBytes,
+    finish_reason_to_proto,
+    limits_from_proto,
+    limits_to_proto,
+    load_to_proto,
+    logprobs_to_proto,
+    model_info_to_proto,
+    priority_from_proto,
+    sampling_from_proto,
+    sampling_to_proto,
+    timings_to_proto,
+    usage_to_proto,
+)
+from zenray.api.service import ModelCard, ServiceLoad
+from zenray.api.validate import Violations
+from zenray.context.assemble import AssembledPrompt, ContextSource
+from zenray.context.documents import LinePosition, OffsetPosition, PositionUnit, cursor_offset, language_of
+from zenray.context.request import CompletionInput, CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
+from zenray.engine.request import Delta, Final, GenerateEvent, Limits, Priority, Sampling, Started
+from zenray.errors import InvalidRequest
+from zenray.v1 import completion_pb2, context_pb2
+
+_UNITS: dict[int, PositionUnit] = {
+    completion_pb2.POSITION_UNIT_UNSPECIFIED: PositionUnit.UTF8_BYTE,
+    completion_pb2.POSITION_UNIT_UTF8_BYTE: PositionUnit.UTF8_BYTE,
+    completion_pb2.POSITION_UNIT_UTF16_CODE_UNIT: PositionUnit.UTF16_CODE_UNIT,
+    completion_pb2.POSITION_UNIT_CODE_POINT: PositionUnit.CODE_POINT,
+}
+_SOURCES = {source: context_pb2.ContextSource.Value(f"CONTEXT_SOURCE_{source.value}") for source in ContextSource}
+
+
+def new_request_id() -> str:
+    """An id for a request that came without one."""
+    return uuid.uuid4().hex
+
+
+def default_sampling(card: ModelCard) -> Sampling:
+    """What a request that says nothing about sampling gets."""
+    return Sampling(temperature=card.defaults.temperature, top_k=card.defaults.top_k, top_p=card.defaults.top_p)
+
+
+def default_limits(card: ModelCard) -> Limits:
+    """What a request that says nothing about limits gets."""
+    return Limits(max_tokens=card.defaults.max_tokens, deadline_ms=card.defaults.deadline_ms)
+
+
+def request_from_proto(
+    message: completion_pb2.CompleteRequest, card: ModelCard, found: Violations
+) -> CompletionRequest:
+    """The domain request of a message. What has no domain value is added to `found`; the request then only
+    serves to collect further violations."""
+    priority = priority_from_proto(message.priority)
+    if priority is None:
+        found.add("priority", message.priority, "PRIORITY_INTERACTIVE or PRIORITY_BATCH")
+    return CompletionRequest(
+        request_id=message.request_id or new_request_id(),
+        input=_input_from_proto(message, found),
+        session_id=message.session_id,
+        model=message.model,
+        sampling=sampling_from_proto(message.sampling, default_sampling(card)),
+        limits=limits_from_proto(message.limits, default_limits(card)),
+        priority=Priority.INTERACTIVE if priority is None else priority,
+    )
+
+
+def _input_from_proto(message: completion_pb2.CompleteRequest, found: Violations) -> CompletionInput:
+    kind = message.WhichOneof("input")
+    if kind == "prompt":
+        return TextPrompt(message.prompt)
+    if kind == "prompt_token_ids":
+        return TokenPrompt(tuple(message.prompt_token_ids.ids))
+    if kind == "infill":
+        return Infill(message.infill.prefix, message.infill.suffix)
+    if kind == "editor":
+        return _editor_from_proto(message.editor, found)
+    found.add("input", None, "one of prompt, infill, editor and prompt_token_ids")
+    return TokenPrompt((0,))
+
+
+def _editor_from_proto(message: completion_pb2.EditorState, found: Violations) -> EditorState:
+    cursor = message.cursor
+    unit = _UNITS.get(cursor.unit)
+    if unit is None:
+        found.add("editor.cursor.unit", cursor.unit, "a PositionUnit")
+        unit = PositionUnit.CODE_POINT
+    offset = 0
+    try:
+        if cursor.WhichOneof("position") == "offset":
+            offset = cursor_offset(message.text, OffsetPosition(cursor.offset), unit, "editor.cursor")
+        elif cursor.WhichOneof("position") == "line_column":
+            place = LinePosition(cursor.line_column.line, cursor.line_column.column)
+            offset = cursor_offset(message.text, place, unit, "editor.cursor")
+        else:
+            found.add("editor.cursor", None, "an offset or a line_column")
+    except InvalidRequest as error:
+        found.extend(error)
+    return EditorState(message.path, message.language or language_of(message.path), message.text, offset)
+
+
+def event_to_proto(event: GenerateEvent, request_id: str, token_bytes: TokenBytes) -> completion_pb2.CompleteEvent:
+    """A public event; the request's id goes with Started."""
+    if isinstance(event, Delta):
+        return completion_pb2.CompleteEvent(
+            delta=completion_pb2.Delta(
+                index=event.index,
+                text=event.text,
+                token_count=len(event.token_ids),
+                logprobs=logprobs_to_proto(event.logprobs, token_bytes),
+            )
+        )
+    if isinstance(event, Final):
+        return completion_pb2.CompleteEvent(
+            final=completion_pb2.Final(
+                index=event.index,
+                text=event.text,
+                finish_reason=finish_reason_to_proto(event.finish_reason),
+                usage=usage_to_proto(event.usage),
+                timings=timings_to_proto(event.timings),
+            )
+        )
+    assert isinstance(event, Started)
+    return completion_pb2.CompleteEvent(
+        started=completion_pb2.Started(
+            prompt_tokens=event.prompt_tokens,
+            cached_tokens=event.cached_tokens,
+            request_id=request_id,
+            prompt_logprobs=logprobs_to_proto(event.prompt_logprobs, token_bytes),
+        )
+    )
+
+
+class ResponseBuilder:
+    """Folds a stream of events into one CompleteResponse."""
+
+    def __init__(self, request_id: str, token_bytes: TokenBytes) -> None:
+        self._response = completion_pb2.CompleteResponse(request_id=request_id)
+        self._choices: dict[int, completion_pb2.Choice] = {}
+        self._token_bytes = token_bytes
+
+    def add(self, event: GenerateEvent) -> None:
+        if isinstance(event, Started):
+            self._response.usage.prompt_tokens = event.prompt_tokens
+            self._response.usage.cached_tokens = event.cached_tokens
+            self._response.prompt_logprobs.extend(logprobs_to_proto(event.prompt_logprobs, self._token_bytes))
+            return
+        choice = self._choices.setdefault(event.index, completion_pb2.Choice(index=event.index))
+        if isinstance(event, Delta):
+            choice.logprobs.extend(logprobs_to_proto(event.logprobs, self._token_bytes))
+            return
+        choice.text = event.text
+        choice.finish_reason = finish_reason_to_proto(event.finish_reason)
+        choice.usage.CopyFrom(usage_to_proto(event.usage))
+        choice.timings.CopyFrom(timings_to_proto(event.timings))
+        self._response.usage.completion_tokens += event.usage.completion_tokens
+
+    def build(self) -> completion_pb2.CompleteResponse:
+        """The response; the prompt, which all choices share, is counted once."""
+        self._response.choices.extend(self._choices[index] for index in sorted(self._choices))
+        return self._response
+
+
+def card_to_proto(card: ModelCard) -> completion_pb2.GetModelInfoResponse:
+    bounds = card.bounds
+    return completion_pb2.GetModelInfoResponse(
+        model=model_info_to_proto(card),
+        default_sampling=sampling_to_proto(default_sampling(card)),
+        default_limits=limits_to_proto(default_limits(card)),
+        bounds=completion_pb2.RequestBounds(
+            max_tokens=bounds.max_tokens,
+            max_n=bounds.max_n,
+            max_logprobs=bounds.max_logprobs,
+            max_stop=bounds.max_stop,
+            max_stop_length=bounds.max_stop_length,
+            max_request_bytes=bounds.max_request_bytes,
+            max_deadline_ms=bounds.max_deadline_ms,
+        ),
+    )
+
+
+def service_load_to_proto(load: ServiceLoad) -> completion_pb2.GetLoadResponse:
+    return completion_pb2.GetLoadResponse(load=load_to_proto(load.load), verifier_replicas=load.verifier_replicas)
+
+
+def assembled_to_proto(prompt: AssembledPrompt) -> context_pb2.AssembleResponse:
+    return context_pb2.AssembleResponse(
+        token_ids=prompt.token_ids,
+        prompt=prompt.text,
+        pieces=[
+            context_pb2.ContextPiece(
+                source=_SOURCES[piece.source], path=piece.path, token_count=piece.token_count, text=piece.text
+            )
+            for piece in prompt.pieces
+        ],
+        token_budget=prompt.token_budget,
+        dropped_tokens=prompt.dropped_tokens,
+        stop_token_ids=prompt.stop_token_ids,
+    )

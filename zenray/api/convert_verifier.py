@@ -1,0 +1,96 @@
+"""Messages between the context aggregator and a verifier replica to the engine's objects and back."""
+
+from __future__ import annotations
+
+from zenray.api.convert_common import (
+    finish_reason_from_proto,
+    finish_reason_to_proto,
+    limits_from_proto,
+    limits_to_proto,
+    logprobs_from_proto,
+    logprobs_to_proto,
+    no_token_bytes,
+    priority_from_proto,
+    priority_to_proto,
+    sampling_from_proto,
+    sampling_to_proto,
+    timings_from_proto,
+    timings_to_proto,
+    usage_from_proto,
+    usage_to_proto,
+)
+from zenray.engine.request import Delta, Final, GenerateEvent, GenerateRequest, Limits, Priority, Sampling, Started
+from zenray.v1 import verifier_pb2
+
+
+def generate_request_to_proto(request: GenerateRequest) -> verifier_pb2.GenerateRequest:
+    return verifier_pb2.GenerateRequest(
+        request_id=request.request_id,
+        prompt_token_ids=request.prompt_token_ids,
+        sampling=sampling_to_proto(request.sampling),
+        limits=limits_to_proto(request.limits),
+        priority=priority_to_proto(request.priority),
+    )
+
+
+def generate_request_from_proto(message: verifier_pb2.GenerateRequest) -> GenerateRequest:
+    """The engine's request; the sender has validated it and set every field."""
+    priority = priority_from_proto(message.priority)
+    return GenerateRequest(
+        request_id=message.request_id,
+        prompt_token_ids=tuple(message.prompt_token_ids),
+        sampling=sampling_from_proto(message.sampling, Sampling()),
+        limits=limits_from_proto(message.limits, Limits()),
+        priority=Priority.INTERACTIVE if priority is None else priority,
+    )
+
+
+def generate_event_to_proto(event: GenerateEvent) -> verifier_pb2.GenerateEvent:
+    if isinstance(event, Delta):
+        return verifier_pb2.GenerateEvent(
+            delta=verifier_pb2.GenerateDelta(
+                index=event.index,
+                text=event.text,
+                token_ids=event.token_ids,
+                logprobs=logprobs_to_proto(event.logprobs, no_token_bytes),
+            )
+        )
+    if isinstance(event, Final):
+        return verifier_pb2.GenerateEvent(
+            final=verifier_pb2.GenerateFinal(
+                index=event.index,
+                text=event.text,
+                finish_reason=finish_reason_to_proto(event.finish_reason),
+                usage=usage_to_proto(event.usage),
+                timings=timings_to_proto(event.timings),
+            )
+        )
+    assert isinstance(event, Started)
+    return verifier_pb2.GenerateEvent(
+        started=verifier_pb2.GenerateStarted(
+            prompt_tokens=event.prompt_tokens,
+            cached_tokens=event.cached_tokens,
+            prompt_logprobs=logprobs_to_proto(event.prompt_logprobs, no_token_bytes),
+        )
+    )
+
+
+def generate_event_from_proto(message: verifier_pb2.GenerateEvent) -> GenerateEvent:
+    """Raises ValueError for a message without an event: the sender speaks a newer protocol."""
+    kind = message.WhichOneof("event")
+    if kind == "delta":
+        delta = message.delta
+        return Delta(delta.index, delta.text, tuple(delta.token_ids), logprobs_from_proto(delta.logprobs))
+    if kind == "final":
+        final = message.final
+        return Final(
+            index=final.index,
+            text=final.text,
+            finish_reason=finish_reason_from_proto(final.finish_reason),
+            usage=usage_from_proto(final.usage),
+            timings=timings_from_proto(final.timings),
+        )
+    if kind == "started":
+        started = message.started
+        return Started(started.prompt_tokens, started.cached_tokens, logprobs_from_proto(started.prompt_logprobs))
+    raise ValueError("a GenerateEvent without an event")

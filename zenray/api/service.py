@@ -1,0 +1,77 @@
+"""What the doors are written against: one service, whatever runs behind it.
+
+The gRPC and HTTP doors decode, validate, call these methods and encode; they know nothing of Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from zenray.config import RequestBoundsSettings, RequestDefaults
+from zenray.context.assemble import AssembledPrompt
+from zenray.context.request import CompletionRequest
+from zenray.context.tokens import PromptTokenizer
+from zenray.engine.request import EngineLoad, GenerateEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The served model, what a silent request gets, and the most a request may ask for."""
+
+    name: str
+    architecture: str
+    weight_format: str
+    num_parameters: int
+    context_length: int
+    vocab_size: int
+    supports_infill: bool
+    license: str = ""
+    sha256: str = ""
+    created: int = 0
+    """When serving began, in seconds since the epoch."""
+    defaults: RequestDefaults = field(default_factory=RequestDefaults)
+    bounds: RequestBoundsSettings = field(default_factory=RequestBoundsSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLoad:
+    """Counters summed over the verifier replicas."""
+
+    load: EngineLoad
+    verifier_replicas: int
+
+
+class CompletionService(Protocol):
+    """The service behind every door. All methods raise `zenray.errors` only.
+
+    Requests are decoded and validated already. Closing the iterator of `complete` (`aclose`) stops the
+    work; a door always closes it, also when its client has gone.
+    """
+
+    @property
+    def tokenizer(self) -> PromptTokenizer:
+        """For token texts of log-probabilities and echoed prompts."""
+        ...
+
+    def model_info(self) -> ModelCard:
+        """Cheap: called once for every request. Raises Unavailable while no model is known."""
+        ...
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """One Started, then Deltas, then one Final per choice. Errors come before the first event, except
+        that Unavailable may end a stream whose verifier died under it."""
+        ...
+
+    async def assemble(self, request: CompletionRequest) -> AssembledPrompt:
+        """The prompt `complete` would send to the verifier."""
+        ...
+
+    async def load(self) -> ServiceLoad:
+        """How busy the verifiers are."""
+        ...
+
+    async def check_ready(self) -> None:
+        """Raises Unavailable unless a request sent now would be served."""
+        ...

@@ -1,0 +1,25 @@
+"""The layout of an infill prompt.
+
+Prefix, suffix, middle (PSM), as Qwen2.5-Coder was trained (arXiv 2409.12186, section 3.1):
+
+    <|fim_prefix|> text before <|fim_suffix|> text after <|fim_middle|>
+
+Control tokens enter only here and only as ids. Text of a user is encoded by `PromptTokenizer.encode`,
+which never makes one, so a document that spells `<|fim_middle|>` is a document with these characters.
+"""
+
+from __future__ import annotations
+
+from zenray.context.tokens import FimTokenIds
+
+NUM_CONTROL_TOKENS = 3
+
+
+def stop_token_ids(fim: FimTokenIds) -> tuple[int, ...]:
+    """Control tokens that end an infill, besides the model's own end tokens.
+
+    None of them can be part of code, so each means the model has left the gap it was asked to fill. It is
+    the list Qwen's own example stops at (`examples/Qwen2.5-Coder-fim.py`).
+    """
+    present = (fim.prefix, fim.suffix, fim.middle, fim.pad, fim.repo_name, fim.file_sep)
+    return tuple(token_id for token_id in present if token_id is not None)

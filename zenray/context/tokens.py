@@ -1,0 +1,46 @@
+"""What the context room needs of a tokenizer; `zenray.model.tokenizer.Tokenizer` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class FimTokenIds(Protocol):
+    """Ids of the control tokens of an infill prompt; None where the model has no such token."""
+
+    @property
+    def prefix(self) -> int: ...
+    @property
+    def suffix(self) -> int: ...
+    @property
+    def middle(self) -> int: ...
+    @property
+    def pad(self) -> int | None: ...
+    @property
+    def repo_name(self) -> int | None: ...
+    @property
+    def file_sep(self) -> int | None: ...
+
+
+class PromptTokenizer(Protocol):
+    """Text to ids and back. `encode` never makes a control token, whatever the text spells."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def fim(self) -> FimTokenIds | None: ...
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def add_bos(self) -> bool: ...
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes a token stands for; empty for a control token."""
+        ...
+
+    def control_token_text(self, token_id: int) -> str | None:
+        """How a control token is spelled, such as `<|fim_prefix|>`; None for any other token."""
+        ...
