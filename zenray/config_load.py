@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -68,7 +69,7 @@ def resolve_config(
         raise ConfigError(_describe(error, values, origins)) from error
 
 
-def _folder() -> Any:
+def _folder() -> Traversable:
     return resources.files("zenray") / "profiles"
 
 

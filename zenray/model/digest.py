@@ -77,9 +77,11 @@ def carry_over(source: Path, target: Path, sha256: str) -> None:
     _remember(_Record(str(target.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, sha256))
 
 
-def remembered(path: Path) -> bool:
-    """Whether every file's hash is known for its present size, time and inode."""
-    return all(_recall(file) is not None for file in files_of(path))
+def remembered(path: Path) -> str | None:
+    """The hash of a file or folder in its present state, when it is known without reading it."""
+    if any(_recall(file) is None for file in files_of(path)):
+        return None
+    return digest(path).sha256
 
 
 def check_layout(path: Path) -> None:

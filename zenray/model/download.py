@@ -199,8 +199,8 @@ class _Pull:
         free = shutil.disk_usage(self.staging).free
         if free < needed:
             raise ModelFileError(
-                f"{self.entry.name}: {needed / 1e9:.2f} GB must be free in {self.final.parent}, {free / 1e9:.2f} GB are; "
-                "free some, or set ZENRAY_HOME to a larger disk"
+                f"{self.entry.name}: {needed / 1e9:.2f} GB must be free in {self.final.parent}, "
+                f"{free / 1e9:.2f} GB are; free some, or set ZENRAY_HOME to a larger disk"
             )
 
     def _verify(self, fetched: Path) -> None:

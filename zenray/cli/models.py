@@ -1,0 +1,133 @@
+"""`zenray models`: what can be served, what is here, and what a file holds."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from zenray.cli.console import facts, megabytes, millions, stderr, stdout, table
+
+if TYPE_CHECKING:
+    from zenray.model.catalog import CatalogEntry
+
+app = typer.Typer(no_args_is_help=True, help="List, fetch, examine and import models.")
+
+
+@app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False) -> None:
+    """The models zenray knows by name, and which of them are on this machine."""
+    from zenray.model.catalog import Catalog, models_folder
+
+    entries = list(Catalog.load().entries.values())
+    if as_json:
+        typer.echo(json.dumps([{**e.model_dump(mode="json"), "state": _state(e)} for e in entries], indent=2))
+        return
+    shown = table("name", "parameters", "file", "infill", "licence", "state", right=("parameters", "file"))
+    for entry in entries:
+        state = _state(entry)
+        style = {"ready": "good", "damaged": "failure", "partly fetched": "warn"}.get(state, "quiet")
+        shown.add_row(
+            Text(entry.name, "name"),
+            millions(entry.parameters),
+            megabytes(entry.size_bytes),
+            "yes" if entry.fim else "no",
+            entry.license,
+            Text(state, style),
+        )
+    stdout().print(shown)
+    stdout().print(Text(f"\nin {models_folder()}; fetch one: zenray models pull NAME", "quiet"))
+
+
+@app.command()
+def pull(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of `zenray models list`.")],
+) -> None:
+    """Fetch models: resumes, checks the SHA-256, and works offline from then on."""
+    from zenray.cli.progress import pull_with_progress
+    from zenray.model.catalog import Catalog
+
+    catalog = Catalog.load()
+    entries = [catalog.entry(name) for name in names]
+    for entry in entries:
+        started = time.monotonic()
+        path = pull_with_progress(entry.name)
+        took = time.monotonic() - started
+        line = f"{entry.name} is ready: {megabytes(entry.size_bytes)}, SHA-256 verified, {took:.1f} s"
+        stdout().print(Text(line, "good"))
+        stdout().print(Text(f"  {path}", "quiet"))
+
+
+@app.command()
+def inspect(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="A catalog name, a GGUF file or a safetensors folder.")
+    ],
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read the whole file again instead of trusting the record.")
+    ] = False,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Measure every weight format against bf16 on held-out code (minutes).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """What a model file holds: architecture, tensor types, memory per weight format, licence, hash."""
+    from zenray.cli.inspect import inspect_model, quality_report, show_inspection, show_quality
+
+    found = inspect_model(name, rehash=rehash)
+    report = quality_report(name) if quality else None
+    if as_json:
+        typer.echo(json.dumps({**found.as_dict(), **({"quality": report} if report is not None else {})}, indent=2))
+        return
+    show_inspection(found)
+    if report is not None:
+        show_quality(report)
+
+
+@app.command("import")
+def import_model(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A GGUF file, or a folder with config.json and safetensors.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Under this name. Default: the file's own.", show_default=False)
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Use the file where it lies instead of copying it.")] = False,
+    license_name: Annotated[
+        str | None, typer.Option("--license", help="Default: what the file says of itself.", show_default=False)
+    ] = None,
+) -> None:
+    """Make a model of yours servable by name. A file the catalog knows is recognised by its hash."""
+    from zenray.cli.progress import hashing
+    from zenray.model.importing import import_model as run_import
+
+    with hashing(path.name) as progress:
+        entry = run_import(path, name, link=link, license_name=license_name, progress=progress)
+    line = f"{entry.name} is ready: {entry.architecture}, {millions(entry.parameters)} parameters, "
+    stdout().print(Text(f"{line}{megabytes(entry.size_bytes)}", "good"))
+    rows = facts()
+    rows.add_row("  at", str(entry.path))
+    rows.add_row("  sha256", entry.sha256)
+    rows.add_row("  serve it", f"zenray serve --set model.name={entry.name}")
+    stderr().print(rows)
+
+
+def _state(entry: CatalogEntry) -> str:
+    """Without reading the file: what its size and the remembered hash tell."""
+    from zenray.model import digest
+
+    path = entry.path
+    if not path.exists():
+        partial = path.parent / ".partial" / entry.name
+        started = partial.is_dir() and any(partial.iterdir())
+        return "partly fetched" if started else "not here" if entry.sources else "missing"
+    if digest.size_bytes(path) != entry.size_bytes:
+        return "damaged"
+    recalled = digest.remembered(path)
+    if recalled is None:
+        return "here, not verified"
+    return "ready" if recalled == entry.sha256 else "damaged"

@@ -1,0 +1,97 @@
+"""Progress of long work: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from zenray.cli.console import megabytes, printable, stderr
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from zenray.model.download import PullProgress
+
+_PLAIN_STEP = 0.25
+
+
+def pull_with_progress(name: str) -> Path:
+    """Pull a catalog model, showing it. Raises what `catalog.pull` raises."""
+    from zenray.model.catalog import pull
+
+    if stderr().is_terminal:
+        with _bar() as bar:
+            return pull(name, _bar_reporter(bar, name))
+    return pull(name, _plain_reporter())
+
+
+@contextmanager
+def hashing(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for (bytes done, bytes in total); nothing where there is no terminal."""
+    if not stderr().is_terminal:
+        yield lambda done, total: None
+        return
+    with _bar() as bar:
+        task = bar.add_task(f"{printable(name)}: reading", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _bar() -> Progress:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=stderr(),
+        transient=True,
+    )
+
+
+def _bar_reporter(bar: Progress, name: str) -> Callable[[PullProgress], None]:
+    task = bar.add_task(name, total=None)
+    stage = ""
+
+    def report(progress: PullProgress) -> None:
+        nonlocal stage
+        if progress.message:
+            bar.console.print(Text(f"  {printable(progress.message)}", "quiet"))
+        if progress.stage in ("download", "verify"):
+            if progress.stage != stage:
+                bar.reset(task, total=progress.total_bytes)
+            words = "fetching" if progress.stage == "download" else "checking SHA-256"
+            bar.update(task, completed=progress.done_bytes, description=f"{name}: {words}")
+        stage = progress.stage
+
+    return report
+
+
+def _plain_reporter() -> Callable[[PullProgress], None]:
+    reached = 0.0
+
+    def report(progress: PullProgress) -> None:
+        nonlocal reached
+        if progress.message:
+            stderr().print(Text(f"{progress.name}: {printable(progress.message)}"))
+        share = progress.done_bytes / progress.total_bytes
+        if progress.stage == "download" and share >= reached + _PLAIN_STEP:
+            reached = share - share % _PLAIN_STEP
+            done, total = megabytes(progress.done_bytes), megabytes(progress.total_bytes)
+            stderr().print(Text(f"{progress.name}: {done} of {total}"))
+
+    return report

@@ -1,0 +1,244 @@
+"""How the events of a completion look: on a terminal, in a pipe, as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.text import Text
+
+from zenray.cli.console import printable, stderr, stdout
+from zenray.v1 import common_pb2
+
+if TYPE_CHECKING:
+    from zenray.v1.completion_pb2 import CompleteEvent, Final
+
+_LINES_BEFORE, _LINES_AFTER = 6, 3
+
+
+class Recorder:
+    """Times of a stream as its reader saw them, and what the finals reported."""
+
+    def __init__(self) -> None:
+        self.sent_at = time.perf_counter()
+        self.first_at: float | None = None
+        self.last_at = self.sent_at
+        self.num_first_tokens = 0
+        self.num_tokens = 0
+        self.prompt_tokens = self.cached_tokens = 0
+        self.finals: list[Final] = []
+
+    def see(self, event: CompleteEvent) -> None:
+        now = time.perf_counter()
+        kind = event.WhichOneof("event")
+        if kind == "started":
+            self.prompt_tokens, self.cached_tokens = event.started.prompt_tokens, event.started.cached_tokens
+        elif kind == "delta" and event.delta.token_count:
+            if self.first_at is None:
+                self.first_at, self.num_first_tokens = now, event.delta.token_count
+            self.num_tokens += event.delta.token_count
+            self.last_at = now
+        elif kind == "final":
+            self.finals.append(event.final)
+
+    @property
+    def ttft_ms(self) -> float | None:
+        return None if self.first_at is None else (self.first_at - self.sent_at) * 1000
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over the time after the first token; None where there was only one event."""
+        if self.first_at is None or self.last_at <= self.first_at:
+            return None
+        return (self.num_tokens - self.num_first_tokens) / (self.last_at - self.first_at)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "event": "stats",
+            "ttft_ms": _rounded(self.ttft_ms),
+            "server_first_token_ms": _rounded(self.finals[0].timings.first_token_ms if self.finals else None),
+            "total_ms": _rounded((self.last_at - self.sent_at) * 1000),
+            "tokens_per_second": _rounded(self.tokens_per_second),
+            "completion_tokens": self.num_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "finish_reasons": [finish_reason(final) for final in self.finals],
+        }
+
+
+class Rendering(Protocol):
+    """Shows events as they come. `end` is called once, also when the stream broke."""
+
+    def show(self, event: CompleteEvent) -> None: ...
+
+    def end(self) -> None: ...
+
+    def show_stats(self, recorder: Recorder) -> None: ...
+
+
+class Plain:
+    """The inserted text and nothing else; several choices one after the other, a line between them."""
+
+    def __init__(self, num_choices: int) -> None:
+        self._num_choices = num_choices
+
+    def show(self, event: CompleteEvent) -> None:
+        kind = event.WhichOneof("event")
+        if self._num_choices == 1 and kind == "delta":
+            sys.stdout.write(event.delta.text)
+        elif self._num_choices > 1 and kind == "final":
+            ending = "" if event.final.text.endswith("\n") else "\n"
+            sys.stdout.write(f"--- choice {event.final.index + 1} of {self._num_choices}\n{event.final.text}{ending}")
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        sys.stdout.flush()
+
+    def show_stats(self, recorder: Recorder) -> None:
+        _print_stats(recorder)
+
+
+class JsonLines:
+    """One object per event; `event` says which."""
+
+    def show(self, event: CompleteEvent) -> None:
+        kind = event.WhichOneof("event")
+        if kind == "started":
+            started = event.started
+            self._write(
+                {
+                    "event": "started",
+                    "request_id": started.request_id,
+                    "prompt_tokens": started.prompt_tokens,
+                    "cached_tokens": started.cached_tokens,
+                }
+            )
+        elif kind == "delta":
+            delta = event.delta
+            self._write({"event": "delta", "index": delta.index, "text": delta.text, "token_count": delta.token_count})
+        elif kind == "final":
+            final = event.final
+            self._write(
+                {
+                    "event": "final",
+                    "index": final.index,
+                    "text": final.text,
+                    "finish_reason": finish_reason(final),
+                    "usage": {
+                        "prompt_tokens": final.usage.prompt_tokens,
+                        "completion_tokens": final.usage.completion_tokens,
+                        "cached_tokens": final.usage.cached_tokens,
+                    },
+                    "timings": {
+                        "queue_ms": _rounded(final.timings.queue_ms),
+                        "first_token_ms": _rounded(final.timings.first_token_ms),
+                        "total_ms": _rounded(final.timings.total_ms),
+                    },
+                }
+            )
+
+    def end(self) -> None:
+        pass
+
+    def show_stats(self, recorder: Recorder) -> None:
+        self._write(recorder.as_dict())
+
+    @staticmethod
+    def _write(value: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+class Terminal:
+    """The text grows between what stands before and after it; several choices are shown when they end."""
+
+    def __init__(self, before: str, after: str, num_choices: int) -> None:
+        self._before, self._after, self._num_choices = before, after, num_choices
+        self._console = stdout()
+        self._open = False
+        self._ends_line = True
+
+    def show(self, event: CompleteEvent) -> None:
+        kind = event.WhichOneof("event")
+        if self._num_choices == 1:
+            if kind == "started":
+                self._begin()
+            elif kind == "delta":
+                self._write(event.delta.text, "inserted")
+            elif kind == "final":
+                self._finish(event.final)
+        elif kind == "final":
+            title = f"choice {event.final.index + 1} of {self._num_choices} ({finish_reason(event.final)})"
+            self._console.print(Text(title, "bold"))
+            self._begin()
+            self._write(event.final.text, "inserted")
+            self._finish(event.final)
+            self._console.print()
+
+    def end(self) -> None:
+        if not self._ends_line:
+            self._console.print()
+            self._ends_line = True
+
+    def show_stats(self, recorder: Recorder) -> None:
+        _print_stats(recorder)
+
+    def _begin(self) -> None:
+        lines = self._before.splitlines(keepends=True)
+        tail = lines[-_LINES_BEFORE:] if not self._before.endswith(("\n", "\r")) else lines[-_LINES_BEFORE + 1 :]
+        self._write("".join(tail), "quiet")
+        self._open = True
+
+    def _finish(self, final: Final) -> None:
+        if not final.text:
+            self._write("(nothing to insert)", "warn")
+        if not self._open:
+            return
+        self._open = False
+        lines = self._after.splitlines(keepends=True)
+        self._write("".join(lines[: _LINES_AFTER + 1]), "quiet")
+        self.end()
+
+    def _write(self, text: str, style: str) -> None:
+        if not text:
+            return
+        shown = printable(text.replace("\r\n", "\n").replace("\r", "\n"))
+        self._console.out(shown, end="", style=style)  # unlike print, keeps tabs and never wraps
+        self._ends_line = shown.endswith("\n")
+
+
+def finish_reason(final: Final) -> str:
+    return str(common_pb2.FinishReason.Name(final.finish_reason)).removeprefix("FINISH_REASON_")
+
+
+_REASONS_IN_WORDS = {
+    "EOS": "the model ended",
+    "STOP": "stop text",
+    "LENGTH": "length limit",
+    "DEADLINE": "deadline",
+    "CANCELLED": "cancelled",
+    "SUPERSEDED": "superseded by a newer request",
+    "SCOPE_END": "end of the block",
+    "SUFFIX_MATCH": "reached the text after the cursor",
+}
+
+
+def _print_stats(recorder: Recorder) -> None:
+    parts: list[str] = []
+    if recorder.ttft_ms is not None:
+        inside = recorder.finals[0].timings.first_token_ms if recorder.finals else 0
+        parts.append(f"first token {recorder.ttft_ms:.0f} ms" + (f" (server {inside:.0f} ms)" if inside else ""))
+    total_s = recorder.last_at - recorder.sent_at
+    parts.append(f"{recorder.num_tokens} tokens" + (f" in {total_s:.2f} s" if recorder.num_tokens else ""))
+    if recorder.tokens_per_second is not None:
+        parts.append(f"{recorder.tokens_per_second:.1f} tokens/s")
+    parts.append(f"prompt {recorder.prompt_tokens} tokens, {recorder.cached_tokens} cached")
+    reasons = dict.fromkeys(finish_reason(final) for final in recorder.finals)
+    parts.append(", ".join(f"{reason}: {_REASONS_IN_WORDS.get(reason, reason.lower())}" for reason in reasons))
+    stderr().print(Text(" · ".join(part for part in parts if part), "quiet"))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

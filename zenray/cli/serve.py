@@ -1,0 +1,28 @@
+"""`zenray serve`: from nothing to a server that answers, with its progress, and back to nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="local, tiny or gpu; see zenray config list.")
+    ] = "local",
+    file: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="YAML laid over the profile.", show_default=False),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Laid over both, such as server.grpc_port=9100. Repeatable."),
+    ] = None,
+) -> None:
+    """Pull the model if needed, start Ray and the platform, and say when it is ready. Ctrl-C stops everything."""
+    from zenray.cli.serving import run_server
+    from zenray.config_load import load_config
+
+    run_server(load_config(profile, file, overrides or []))

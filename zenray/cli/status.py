@@ -1,0 +1,97 @@
+"""`zenray status`: is a server up, what does it hold, how busy is it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from zenray.cli.console import facts, millions, stdout
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from zenray.api.client import Client
+
+_WATCH_PERIOD_S = 1.0
+_BAR_WIDTH = 24
+
+
+def status(
+    address: Annotated[str, typer.Option(envvar="ZENRAY_ADDRESS", metavar="HOST:PORT")] = "127.0.0.1:9000",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Every second, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one per line.")] = False,
+) -> None:
+    """Is a server up? Its model, replicas, load and KV memory. Exit code 1 when none answers."""
+    from zenray.api.client import Client
+
+    with Client(address) as client:
+        if not watch:
+            found = _read(client)
+            if as_json:
+                typer.echo(json.dumps(found, indent=2))
+            else:
+                stdout().print(_render(found))
+            return
+        _watch(client, as_json)
+
+
+def _watch(client: Client, as_json: bool) -> None:
+    from rich.live import Live
+
+    if as_json:
+        while True:
+            typer.echo(json.dumps(_read(client)))
+            time.sleep(_WATCH_PERIOD_S)
+    found, read_at = _read(client), time.monotonic()
+    with Live(_render(found), console=stdout(), auto_refresh=False) as live:
+        while True:
+            time.sleep(_WATCH_PERIOD_S)
+            now, now_at = _read(client), time.monotonic()
+            produced = now["load"]["generated_tokens"] - found["load"]["generated_tokens"]
+            live.update(_render(now, produced / (now_at - read_at)), refresh=True)
+            found, read_at = now, now_at
+
+
+def _read(client: Client) -> dict[str, Any]:
+    """Raises CallFailed when nothing answers."""
+    info, load = client.model_info().model, client.load()
+    counters = load.load
+    return {
+        "address": client.address,
+        "model": {field.name: getattr(info, field.name) for field in info.DESCRIPTOR.fields},
+        "verifier_replicas": load.verifier_replicas,
+        "load": {field.name: getattr(counters, field.name) for field in counters.DESCRIPTOR.fields},
+    }
+
+
+def _render(found: dict[str, Any], tokens_per_second: float | None = None) -> RenderableType:
+    model, load = found["model"], found["load"]
+    used = load["total_blocks"] - load["free_blocks"] - load["cached_blocks"]
+    rows = facts()
+    rows.add_row("server", Text(f"up at {found['address']}", "good"))
+    details = f"{model['architecture']}, {millions(model['num_parameters'])}, {model['weight_format']}"
+    rows.add_row("model", Text.assemble((model["name"], "name"), f"  {details}, context {model['context_length']:,}"))
+    rows.add_row("verifier replicas", str(found["verifier_replicas"]))
+    waiting = f"{load['waiting_sequences']} of at most {load['max_waiting_sequences']} waiting"
+    full = load["waiting_sequences"] >= load["max_waiting_sequences"] > 0
+    rows.add_row("sequences", Text(f"{load['running_sequences']} running, {waiting}", "warn" if full else ""))
+    rows.add_row("KV blocks", _blocks(used, load["cached_blocks"], load["total_blocks"]))
+    speed = "" if tokens_per_second is None else f", {tokens_per_second:.1f} tokens/s now"
+    rows.add_row("generated", f"{load['generated_tokens']:,} tokens since start{speed}")
+    share = load["cached_prompt_tokens"] / load["prompt_tokens"] if load["prompt_tokens"] else 0.0
+    rows.add_row("prompts", f"{load['prompt_tokens']:,} tokens, {share:.0%} from the prefix cache")
+    if load["preemptions"]:
+        rows.add_row("preemptions", f"{load['preemptions']:,}")
+    return rows
+
+
+def _blocks(used: int, cached: int, total: int) -> Text:
+    """Used, cached and free blocks as one bar and in numbers."""
+    full, kept = (round(_BAR_WIDTH * count / total) if total else 0 for count in (used, cached))
+    kept = min(kept, _BAR_WIDTH - full)
+    bar = Text.assemble(("█" * full, "warn"), ("▒" * kept, "good"), ("░" * (_BAR_WIDTH - full - kept), "quiet"))
+    return bar.append(f" {used:,} in use, {cached:,} cached, {total:,} in all")

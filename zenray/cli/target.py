@@ -1,0 +1,72 @@
+"""Where in a file to complete: `path/to/file.py:LINE:COL`, as an editor shows it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from zenray.errors import InvalidRequest
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_TARGET = re.compile(r"(?P<path>.+?)(?::(?P<line>\d+)(?::(?P<column>\d+))?)?\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A document and a cursor in it, counted in code points of `text`."""
+
+    path: Path
+    text: str
+    offset: int
+
+    @property
+    def prefix(self) -> str:
+        return self.text[: self.offset]
+
+    @property
+    def suffix(self) -> str:
+        return self.text[self.offset :]
+
+    @property
+    def shown_path(self) -> str:
+        """Relative to the working folder where it lies below it, else the bare name."""
+        relative = os.path.relpath(self.path)
+        return self.path.name if relative.startswith("..") else relative
+
+
+def read_target(target: str) -> Target:
+    """Parse and read. LINE and COL count from 1; COL n stands before the n-th character of the line.
+
+    Without COL the cursor is at the end of the line, without LINE at the end of the file.
+    Raises InvalidRequest naming what is wrong and what is allowed.
+    """
+    match = _TARGET.match(target)
+    if match is None:
+        raise InvalidRequest.of("TARGET", target, "FILE:LINE:COL, such as src/app.py:12:5")
+    path = Path(target if Path(target).is_file() else match["path"])
+    line, column = (None, None) if Path(target).is_file() else (match["line"], match["column"])
+    text = _read(path)
+    if line is None:
+        return Target(path, text, len(text))
+    starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
+    if not 1 <= int(line) <= len(starts):
+        raise InvalidRequest.of("LINE", int(line), f"1 to {len(starts)}, the lines of {path}")
+    start = starts[int(line) - 1]
+    end_match = _LINE_END.search(text, start)
+    length = (end_match.start() if end_match else len(text)) - start
+    if column is None:
+        return Target(path, text, start + length)
+    if not 1 <= int(column) <= length + 1:
+        raise InvalidRequest.of("COL", int(column), f"1 to {length + 1} on line {line} of {path}")
+    return Target(path, text, start + int(column) - 1)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest.of("TARGET", str(path), f"a UTF-8 text; its byte {error.start} is not") from error
+    except OSError as error:
+        raise InvalidRequest.of("TARGET", str(path), f"a readable file ({error.strerror or error})") from error
