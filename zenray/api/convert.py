@@ -103,7 +103,7 @@ def _editor_from_proto(message: completion_pb2.EditorState, found: Violations) -
         else:
             found.add("editor.cursor", None, "an offset or a line_column")
     except InvalidRequest as error:
-        found.extend(error)
+        found.extend(error.violations)
     return EditorState(message.path, message.language or language_of(message.path), message.text, offset)
 
 

@@ -6,7 +6,7 @@ Field names are those of `zenray.v1.CompleteRequest`; a door with other names tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from zenray.api.service import ModelCard
 from zenray.context.request import CompletionInput, CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
@@ -30,8 +30,11 @@ class Violations:
     def add(self, field: str, value: object, allowed: str) -> None:
         self._found.append(FieldViolation(field, value, allowed))
 
-    def extend(self, error: InvalidRequest) -> None:
-        self._found.extend(error.violations)
+    def extend(self, violations: Iterable[FieldViolation]) -> None:
+        self._found.extend(violations)
+
+    def __iter__(self) -> Iterator[FieldViolation]:
+        return iter(self._found)
 
     def __bool__(self) -> bool:
         return bool(self._found)
