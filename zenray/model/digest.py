@@ -70,6 +70,13 @@ def digest(path: Path, progress: HashProgress | None = None, *, fresh: bool = Fa
     return Digest(total, hashlib.sha256("".join(lines).encode()).hexdigest())
 
 
+def source_digest(path: Path, progress: Callable[[int, int, str], None] | None = None) -> str:
+    """The SHA-256 that names what was made of `path`; `progress` gets (done, total, what is being done)."""
+    if progress is None:
+        return digest(path).sha256
+    return digest(path, lambda done, total: progress(done, total, "hashing")).sha256
+
+
 def carry_over(source: Path, target: Path, sha256: str) -> None:
     """After `source`, whose hash was just computed, was renamed to `target`: remember it there."""
     _record_path(source).unlink(missing_ok=True)
