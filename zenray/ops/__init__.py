@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from zenray.ops.backend import Backend
 from zenray.ops.batch import LayerCache, StepBatch
+from zenray.ops.choose import backend_for
 from zenray.ops.packing import (
     FORMATS,
     QuantisationError,
@@ -15,7 +14,6 @@ from zenray.ops.packing import (
     quantisation_error,
     unpack,
 )
-from zenray.ops.reference import ReferenceBackend
 from zenray.ops.weights import PackedWeight
 
 __all__ = [
@@ -32,8 +30,3 @@ __all__ = [
     "quantisation_error",
     "unpack",
 ]
-
-
-def backend_for(device: str, dtype: torch.dtype) -> Backend:
-    """The fastest backend for activations of `dtype` on `device` (a torch device string)."""
-    return ReferenceBackend(dtype)

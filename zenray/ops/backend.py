@@ -22,8 +22,8 @@ class Backend(Protocol):
         """Rows of the embedding table: [T, D]."""
         ...
 
-    def linear(self, x_TD: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
-        """x @ weight.T (+ bias): [T, N]."""
+    def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+        """x @ weight.T (+ bias): [T, N], of x's dtype unless `out_dtype` is given (float32 for logits)."""
         ...
 
     def rms_norm(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:

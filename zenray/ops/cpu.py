@@ -1,0 +1,159 @@
+"""The CPU backend for bfloat16 activations: compiled kernels, with torch where torch is faster."""
+
+from __future__ import annotations
+
+import torch
+
+from zenray.ops.batch import LayerCache
+from zenray.ops.native import kernels
+from zenray.ops.packing import unpack
+from zenray.ops.reference import ReferenceBackend
+from zenray.ops.weights import PackedWeight
+
+BF16_ROWS_BEFORE_GEMM = 48
+"""From this many rows torch's bf16 GEMM beats the kernel that reads the matrix once for few rows."""
+DEQUANTISED_ROWS = 2048
+"""Rows the torch fallback dequantises at a time."""
+
+
+class TorchCpuBackend(ReferenceBackend):
+    """Where there is no compiler or no AVX-512: torch's operations, packed weights dequantised in slices."""
+
+    name = "cpu-torch"
+
+    def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+        """x @ weight.T (+ bias): [T, N]."""
+        if weight.format == "dense":
+            return torch.nn.functional.linear(x_TD, weight.data, weight.bias).to(out_dtype or x_TD.dtype)
+        out_TN = torch.empty(x_TD.shape[0], weight.shape[0], dtype=out_dtype or x_TD.dtype)
+        for start in range(0, weight.shape[0], DEQUANTISED_ROWS):
+            rows = weight.rows(start, min(start + DEQUANTISED_ROWS, weight.shape[0]))
+            matrix = unpack(rows).to(x_TD.dtype)
+            bias = None if rows.bias is None else rows.bias.to(x_TD.dtype)
+            out_TN[:, start : start + rows.shape[0]] = torch.nn.functional.linear(x_TD, matrix, bias)
+        return out_TN
+
+
+class CpuBackend(TorchCpuBackend):
+    """Compiled kernels. Activations, keys and values are bfloat16 and contiguous within a token."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        super().__init__(torch.bfloat16)
+        self._kernels = kernels()
+
+    def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+        """x @ weight.T (+ bias): [T, N]."""
+        num_tokens, num_columns = x_TD.shape
+        wide = out_dtype is torch.float32
+        if weight.format == "dense" and num_tokens >= BF16_ROWS_BEFORE_GEMM and not wide:
+            return super().linear(x_TD, weight)
+        x_TD = x_TD.contiguous()
+        out_TN = torch.empty(num_tokens, weight.shape[0], dtype=torch.float32 if wide else torch.bfloat16)
+        head = (out_TN.data_ptr(), wide, x_TD.data_ptr(), num_tokens, num_columns, weight.shape[0])
+        bias = None if weight.bias is None else weight.bias.data_ptr()
+        threads = torch.get_num_threads()
+        if weight.format == "int4":
+            assert weight.scales is not None
+            assert weight.supers is not None
+            parts = (weight.data.data_ptr(), weight.scales.data_ptr(), weight.supers.data_ptr())
+            self._kernels.linear_int4(*head, *parts, bias, threads)
+        elif weight.format == "int8":
+            assert weight.scales is not None
+            self._kernels.linear_int8(*head, weight.data.data_ptr(), weight.scales.data_ptr(), bias, threads)
+        else:
+            self._kernels.linear_bf16(*head, weight.data.data_ptr(), bias, threads)
+        return out_TN
+
+    def rms_norm(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
+        """Root-mean-square norm over the last dimension, accumulated in float32."""
+        x_TD = x_TD.contiguous()
+        out_TD = torch.empty_like(x_TD)
+        width = x_TD.shape[-1]
+        wide = weight_D.dtype is torch.float32
+        self._kernels.rms_norm(
+            out_TD.data_ptr(),
+            x_TD.data_ptr(),
+            None,
+            weight_D.data_ptr(),
+            wide,
+            x_TD.numel() // width,
+            width,
+            eps,
+            torch.get_num_threads(),
+        )
+        return out_TD
+
+    def add_rms_norm_(
+        self, x_TD: torch.Tensor, residual_TD: torch.Tensor, weight_D: torch.Tensor, eps: float
+    ) -> torch.Tensor:
+        """residual += x in place; returns rms_norm(residual)."""
+        assert residual_TD.is_contiguous()
+        x_TD = x_TD.contiguous()
+        out_TD = torch.empty_like(x_TD)
+        num_tokens, width = x_TD.shape
+        wide = weight_D.dtype is torch.float32
+        self._kernels.rms_norm(
+            out_TD.data_ptr(),
+            x_TD.data_ptr(),
+            residual_TD.data_ptr(),
+            weight_D.data_ptr(),
+            wide,
+            num_tokens,
+            width,
+            eps,
+            torch.get_num_threads(),
+        )
+        return out_TD
+
+    def rope_(
+        self, q_THC: torch.Tensor, k_TKC: torch.Tensor, positions_T: torch.Tensor, cos_sin_PC: torch.Tensor
+    ) -> None:
+        """Rotates q and k in place, halves convention."""
+        num_tokens, num_heads, head_dim = q_THC.shape
+        self._kernels.rope(
+            q_THC.data_ptr(),
+            k_TKC.data_ptr(),
+            positions_T.data_ptr(),
+            cos_sin_PC.data_ptr(),
+            num_tokens,
+            num_heads,
+            k_TKC.shape[1],
+            head_dim,
+            _token_stride(q_THC),
+            _token_stride(k_TKC),
+            torch.get_num_threads(),
+        )
+
+    def write_kv(self, k_TKC: torch.Tensor, v_TKC: torch.Tensor, cache: LayerCache, slots_T: torch.Tensor) -> None:
+        """Stores keys and values of the step's tokens at their slots."""
+        num_tokens, num_kv_heads, head_dim = k_TKC.shape
+        self._kernels.write_kv(
+            k_TKC.data_ptr(),
+            v_TKC.data_ptr(),
+            cache.keys.data_ptr(),
+            cache.values.data_ptr(),
+            slots_T.data_ptr(),
+            num_tokens,
+            num_kv_heads,
+            head_dim,
+            cache.block_size,
+            _token_stride(k_TKC),
+            _token_stride(v_TKC),
+        )
+
+    def silu_mul(self, gate_up_T2F: torch.Tensor) -> torch.Tensor:
+        """silu(first half) * second half: [T, F]."""
+        gate_up_T2F = gate_up_T2F.contiguous()
+        num_tokens, width = gate_up_T2F.shape[0], gate_up_T2F.shape[1] // 2
+        out_TF = torch.empty(num_tokens, width, dtype=torch.bfloat16)
+        self._kernels.silu_mul(out_TF.data_ptr(), gate_up_T2F.data_ptr(), num_tokens, width, torch.get_num_threads())
+        return out_TF
+
+
+def _token_stride(heads_THC: torch.Tensor) -> int:
+    token_stride, head_stride, stride = heads_THC.stride()
+    assert stride == 1, heads_THC.stride()
+    assert head_stride == heads_THC.shape[2], heads_THC.stride()
+    return token_stride

@@ -1,0 +1,51 @@
+"""The compiled kernels as Python functions taking addresses and numbers."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+from zenray.ops import build
+
+_P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_SIGNATURES = {
+    # out, x, residual or None, weight, weight is float32, rows, width, eps, threads
+    "rms_norm": (_P, _P, _P, _P, _I, _I, _I, _F, _I),
+    # out, gate_up, rows, width, threads
+    "silu_mul": (_P, _P, _I, _I, _I),
+    # q, k, positions, cos_sin, tokens, heads, kv heads, head dim, q stride, k stride, threads
+    "rope": (_P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I),
+    # k, v, keys, values, slots, tokens, kv heads, head dim, block size, k stride, v stride
+    "write_kv": (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I),
+    # out, out is float32, x, tokens, columns, rows, data, bias or None, threads
+    "linear_bf16": (_P, _I, _P, _I, _I, _I, _P, _P, _I),
+    # ..., data, scales, bias or None, threads
+    "linear_int8": (_P, _I, _P, _I, _I, _I, _P, _P, _P, _I),
+    # ..., data, scales, supers, bias or None, threads
+    "linear_int4": (_P, _I, _P, _I, _I, _I, _P, _P, _P, _P, _I),
+}
+
+
+class Kernels:
+    """The library's functions, typed."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # Torch has loaded its OpenMP runtime into the global scope; ours binds to that one.
+            self.library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise build.KernelsUnavailable(f"cannot load {path}: {error}") from error
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(self.library, f"zenray_{name}")
+            function.argtypes, function.restype = arguments, None
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> ctypes._FuncPointer:  # for the type checker: set in __init__
+        raise AttributeError(name)
+
+
+@functools.cache
+def kernels() -> Kernels:
+    """The kernels, built at the first call in any process. Errors: KernelsUnavailable."""
+    return Kernels(build.library())
