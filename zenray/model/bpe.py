@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -27,15 +27,63 @@ def char_to_byte() -> dict[str, int]:
     return {char: byte for byte, char in byte_to_char().items()}
 
 
-class BpeTokenizer(Tokenizer):
-    """A byte-level BPE whose `definition` is a tokenizer.json without any added control token.
+def bpe_definition(
+    vocab: Mapping[str, int],
+    merges: Sequence[Sequence[str]],
+    pre_tokenizer: Mapping[str, Any],
+    *,
+    ignore_merges: bool = False,
+    whitespace_tokens: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """A tokenizer.json of byte-level BPE and nothing else: no normaliser, no control token.
 
-    plain_added: added tokens that are ordinary text (runs of whitespace), by id.
+    vocab must hold no control token: with `ignore_merges` a whole word found in it is one token, and no
+    added token is matched in text except `whitespace_tokens`.
     """
+    spaces = dict(whitespace_tokens or {})
+    added = [
+        {
+            "id": token_id,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": False,
+        }
+        for text, token_id in sorted(spaces.items(), key=lambda item: item[1])
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": ignore_merges,
+            # Added tokens keep their ids only if the vocabulary knows them too.
+            "vocab": {**vocab, **spaces},
+            "merges": [list(merge) for merge in merges],
+        },
+    }
+
+
+class BpeTokenizer(Tokenizer):
+    """A byte-level BPE whose `definition` is the JSON text of a `bpe_definition`."""
 
     def __init__(
         self,
-        definition: Mapping[str, Any],
+        definition: str,
         vocab_size: int,
         control_tokens: Mapping[int, str],
         eos_token_ids: Iterable[int],
@@ -45,8 +93,8 @@ class BpeTokenizer(Tokenizer):
     ) -> None:
         super().__init__(vocab_size, control_tokens, eos_token_ids, bos_token_id, add_bos, fim)
         self.definition = definition
-        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(definition))
-        self._bytes = _bytes_by_id(definition, vocab_size)
+        self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        self._bytes = _bytes_by_id(json.loads(definition), vocab_size)
 
     def _encode(self, text: str, data: bytes) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -67,7 +115,7 @@ class BpeTokenizer(Tokenizer):
         }
 
     @classmethod
-    def from_json(cls, definition: Mapping[str, Any], data: Mapping[str, Any]) -> BpeTokenizer:
+    def from_json(cls, definition: str, data: Mapping[str, Any]) -> BpeTokenizer:
         return cls(
             definition,
             vocab_size=data["vocab_size"],
@@ -82,8 +130,10 @@ class BpeTokenizer(Tokenizer):
 def _bytes_by_id(definition: Mapping[str, Any], vocab_size: int) -> list[bytes]:
     """Bytes of each id up to vocab_size; b"" for control and unused ids."""
     table, result = char_to_byte(), [b""] * vocab_size
+    plain = {added["content"] for added in definition["added_tokens"]}
     for token, token_id in definition["model"]["vocab"].items():
-        result[token_id] = bytes(table[char] for char in token)
-    for added in definition["added_tokens"]:
-        result[added["id"]] = added["content"].encode()
+        if token in plain or not all(char in table for char in token):
+            result[token_id] = token.encode()
+        else:
+            result[token_id] = bytes(map(table.__getitem__, token))
     return result

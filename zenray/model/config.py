@@ -12,14 +12,15 @@ from zenray.errors import ConfigError
 QkNorm = Literal["none", "head", "full"]
 """RMSNorm on queries and keys: none, over each head (Qwen3), over the whole projection (OLMoE)."""
 
-RopeType = Literal["default", "linear", "llama3", "yarn"]
+RopeType = Literal["default", "linear", "llama3", "yarn", "factors"]
 
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
     """How rotary frequencies are stretched past the trained context. Unused fields keep defaults.
 
-    `attention_factor` None takes the type's own rule (yarn: 0.1 ln(factor) + 1).
+    `attention_factor` None takes the type's own rule (yarn: 0.1 ln(factor) + 1). Type "factors" divides
+    each frequency by its own number in `frequency_factors`, as GGUF files store llama3's rule.
     """
 
     type: RopeType = "default"
@@ -31,6 +32,7 @@ class RopeScaling:
     beta_slow: float = 1.0
     attention_factor: float | None = None
     truncate: bool = True
+    frequency_factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class ModelConfig:
             raise ConfigError(f"num_heads is {self.num_heads}; allowed: multiples of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             raise ConfigError(f"head_dim is {self.head_dim}; rotary embeddings need an even width")
+        if self.rope_scaling.type == "factors" and len(self.rope_scaling.frequency_factors) != self.head_dim // 2:
+            found = len(self.rope_scaling.frequency_factors)
+            raise ConfigError(
+                f"rope_scaling.frequency_factors has {found} entries; head_dim needs {self.head_dim // 2}"
+            )
         if self.num_experts:
             chosen = self.num_experts_per_token
             if not 1 <= chosen <= self.num_experts:
@@ -149,7 +156,9 @@ class ModelConfig:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
         fields = dict(data)
-        fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+        scaling = dict(fields["rope_scaling"])
+        scaling["frequency_factors"] = tuple(scaling["frequency_factors"])
+        fields["rope_scaling"] = RopeScaling(**scaling)
         fields["dense_layers"] = tuple(fields["dense_layers"])
         fields["eos_token_ids"] = tuple(fields["eos_token_ids"])
         return cls(**fields)

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 
+from zenray.config import WeightFormat
 from zenray.model.config import ModelConfig
+from zenray.model.convert import ConvertedProvider, Progress, converted_folder, open_source
 from zenray.model.decoder import Decoder
+from zenray.model.formats import activation_dtype
 from zenray.model.presets import preset_config
 from zenray.model.random_weights import RandomProvider
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer
-from zenray.model.weights import gather
+from zenray.model.weights import WeightProvider, gather
 from zenray.ops import backend_for
 
 PRESET_PREFIX = "preset:"
@@ -47,16 +50,70 @@ class LoadedModel:
         return self.decoder.config
 
 
+def load_model(
+    path_or_preset: str | Path,
+    *,
+    weight_format: WeightFormat = "mixed",
+    device: str = "cpu",
+    num_threads: int = 0,
+    progress: Progress | None = None,
+    seed: int = 0,
+    preset_overrides: Mapping[str, Any] | None = None,
+) -> LoadedModel:
+    """A GGUF file, a safetensors folder, or `preset:NAME`, ready to run.
+
+    Files are converted on first use and mapped from the cache afterwards. num_threads 0 leaves torch's
+    own choice; `seed` and `preset_overrides` concern presets only.
+
+    Raises:
+        ModelFileError: whatever is wrong with the file.
+        NotFound, ConfigError: an unknown preset, an override that makes no architecture.
+    """
+    if num_threads > 0:
+        torch.set_num_threads(num_threads)
+    text = str(path_or_preset)
+    if text.startswith(PRESET_PREFIX):
+        return load_preset(
+            text.removeprefix(PRESET_PREFIX),
+            preset_overrides,
+            seed=seed,
+            dtype=activation_dtype(weight_format),
+            weight_format=weight_format,
+            device=device,
+        )
+    started = time.perf_counter()
+    path = Path(path_or_preset)
+    folder, digest = converted_folder(path, weight_format, progress)
+    provider = ConvertedProvider(folder)
+    tokenizer = provider.tokenizer()
+    config = provider.config.replace({"eos_token_ids": tuple(sorted(tokenizer.eos_token_ids))})
+    decoder = _decoder(config, provider, device)
+    return LoadedModel(decoder, tokenizer, _info(path.name, path, digest, weight_format, decoder, started))
+
+
+def load_tokenizer(path_or_preset: str | Path, preset_overrides: Mapping[str, Any] | None = None) -> Tokenizer:
+    """The tokenizer alone, without converting or mapping weights.
+
+    Raises:
+        ModelFileError, NotFound, ConfigError: as `load_model`.
+    """
+    text = str(path_or_preset)
+    if text.startswith(PRESET_PREFIX):
+        return ByteTokenizer(preset_config(text.removeprefix(PRESET_PREFIX), preset_overrides or {}).vocab_size)
+    return open_source(Path(path_or_preset)).tokenizer()
+
+
 def load_preset(
     name: str,
     overrides: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
     dtype: torch.dtype = torch.bfloat16,
-    weight_format: str | None = None,
+    weight_format: WeightFormat | None = None,
     device: str = "cpu",
 ) -> LoadedModel:
-    """A preset with random weights. `weight_format` None holds matrices in `dtype` itself.
+    """A preset with random weights. `weight_format` None holds matrices in `dtype` itself; "mixed" is int8,
+    as for any source that is not 4-bit.
 
     Raises:
         NotFound: no such preset.
@@ -66,16 +123,28 @@ def load_preset(
     config = preset_config(name, overrides or {})
     tokenizer = ByteTokenizer(config.vocab_size)
     config = config.replace({"eos_token_ids": tuple(sorted(tokenizer.eos_token_ids))})
-    packed_format = weight_format if weight_format in ("int8", "int4") else "dense"
-    provider = RandomProvider(config, seed, dtype, packed_format)
-    decoder = Decoder(config, gather(config, provider), backend_for(device, dtype))
-    info = ModelInfo(
-        name=PRESET_PREFIX + name,
-        source=None,
-        sha256="",
-        weight_format=weight_format or str(dtype).removeprefix("torch."),
-        num_parameters=config.num_parameters,
+    shown = weight_format or str(dtype).removeprefix("torch.")
+    packed_format = {"int8": "int8", "mixed": "int8", "int4": "int4"}.get(shown, "dense")
+    decoder = _decoder(config, RandomProvider(config, seed, dtype, packed_format), device)
+    return LoadedModel(decoder, tokenizer, _info(PRESET_PREFIX + name, None, "", shown, decoder, started))
+
+
+def _decoder(config: ModelConfig, provider: WeightProvider, device: str) -> Decoder:
+    weights = gather(config, provider)
+    if torch.device(device).type != "cpu":
+        weights = weights.to(torch.device(device))
+    return Decoder(config, weights, backend_for(device, provider.dtype))
+
+
+def _info(
+    name: str, source: Path | None, digest: str, weight_format: str, decoder: Decoder, started: float
+) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        source=source,
+        sha256=digest,
+        weight_format=weight_format,
+        num_parameters=decoder.config.num_parameters,
         weight_bytes=decoder.weights.num_bytes,
         load_seconds=time.perf_counter() - started,
     )
-    return LoadedModel(decoder, tokenizer, info)

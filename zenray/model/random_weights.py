@@ -8,6 +8,7 @@ import hashlib
 import torch
 
 from zenray.model.config import ModelConfig
+from zenray.model.weights import has_bias, matrix_parts, part_shape
 from zenray.ops import pack
 from zenray.ops.weights import PackedWeight
 
@@ -31,11 +32,12 @@ class RandomProvider:
         if name == "head" and self._config.tie_word_embeddings and self._format == "dense":
             assert self._embed is not None, "the embedding is asked for first"
             return self._embed
-        rows, columns = self._shape(name)
+        shapes = [part_shape(self._config, part) for part in matrix_parts(self._config, name)]
+        rows, columns = sum(shape[0] for shape in shapes), shapes[0][1]
         source = "embed" if name == "head" and self._config.tie_word_embeddings else name
         gain = _SHARP_ATTENTION if name.endswith((".qkv", ".out")) else 1.0
         values = self._normal(source, rows, columns) * (gain / columns**0.5)
-        bias = self._normal(name + ".bias", rows).mul_(0.5).to(self.dtype) if self._has_bias(name) else None
+        bias = self._normal(name + ".bias", rows).mul_(0.5).to(self.dtype) if has_bias(self._config, name) else None
         # A row gather reads one row per token, so the table stays as precise as activations.
         if self._format == "dense" or name == "embed":
             packed = PackedWeight("dense", (rows, columns), values.to(self.dtype), bias=bias)
@@ -51,40 +53,12 @@ class RandomProvider:
         if leaf == "router":
             wide = torch.float64 if self.dtype == torch.float64 else torch.float32
             # Twice unit variance: routers of trained models are decided, not flat.
-            router = self._normal(name, config.num_experts, config.hidden_size) * (2 / config.hidden_size**0.5)
-            return router.to(wide)
-        size = config.hidden_size
-        if leaf in ("q_norm", "k_norm"):
-            full = config.q_size if leaf == "q_norm" else config.kv_size
-            size = full if config.qk_norm == "full" else config.head_dim
+            return self._normal(name, *part_shape(config, name)).mul_(2 / config.hidden_size**0.5).to(wide)
         mean = _SHARP_ATTENTION if leaf in ("q_norm", "k_norm") else 1.0
-        return self._normal(name, size).mul_(0.1).add_(mean).to(self.dtype)
-
-    def _shape(self, name: str) -> tuple[int, int]:
-        return matrix_shape(self._config, name)
-
-    def _has_bias(self, name: str) -> bool:
-        leaf = name.rsplit(".", 1)[-1]
-        return {"qkv": self._config.qkv_bias, "out": self._config.attention_out_bias}.get(
-            leaf, self._config.mlp_bias and leaf in ("gate_up", "down") and ".experts." not in name
-        )
+        return self._normal(name, *part_shape(config, name)).mul_(0.1).add_(mean).to(self.dtype)
 
     def _normal(self, name: str, *shape: int) -> torch.Tensor:
         digest = hashlib.sha256(f"{self._seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         return torch.randn(shape, generator=generator, dtype=dtype)
-
-
-def matrix_shape(config: ModelConfig, name: str) -> tuple[int, int]:
-    """Rows and columns of a canonical matrix name (`zenray.model.weights`)."""
-    hidden = config.hidden_size
-    width = config.expert_intermediate_size if ".experts." in name else config.intermediate_size
-    return {
-        "embed": (config.vocab_size, hidden),
-        "head": (config.vocab_size, hidden),
-        "qkv": (config.q_size + 2 * config.kv_size, hidden),
-        "out": (hidden, config.q_size),
-        "gate_up": (2 * width, hidden),
-        "down": (hidden, width),
-    }[name.rsplit(".", 1)[-1]]

@@ -21,6 +21,8 @@ def inverse_frequencies(config: ModelConfig) -> tuple[torch.Tensor, float]:
     scaling = config.rope_scaling
     if scaling.type == "linear":
         return frequencies / scaling.factor, 1.0
+    if scaling.type == "factors":
+        return frequencies / torch.tensor(scaling.frequency_factors, dtype=torch.float64), 1.0
     if scaling.type == "llama3":
         return _llama3(frequencies, scaling), 1.0
     if scaling.type == "yarn":

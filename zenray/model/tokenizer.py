@@ -53,6 +53,31 @@ def discover_fim(control_ids: Mapping[str, int], known: Mapping[str, int] | None
     return FimTokens(**found)
 
 
+# Control tokens by which models of any family end a turn or a text.
+_END_NAMES = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<EOT>",
+    "▁<EOT>",
+    "</s>",
+    "<｜end▁of▁sentence｜>",
+    "<|EOT|>",
+)
+
+
+def end_tokens(control_ids: Mapping[str, int], stated: Iterable[int], fim: FimTokens | None) -> frozenset[int]:
+    """Ids after which nothing of a completion follows: those a file states, those known by name, and the
+    padding, repository and file separators of FIM (a model that starts the next file has ended this one)."""
+    ends = set(stated) | {control_ids[name] for name in _END_NAMES if name in control_ids}
+    if fim is not None:
+        ends |= {token_id for token_id in (fim.pad, fim.repo_name, fim.file_sep) if token_id is not None}
+    return frozenset(ends)
+
+
 class Tokenizer(ABC):
     """What every model's tokenizer answers. Ids of the model's whole vocabulary are valid everywhere."""
 

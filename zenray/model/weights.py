@@ -8,8 +8,10 @@ rows are stacked in that order, as are gate over up: one matrix product each.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -70,6 +72,27 @@ class ModelWeights:
                 matrices += [layer.feed_forward.gate_up, layer.feed_forward.down]
         return sum(m.num_bytes for m in matrices) + sum(r.numel() * r.element_size() for r in routers)
 
+    def to(self, device: torch.device) -> ModelWeights:
+        """The same weights on another device; a shared table stays shared."""
+        moved: dict[int, Any] = {}
+
+        def move(value: Any) -> Any:
+            if id(value) not in moved:
+                if isinstance(value, torch.Tensor):
+                    moved[id(value)] = value.to(device)
+                elif isinstance(value, tuple):
+                    moved[id(value)] = tuple(move(item) for item in value)
+                elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+                    fields = {field.name: move(getattr(value, field.name)) for field in dataclasses.fields(value)}
+                    moved[id(value)] = dataclasses.replace(value, **fields)
+                else:
+                    moved[id(value)] = value
+            return moved[id(value)]
+
+        result = move(self)
+        assert isinstance(result, ModelWeights)
+        return result
+
 
 class WeightProvider(Protocol):
     """Answers for canonical names; raises ModelFileError for what it lacks."""
@@ -79,6 +102,77 @@ class WeightProvider(Protocol):
     def matrix(self, name: str) -> PackedWeight: ...
 
     def vector(self, name: str) -> torch.Tensor: ...
+
+
+def matrix_names(config: ModelConfig) -> Iterator[str]:
+    """Every canonical matrix, in the order `gather` asks for them."""
+    yield "embed"
+    for layer in range(config.num_layers):
+        at = f"layers.{layer}."
+        yield at + "qkv"
+        yield at + "out"
+        owners = [f"experts.{e}." for e in range(config.num_experts)] if config.is_moe_layer(layer) else [""]
+        for owner in owners:
+            yield f"{at}{owner}gate_up"
+            yield f"{at}{owner}down"
+    yield "head"
+
+
+def vector_names(config: ModelConfig) -> Iterator[str]:
+    """Every canonical tensor that is no packed matrix: norms and routers."""
+    for layer in range(config.num_layers):
+        at = f"layers.{layer}."
+        yield at + "input_norm"
+        if config.qk_norm != "none":
+            yield at + "q_norm"
+            yield at + "k_norm"
+        yield at + "post_norm"
+        if config.is_moe_layer(layer):
+            yield at + "router"
+    yield "final_norm"
+
+
+def matrix_parts(config: ModelConfig, name: str) -> tuple[str, ...]:
+    """The parts whose rows, stacked, make a canonical matrix; a tied head is the embedding."""
+    at, _, leaf = name.rpartition(".")
+    if leaf == "head" and config.tie_word_embeddings:
+        return ("embed",)
+    parts = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}.get(leaf, (leaf,))
+    return tuple(f"{at}.{part}" if at else part for part in parts)
+
+
+def has_bias(config: ModelConfig, name: str) -> bool:
+    """Whether a canonical matrix comes with a bias."""
+    leaf = name.rpartition(".")[2]
+    if leaf == "qkv":
+        return config.qkv_bias
+    if leaf == "out":
+        return config.attention_out_bias
+    return config.mlp_bias and leaf in ("gate_up", "down") and ".experts." not in name
+
+
+def part_shape(config: ModelConfig, part: str) -> tuple[int, ...]:
+    """The shape of a part: (rows, columns) of a matrix, (rows,) of a norm or bias."""
+    if part.endswith(".bias"):
+        return part_shape(config, part.removesuffix(".bias"))[:1]
+    hidden, leaf = config.hidden_size, part.rpartition(".")[2]
+    width = config.expert_intermediate_size if ".experts." in part else config.intermediate_size
+    full = config.qk_norm == "full"
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed": (config.vocab_size, hidden),
+        "head": (config.vocab_size, hidden),
+        "q": (config.q_size, hidden),
+        "k": (config.kv_size, hidden),
+        "v": (config.kv_size, hidden),
+        "out": (hidden, config.q_size),
+        "gate": (width, hidden),
+        "up": (width, hidden),
+        "down": (hidden, width),
+        "router": (config.num_experts, hidden),
+        "q_norm": (config.q_size if full else config.head_dim,),
+        "k_norm": (config.kv_size if full else config.head_dim,),
+    }
+    return shapes.get(leaf, (hidden,))
 
 
 def gather(config: ModelConfig, provider: WeightProvider) -> ModelWeights:

@@ -1,0 +1,111 @@
+"""Hugging Face `config.json` to `ModelConfig`, as transformers 4 and 5 write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zenray.errors import ConfigError, ModelFileError
+from zenray.model.config import ModelConfig, QkNorm, RopeScaling
+
+_QK_NORM: dict[str, QkNorm] = {"qwen3": "head", "qwen3_moe": "head", "olmoe": "full"}
+_MOE = ("mixtral", "qwen3_moe", "olmoe")
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", *_MOE)
+"""Values of `model_type` that are read."""
+
+
+def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
+    """The architecture of a parsed config.json; `where` names the file in errors.
+
+    Raises:
+        ModelFileError: another model_type, a missing key, or a feature no layout here has.
+    """
+    model_type = data.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise ModelFileError(f"{where}: model_type is {model_type!r}; supported: {', '.join(MODEL_TYPES)}")
+
+    def key(*names: str) -> Any:
+        for name in names:
+            if data.get(name) is not None:
+                return data[name]
+        raise ModelFileError(f"{where}: {names[0]} is missing")
+
+    _refuse(data, where, "hidden_act", lambda value: value in (None, "silu"), "silu")
+    _refuse(data, where, "clip_qkv", lambda value: value is None, "null")
+    _refuse(data, where, "quantization_config", lambda value: value is None, "none: weights in F32, F16 or BF16")
+    _refuse(data, where, "decoder_sparse_step", lambda value: value in (None, 1), "1")
+    is_moe = model_type in _MOE
+    num_heads, hidden = key("num_attention_heads"), key("hidden_size")
+    eos = data.get("eos_token_id")
+    biased = bool(data.get("attention_bias", False))
+    width = key("intermediate_size")
+    # Past a sliding window attention would differ from full attention, so the context ends there.
+    window = data.get("sliding_window") if data.get("use_sliding_window", True) else None
+    try:
+        return ModelConfig(
+            architecture=model_type,
+            vocab_size=key("vocab_size"),
+            hidden_size=hidden,
+            num_layers=key("num_hidden_layers"),
+            num_heads=num_heads,
+            num_kv_heads=data.get("num_key_value_heads") or num_heads,
+            head_dim=data.get("head_dim") or hidden // num_heads,
+            intermediate_size=0 if is_moe and not data.get("mlp_only_layers") else width,
+            rms_norm_eps=key("rms_norm_eps"),
+            rope_theta=_rope(data).get("rope_theta") or data.get("rope_theta") or 10_000.0,
+            rope_scaling=_rope_scaling(data, where),
+            max_position_embeddings=min(key("max_position_embeddings"), window or 1 << 62),
+            qkv_bias=biased or model_type == "qwen2",
+            attention_out_bias=biased and model_type != "qwen2",
+            mlp_bias=bool(data.get("mlp_bias", False)),
+            qk_norm=_QK_NORM.get(model_type, "none"),
+            tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
+            num_experts=key("num_local_experts", "num_experts") if is_moe else 0,
+            num_experts_per_token=key("num_experts_per_tok") if is_moe else 0,
+            expert_intermediate_size=(data.get("moe_intermediate_size") or width) if is_moe else 0,
+            norm_topk_prob=model_type == "mixtral" or bool(data.get("norm_topk_prob", False)),
+            dense_layers=tuple(data.get("mlp_only_layers") or ()) if is_moe else (),
+            eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+            bos_token_id=data.get("bos_token_id"),
+        )
+    except ConfigError as error:
+        raise ModelFileError(f"{where}: {error}") from None
+
+
+def _refuse(data: Mapping[str, Any], where: str, name: str, accepts: Callable[[Any], bool], allowed: str) -> None:
+    if not accepts(data.get(name)):
+        raise ModelFileError(f"{where}: {name} is {data[name]!r}; supported: {allowed}")
+
+
+def _rope(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """transformers 5 writes `rope_parameters` (with rope_theta), transformers 4 `rope_scaling`."""
+    return data.get("rope_parameters") or data.get("rope_scaling") or {}
+
+
+def _rope_scaling(data: Mapping[str, Any], where: str) -> RopeScaling:
+    rope = _rope(data)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    original = rope.get("original_max_position_embeddings") or data.get("max_position_embeddings", 0)
+    if kind == "default":
+        return RopeScaling()
+    if kind == "linear":
+        return RopeScaling(type="linear", factor=rope["factor"])
+    if kind == "llama3":
+        return RopeScaling(
+            type="llama3",
+            factor=rope["factor"],
+            original_max_position_embeddings=original,
+            low_freq_factor=rope["low_freq_factor"],
+            high_freq_factor=rope["high_freq_factor"],
+        )
+    if kind == "yarn" and not rope.get("mscale") and not rope.get("mscale_all_dim"):
+        return RopeScaling(
+            type="yarn",
+            factor=rope["factor"],
+            original_max_position_embeddings=original,
+            beta_fast=rope.get("beta_fast") or 32.0,
+            beta_slow=rope.get("beta_slow") or 1.0,
+            attention_factor=rope.get("attention_factor"),
+            truncate=rope.get("truncate", True),
+        )
+    raise ModelFileError(f"{where}: rope scaling {dict(rope)!r}; supported: default, linear, llama3, yarn")
