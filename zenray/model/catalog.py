@@ -151,6 +151,36 @@ class Catalog:
 
         return download.pull(self.entry(name), progress)
 
+    def resolve(self, name_or_path: str) -> Path:
+        """The checked file (or folder) of a model; see `locate`."""
+        return self.locate(name_or_path).path
+
+    def locate(self, name_or_path: str, progress: Callable[[int, int], None] | None = None) -> ModelFile:
+        """Find a model on this machine, without any network, and refuse it unless its bytes are right.
+
+        A catalog name is checked against its size and SHA-256. A path that no catalog knows is checked
+        for completeness: the extents its header declares must be there. The hash is remembered for
+        (path, size, mtime, inode), so only the first call reads the whole file.
+        `progress` receives (bytes hashed, bytes in total).
+
+        Raises:
+            NotFound: neither a catalog name nor an existing path.
+            ModelFileError: not pulled yet, truncated, corrupt, or of an unknown layout.
+            InvalidRequest: a preset, which has no file.
+        """
+        if is_preset(name_or_path):
+            raise InvalidRequest.of("model", name_or_path, "a catalog name or a path; a preset has no file")
+        if name_or_path in self.entries:
+            return _locate_entry(self.entries[name_or_path], progress)
+        path = Path(name_or_path).expanduser()
+        if not path.exists():
+            if path.suffix == ".gguf" or os.sep in name_or_path:
+                raise ModelFileError(f"{path}: no such file or folder")
+            raise NotFound("model", name_or_path, self.entries)
+        digest.check_layout(path)
+        found = digest.digest(path, progress)
+        return ModelFile(path.resolve(), found.sha256, found.size_bytes, self.by_sha256(found.sha256))
+
     def by_sha256(self, sha256: str) -> CatalogEntry | None:
         return next((entry for entry in self.entries.values() if entry.sha256 == sha256), None)
 
@@ -183,35 +213,13 @@ def is_catalog_name(name_or_path: str) -> bool:
 
 
 def resolve(name_or_path: str) -> Path:
-    """The checked file (or folder) of a model; see `locate`."""
-    return locate(name_or_path).path
+    """`Catalog.load().resolve(...)`."""
+    return Catalog.load().resolve(name_or_path)
 
 
 def locate(name_or_path: str, progress: Callable[[int, int], None] | None = None) -> ModelFile:
-    """Find a model on this machine, without any network, and refuse it unless its bytes are right.
-
-    A catalog name is checked against its size and SHA-256. A path that no catalog knows is checked
-    for completeness: the extents its header declares must be there. The hash is remembered for
-    (path, size, mtime, inode), so only the first call reads the whole file.
-    `progress` receives (bytes hashed, bytes in total).
-
-    Raises:
-        NotFound: neither a catalog name nor an existing path.
-        ModelFileError: not pulled yet, truncated, corrupt, or of an unknown layout.
-    """
-    if is_preset(name_or_path):
-        raise InvalidRequest.of("model", name_or_path, "a catalog name or a path; a preset has no file")
-    catalog = Catalog.load()
-    if name_or_path in catalog.entries:
-        return _locate_entry(catalog.entries[name_or_path], progress)
-    path = Path(name_or_path).expanduser()
-    if not path.exists():
-        if path.suffix == ".gguf" or os.sep in name_or_path:
-            raise ModelFileError(f"{path}: no such file or folder")
-        raise NotFound("model", name_or_path, catalog.entries)
-    digest.check_layout(path)
-    found = digest.digest(path, progress)
-    return ModelFile(path.resolve(), found.sha256, found.size_bytes, catalog.by_sha256(found.sha256))
+    """`Catalog.load().locate(...)`."""
+    return Catalog.load().locate(name_or_path, progress)
 
 
 def pull(name: str, progress: Callable[[PullProgress], None] | None = None) -> Path:
