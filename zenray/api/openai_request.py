@@ -68,7 +68,7 @@ def decode(body: bytes, card: ModelCard, request_id: str) -> OpenAIRequest:
     found = fields.found
     model = fields.text("model") or ""
     check_model(model, card)
-    echo = fields.flag("echo")
+    echo, stream = fields.flag("echo"), fields.flag("stream")
     sampling = _sampling(fields, card, echo)
     limits = _limits(fields, card)
     priority = fields.text("priority")
@@ -99,7 +99,7 @@ def decode(body: bytes, card: ModelCard, request_id: str) -> OpenAIRequest:
             for i, (_, given) in enumerate(prompts)
         ),
         prompt_fields=tuple(field for field, _ in prompts),
-        stream=fields.flag("stream"),
+        stream=stream,
         include_usage=options.get("include_usage") is True,
         echo=echo,
         ignored=tuple(sorted(fields.data.keys() - _KNOWN)),

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 DETAILS_KEY = "grpc-status-details-bin"
 # Message and details travel as headers, which have to fit in 8 KiB after percent and base64 encoding.
-_MAX_MESSAGE = 768
+_MAX_MESSAGE = 640
 _MAX_VIOLATION = 192
 _MAX_VIOLATIONS = 12
 
@@ -70,7 +70,9 @@ def _grpc_details(error: ZenrayError) -> list[any_pb2.Any]:
         details.append(
             error_details_pb2.BadRequest(
                 field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=_describe(violation))
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=_clip(violation.field, 64), description=_describe(violation)
+                    )
                     for violation in error.violations[:_MAX_VIOLATIONS]
                 ]
             )

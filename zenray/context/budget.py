@@ -56,12 +56,12 @@ def encode_within(text: str, limit: int, tokenizer: PromptTokenizer) -> list[int
 
 
 def keep_end(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText:
-    """The longest end of `text` within `budget` tokens that starts at a stable place.
+    """A long end of `text` within `budget` tokens that starts at a stable place.
 
-    The start is the first line start behind a multiple of G characters, G being the power of two next
-    below `budget` (about a quarter of it, at four characters a token). While someone types at the end, the
-    start therefore stays where it is until G characters have been typed: the prompt keeps its beginning
-    and the prefix cache keeps its use. Where lines are too long for that, the start falls inside a line.
+    The start is the first line start behind a multiple of G characters, G being a power of two between an
+    eighth and a quarter of what fits. While someone types at the end, the start therefore stays where it
+    is until G characters have been typed: the prompt keeps its beginning and the prefix cache keeps its
+    use. Where lines are too long for that, the start falls inside a line.
     """
     if budget <= 0:
         return FittedText("", [], _estimate(text))
@@ -76,7 +76,7 @@ def keep_end(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText:
         return FittedText(text, ids)
     num_tokens = len(ids) + begin * len(ids) // (len(text) - begin)
     earliest = max(begin, len(text) - _num_chars(ids[-budget:], tokenizer))
-    start = _stable_start(text, earliest, 1 << (budget.bit_length() - 1))
+    start = _stable_start(text, earliest)
     while True:
         kept = tokenizer.encode(text[start:])
         if len(kept) <= budget:
@@ -109,11 +109,11 @@ def keep_start(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText
         end = _line_end(text, latest, latest // 2)
 
 
-def _stable_start(text: str, earliest: int, grid: int) -> int:
-    """See `keep_end`: the first line start behind the grid line behind `earliest`, if enough remains."""
+def _stable_start(text: str, earliest: int) -> int:
+    """The start of `keep_end` when what fits begins at `earliest`; keeps at least five eighths of that."""
+    grid = 1 << max(0, (len(text) - earliest).bit_length() - 3)
     aligned = -(-earliest // grid) * grid
-    furthest = earliest + (len(text) - earliest) // 2
-    return _line_start(text, aligned if aligned <= furthest else earliest, furthest)
+    return _line_start(text, aligned, aligned + grid // 2)
 
 
 def _line_start(text: str, position: int, furthest: int) -> int:

@@ -1,0 +1,104 @@
+"""Cursors convert exactly, or say why not: checked against Python's own encodings."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zenray.context.documents import (
+    LinePosition,
+    OffsetPosition,
+    Position,
+    PositionUnit,
+    cursor_offset,
+    language_of,
+)
+from zenray.errors import InvalidRequest
+
+UTF8, UTF16, POINTS = PositionUnit.UTF8_BYTE, PositionUnit.UTF16_CODE_UNIT, PositionUnit.CODE_POINT
+
+documents = st.text(st.sampled_from(["a", " ", "\n", "\r", "\t", "é", "漢", "🙂", "\u0301", "\u2028", "\x0b", "\x85"]))
+units = st.sampled_from(PositionUnit)
+
+
+def in_unit(text: str, unit: PositionUnit) -> int:
+    """The length of `text` in a unit, by Python's encoders."""
+    lengths = {UTF8: len(text.encode()), UTF16: len(text.encode("utf-16-le")) // 2, POINTS: len(text)}
+    return lengths[unit]
+
+
+@given(st.data(), documents | st.text(), units)
+def test_every_character_boundary_round_trips(data: st.DataObject, text: str, unit: PositionUnit) -> None:
+    offset = data.draw(st.integers(0, len(text)))
+    assert cursor_offset(text, OffsetPosition(in_unit(text[:offset], unit)), unit) == offset
+
+
+@given(documents, units)
+def test_an_offset_is_a_boundary_or_an_error(text: str, unit: PositionUnit) -> None:
+    boundaries = {in_unit(text[:i], unit): i for i in range(len(text) + 1)}
+    for count in range(in_unit(text, unit) + 3):
+        if count in boundaries:
+            assert cursor_offset(text, OffsetPosition(count), unit) == boundaries[count]
+        else:
+            with pytest.raises(InvalidRequest) as raised:
+                cursor_offset(text, OffsetPosition(count), unit)
+            assert raised.value.violations[0].field == "cursor.offset"
+
+
+@given(st.data(), documents, units)
+def test_lines_and_columns_agree_with_offsets(data: st.DataObject, text: str, unit: PositionUnit) -> None:
+    parts = re.split(r"(\r\n|\n|\r)", text)
+    lines, ends = parts[::2], [*parts[1::2], ""]
+    line = data.draw(st.integers(0, len(lines) - 1))
+    column = data.draw(st.integers(0, len(lines[line])))
+    start = sum(len(lines[i]) + len(ends[i]) for i in range(line))
+    position = LinePosition(line, in_unit(lines[line][:column], unit))
+    assert cursor_offset(text, position, unit) == start + column
+    with pytest.raises(InvalidRequest, match=r"line_column\.column"):
+        cursor_offset(text, LinePosition(line, in_unit(lines[line], unit) + 1), unit)
+    with pytest.raises(InvalidRequest, match=re.escape(f"0 to {len(lines) - 1}")):
+        cursor_offset(text, LinePosition(len(lines), 0), unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "unit", "reason"),
+    [
+        ("é", OffsetPosition(1), UTF8, "inside one"),
+        ("🙂", OffsetPosition(3), UTF8, "inside one"),
+        ("🙂", OffsetPosition(1), UTF16, "splits a surrogate pair"),
+        ("a\n🙂", LinePosition(1, 1), UTF16, "splits a surrogate pair"),
+        ("ab", OffsetPosition(3), UTF8, "0 to 2, the UTF-8 bytes of the document"),
+        ("é", OffsetPosition(3), UTF8, "0 to 2, the UTF-8 bytes"),
+        ("🙂", OffsetPosition(3), UTF16, "0 to 2, the UTF-16 code units"),
+        ("ab\ncd", LinePosition(0, 3), POINTS, "0 to 2, the code points of line 0"),
+        ("", LinePosition(2**32 - 1, 0), UTF8, "0 to 0, the lines"),
+        ("x", OffsetPosition(2**64 - 1), UTF8, "0 to 1"),
+        ("x", OffsetPosition(-1), UTF16, "0 to 1"),
+        ("x", LinePosition(-1, 0), UTF16, "0 or more"),
+    ],
+)
+def test_errors_say_what_is_allowed(text: str, position: Position, unit: PositionUnit, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        cursor_offset(text, position, unit, "editor.cursor")
+    assert raised.value.violations[0].field.startswith("editor.cursor.")
+    assert reason in raised.value.violations[0].allowed
+
+
+@pytest.mark.parametrize(
+    ("path", "language"),
+    [
+        ("src/a.py", "python"),
+        ("C:\\work\\Main.RS", "rust"),
+        ("a/Makefile", "makefile"),
+        ("Dockerfile", "dockerfile"),
+        ("x.tsx", "typescriptreact"),
+        ("x.unknown", ""),
+        ("py", ""),
+        ("", ""),
+    ],
+)
+def test_language_of_a_path(path: str, language: str) -> None:
+    assert language_of(path) == language
