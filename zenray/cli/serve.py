@@ -22,7 +22,10 @@ def serve(
     ] = None,
 ) -> None:
     """Pull the model if needed, start Ray and the platform, and say when it is ready. Ctrl-C stops everything."""
-    from zenray.cli.serving import run_server
     from zenray.config_load import load_config
 
-    run_server(load_config(profile, file, overrides or []))
+    config = load_config(profile, file, overrides or [])
+
+    from zenray.cli.serving import run_server
+
+    run_server(config)
