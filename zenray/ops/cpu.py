@@ -1,17 +1,15 @@
-"""The CPU backend for bfloat16 activations: compiled kernels, with torch where torch is faster."""
+"""The CPU backends for bfloat16 activations: compiled kernels, and torch where they cannot be had."""
 
 from __future__ import annotations
 
 import torch
 
-from zenray.ops.batch import LayerCache
+from zenray.ops.batch import LayerCache, StepBatch
 from zenray.ops.native import kernels
 from zenray.ops.packing import unpack
 from zenray.ops.reference import ReferenceBackend
 from zenray.ops.weights import PackedWeight
 
-BF16_ROWS_BEFORE_GEMM = 48
-"""From this many rows torch's bf16 GEMM beats the kernel that reads the matrix once for few rows."""
 DEQUANTISED_ROWS = 2048
 """Rows the torch fallback dequantises at a time."""
 
@@ -47,8 +45,6 @@ class CpuBackend(TorchCpuBackend):
         """x @ weight.T (+ bias): [T, N]."""
         num_tokens, num_columns = x_TD.shape
         wide = out_dtype is torch.float32
-        if weight.format == "dense" and num_tokens >= BF16_ROWS_BEFORE_GEMM and not wide:
-            return super().linear(x_TD, weight)
         x_TD = x_TD.contiguous()
         out_TN = torch.empty(num_tokens, weight.shape[0], dtype=torch.float32 if wide else torch.bfloat16)
         head = (out_TN.data_ptr(), wide, x_TD.data_ptr(), num_tokens, num_columns, weight.shape[0])
@@ -142,6 +138,33 @@ class CpuBackend(TorchCpuBackend):
             _token_stride(k_TKC),
             _token_stride(v_TKC),
         )
+
+    def attention(self, q_THC: torch.Tensor, cache: LayerCache, batch: StepBatch, scale: float) -> torch.Tensor:
+        """Causal attention over each sequence's cached context: [T, H, C]."""
+        num_tokens, num_heads, head_dim = q_THC.shape
+        if head_dim % 32:
+            return super().attention(q_THC, cache, batch, scale)
+        out_THC = torch.empty(num_tokens, num_heads, head_dim, dtype=torch.bfloat16)
+        keys, tables = cache.keys, batch.block_tables_SB
+        self._kernels.attention(
+            out_THC.data_ptr(),
+            q_THC.data_ptr(),
+            keys.data_ptr(),
+            cache.values.data_ptr(),
+            tables.data_ptr(),
+            batch.query_starts.data_ptr(),
+            batch.context_lens_S.data_ptr(),
+            tables.shape[0],
+            num_heads,
+            keys.shape[1],
+            head_dim,
+            keys.shape[2],
+            _token_stride(q_THC),
+            tables.stride(0),
+            scale,
+            torch.get_num_threads(),
+        )
+        return out_THC
 
     def silu_mul(self, gate_up_T2F: torch.Tensor) -> torch.Tensor:
         """silu(first half) * second half: [T, F]."""

@@ -18,6 +18,9 @@ _SIGNATURES = {
     "rope": (_P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I),
     # k, v, keys, values, slots, tokens, kv heads, head dim, block size, k stride, v stride
     "write_kv": (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I),
+    # out, q, keys, values, tables, query starts, context lengths, sequences, heads, kv heads, head dim, block size,
+    # q stride, table stride, scale, threads
+    "attention": (_P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F, _I),
     # out, out is float32, x, tokens, columns, rows, data, bias or None, threads
     "linear_bf16": (_P, _I, _P, _I, _I, _I, _P, _P, _I),
     # ..., data, scales, bias or None, threads

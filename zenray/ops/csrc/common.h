@@ -4,8 +4,6 @@
 // H query heads, K kv heads and C head width (in attention), G groups of 32 columns.
 #pragma once
 
-#include <immintrin.h>
-
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -44,9 +42,9 @@ inline bf16 to_bf16(float value) {
     return static_cast<bf16>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-// exp(x) within 2 ulp for finite x; 0 below -87. Plain arithmetic, so loops over it vectorise.
-inline float exp_approx(float x) {
-    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+// exp(x) within 2 ulp; 0 below -87, the value at 88 above that. Plain arithmetic, so loops over it vectorise.
+inline float exp_approx(float given) {
+    const float x = given < -87.0f ? -87.0f : (given > 88.0f ? 88.0f : given);
     const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer part lands in the low bits
     const float whole = shifted - 12582912.0f;
     const float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
@@ -62,7 +60,7 @@ inline float exp_approx(float x) {
     const int32_t power = (bits + 127) << 23;
     float scale;
     std::memcpy(&scale, &power, sizeof scale);
-    return fraction * scale;
+    return given < -87.0f ? 0.0f : fraction * scale;
 }
 
 // Runs body(thread, num_threads) on torch's team; on the caller alone for one thread.

@@ -1,16 +1,22 @@
-// Products of a few rows of bfloat16 activations with a row-major bfloat16 matrix, bound by reading it once.
+// Products of bfloat16 activations with a row-major bfloat16 matrix, accumulated in float32.
 //
-// Lanes run along K; each output element is one accumulator summed over K in order, then across its 16
-// lanes, so results are bitwise independent of the number of rows and threads.
+// A strip of 32 rows of the matrix is transposed, 256 columns at a time, so that one vector holds a pair of
+// columns of 16 rows; each pair is then multiplied with one broadcast pair of activations. The transposition
+// costs less than reading the strip from memory, and every output element is one accumulator summed over pairs
+// of columns in order: results are bitwise independent of the number of rows and threads.
 #include "common.h"
+#include "simd.h"
 
 #include <algorithm>
 
 namespace zenray {
 namespace {
 
-constexpr int64_t kTile = 8;         // rows of activations held in registers together
-constexpr int64_t kPrefetch = 2048;  // bytes ahead in the stream of weights
+constexpr int64_t kLanes = 16;
+constexpr int64_t kStrip = 2 * kLanes;  // rows of the matrix taken together
+constexpr int64_t kTile = 8;            // rows of activations held in registers together
+constexpr int64_t kChunk = 256;         // columns transposed together: 16 KiB, a third of L1
+constexpr int64_t kPairs = kChunk / 2;
 
 struct Product {
     void* out;
@@ -18,56 +24,72 @@ struct Product {
     const bf16* x;
     const bf16* weight;
     const bf16* bias;
-    int64_t num_rows, num_columns;
+    int64_t num_tokens, num_rows, num_columns;
 };
 
-// kOutputs rows of the matrix from `row` times kRows rows of activations from `token`.
-template <int kOutputs, int kRows>
-void dot_rows(const Product& p, int64_t row, int64_t token) {
-    __m512 acc[kOutputs][kRows];
-    for (auto& lane : acc)
-        for (auto& a : lane) a = _mm512_setzero_ps();
-    const bf16* weight = p.weight + row * p.num_columns;
-    const bf16* x = p.x + token * p.num_columns;
-    const auto step = [&](int64_t k, __mmask32 mask) {
-        __m512bh w[kOutputs];
-        for (int n = 0; n < kOutputs; ++n) {
-            w[n] = (__m512bh)_mm512_maskz_loadu_epi16(mask, weight + n * p.num_columns + k);
-            _mm_prefetch(weight + n * p.num_columns + k + kPrefetch, _MM_HINT_T0);
-        }
-        for (int r = 0; r < kRows; ++r) {
-            const auto values = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + r * p.num_columns + k);
-            for (int n = 0; n < kOutputs; ++n) acc[n][r] = _mm512_dpbf16_ps(acc[n][r], w[n], values);
-        }
-    };
-    int64_t k = 0;
-    for (; k + 32 <= p.num_columns; k += 32) step(k, 0xffffffffu);
-    if (k < p.num_columns) step(k, (1u << (p.num_columns - k)) - 1u);
-    for (int n = 0; n < kOutputs; ++n) {
-        const float bias = p.bias ? to_float(p.bias[row + n]) : 0.0f;
-        for (int r = 0; r < kRows; ++r) {
-            const float value = _mm512_reduce_add_ps(acc[n][r]) + bias;
-            const int64_t at = (token + r) * p.num_rows + row + n;
-            if (p.wide) {
-                static_cast<float*>(p.out)[at] = value;
-            } else {
-                static_cast<bf16*>(p.out)[at] = to_bf16(value);
+// strip[pair][half][lane] = columns (2*pair, 2*pair + 1) from `column` on of row `row + half * 16 + lane`.
+void load_strip(const Product& p, int64_t row, int64_t column, int64_t width, __m512i* strip) {
+    const int64_t ahead = kStrip * p.num_columns;  // the same place of the next strip
+    for (int64_t half = 0; half < 2; ++half) {
+        for (int64_t k = 0; k < width; k += 32) {
+            const __mmask32 mask = width - k >= 32 ? 0xffffffffu : (1u << (width - k)) - 1u;
+            __m512i r[16];
+            for (int64_t lane = 0; lane < kLanes; ++lane) {
+                const int64_t n = std::min(row + half * kLanes + lane, p.num_rows - 1);
+                const bf16* at = p.weight + n * p.num_columns + column + k;
+                r[lane] = _mm512_maskz_loadu_epi16(mask, at);
+                _mm_prefetch(at + ahead, _MM_HINT_T1);
             }
+            transpose(r);
+            for (int64_t i = 0; i < 16; ++i) strip[(k / 2 + i) * 2 + half] = r[i];
         }
     }
 }
 
+// acc [rows][2] += the strip's columns times the activations' of kRows rows.
 template <int kRows>
-void dot_range(const Product& p, int64_t begin, int64_t end, int64_t token) {
-    constexpr int kOutputs = kRows <= 4 ? 4 : 2;  // at most 16 accumulators
-    int64_t row = begin;
-    for (; row + kOutputs <= end; row += kOutputs) dot_rows<kOutputs, kRows>(p, row, token);
-    for (; row < end; ++row) dot_rows<1, kRows>(p, row, token);
+void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t column, int64_t width, __m512* sums) {
+    __m512 acc[kRows][2];
+    for (int r = 0; r < kRows; ++r)
+        for (int half = 0; half < 2; ++half) acc[r][half] = sums[r * 2 + half];
+    const bf16* x = p.x + token * p.num_columns + column;
+    const auto step = [&](int64_t pair, auto load) {
+        const auto low = (__m512bh)strip[pair * 2], high = (__m512bh)strip[pair * 2 + 1];
+        for (int r = 0; r < kRows; ++r) {
+            const auto both = (__m512bh)_mm512_set1_epi32(load(x + r * p.num_columns + pair * 2));
+            acc[r][0] = _mm512_dpbf16_ps(acc[r][0], low, both);
+            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], high, both);
+        }
+    };
+    for (int64_t pair = 0; pair < width / 2; ++pair) {
+        step(pair, [](const bf16* at) {
+            int32_t both;
+            std::memcpy(&both, at, sizeof both);
+            return both;
+        });
+    }
+    if (width % 2) step(width / 2, [](const bf16* at) { return static_cast<int32_t>(*at); });
+    for (int r = 0; r < kRows; ++r)
+        for (int half = 0; half < 2; ++half) sums[r * 2 + half] = acc[r][half];
 }
 
-using DotRange = void (*)(const Product&, int64_t, int64_t, int64_t);
-constexpr DotRange kDotRange[kTile] = {dot_range<1>, dot_range<2>, dot_range<3>, dot_range<4>,
-                                       dot_range<5>, dot_range<6>, dot_range<7>, dot_range<8>};
+using Multiply = void (*)(const Product&, const __m512i*, int64_t, int64_t, int64_t, __m512*);
+constexpr Multiply kMultiply[kTile] = {multiply<1>, multiply<2>, multiply<3>, multiply<4>,
+                                       multiply<5>, multiply<6>, multiply<7>, multiply<8>};
+
+void store(const Product& p, int64_t row, const __m512* sums) {
+    for (int64_t half = 0; half < 2; ++half) {
+        const int64_t column = row + half * kLanes, width = std::min(kLanes, p.num_rows - column);
+        if (width <= 0) return;
+        const auto mask = static_cast<__mmask16>((1u << width) - 1u);
+        __m512 bias = _mm512_setzero_ps();
+        if (p.bias) bias = widen(_mm256_maskz_loadu_epi16(mask, p.bias + column));
+        for (int64_t t = 0; t < p.num_tokens; ++t) {
+            const __m512 value = _mm512_add_ps(sums[t * 2 + half], bias);
+            store_masked(p.out, p.wide, t * p.num_rows + column, mask, value);
+        }
+    }
+}
 
 }  // namespace
 }  // namespace zenray
@@ -77,12 +99,23 @@ ZENRAY_EXPORT void zenray_linear_bf16(void* out, int64_t wide, const zenray::bf1
                                       int64_t num_columns, int64_t num_rows, const zenray::bf16* weight,
                                       const zenray::bf16* bias, int64_t num_threads) {
     using namespace zenray;
-    const Product p{out, wide != 0, x, weight, bias, num_rows, num_columns};
+    const Product p{out, wide != 0, x, weight, bias, num_tokens, num_rows, num_columns};
     parallel(num_threads, [&](int thread, int count) {
-        const Range rows(num_rows, thread, count);
-        constexpr int64_t kStrip = 4;  // rows that stay in L1 while every tile of activations meets them
-        for (int64_t row = rows.begin; row < rows.end; row += kStrip)
-            for (int64_t token = 0; token < num_tokens; token += kTile)
-                kDotRange[std::min(kTile, num_tokens - token) - 1](p, row, std::min(row + kStrip, rows.end), token);
+        static thread_local Scratch memory;
+        const size_t sums_bytes = static_cast<size_t>(num_tokens) * 2 * sizeof(__m512);
+        auto* strip = reinterpret_cast<__m512i*>(memory.reserve(kPairs * 2 * sizeof(__m512i) + sums_bytes));
+        auto* sums = reinterpret_cast<__m512*>(strip + kPairs * 2);
+        const Range strips((num_rows + kStrip - 1) / kStrip, thread, count);
+        for (int64_t row = strips.begin * kStrip; row < strips.end * kStrip; row += kStrip) {
+            std::memset(static_cast<void*>(sums), 0, sums_bytes);
+            for (int64_t column = 0; column < num_columns; column += kChunk) {
+                const int64_t width = std::min(kChunk, num_columns - column);
+                load_strip(p, row, column, width, strip);
+                for (int64_t token = 0; token < num_tokens; token += kTile)
+                    kMultiply[std::min(kTile, num_tokens - token) - 1](p, strip, token, column, width,
+                                                                       sums + token * 2);
+            }
+            store(p, row, sums);
+        }
     });
 }

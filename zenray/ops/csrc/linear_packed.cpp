@@ -5,6 +5,7 @@
 // four columns of 16 rows, so nothing is summed across lanes and every output element is computed by the same
 // operations in the same order whatever the number of rows or threads: results are bitwise independent of both.
 #include "common.h"
+#include "simd.h"
 
 #include <algorithm>
 
@@ -33,10 +34,6 @@ Tile tile_at(const char* scratch, int64_t index, int64_t num_groups) {
     const char* scales = base + kTile * num_groups * kGroup;
     return {reinterpret_cast<const int8_t*>(base), reinterpret_cast<const float*>(scales),
             reinterpret_cast<const int32_t*>(scales + kTile * num_groups * 4)};
-}
-
-inline __m512 widen(__m256i halves) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
 template <bool kInt4>
@@ -165,13 +162,7 @@ void panel_rows(const Matrix& m, int64_t panel, const Tile& x, void* out, bool w
     const auto mask = static_cast<__mmask16>((1u << width) - 1u);
     const __m512 bias = m.bias ? _mm512_maskz_loadu_ps(mask, m.bias + column) : _mm512_setzero_ps();
     for (int r = 0; r < kRows; ++r) {
-        const int64_t at = (first_row + r) * m.num_rows + column;
-        const __m512 value = _mm512_add_ps(sums[r], bias);
-        if (wide) {
-            _mm512_mask_storeu_ps(static_cast<float*>(out) + at, mask, value);
-        } else {
-            _mm256_mask_storeu_epi16(static_cast<bf16*>(out) + at, mask, (__m256i)_mm512_cvtneps_pbh(value));
-        }
+        store_masked(out, wide, (first_row + r) * m.num_rows + column, mask, _mm512_add_ps(sums[r], bias));
     }
 }
 
