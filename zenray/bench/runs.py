@@ -1,0 +1,263 @@
+"""From a command's options to a finished report: load, measure with progress, print, write, draw."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zenray.bench.bandwidth import measure_bandwidth
+from zenray.bench.engine_bench import EnginePlan, StepBytes, measure_engine
+from zenray.bench.load import Bounds, closed_loop, open_loop
+from zenray.bench.machine import CpuClock
+from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, estimate_tokens, read_jsonl
+from zenray.bench.report import make_report, write_report
+from zenray.bench.statistics import summarise
+from zenray.bench.targets import Call, Target, remote_target
+from zenray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from zenray.config import ZenrayConfig
+    from zenray.engine.engine import Engine
+    from zenray.model.tokenizer import Tokenizer
+
+_FILE_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe, which have no width of their own."""
+
+LINE_TOKENS = 128
+"""Room left in the context for the appended line, the variant's first line and control tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPlan:
+    """One row of the report per target, kind of prompt, and concurrency or rate."""
+
+    kinds: tuple[str, ...]
+    concurrencies: tuple[int, ...]
+    rates: tuple[float, ...]
+    max_requests: int
+    max_seconds: float
+    max_tokens: int
+    cold: bool
+    seed: int
+
+
+def run_engine_bench(
+    profile: str,
+    file: Path | None,
+    overrides: Sequence[str],
+    model: str,
+    formats: Sequence[str],
+    plan: EnginePlan,
+    prompt_file: Path | None,
+    json_out: Path | None,
+    plot_out: Path | None,
+) -> None:
+    """`zenray bench engine`: one engine per weight format, one after the other."""
+    from zenray.config_load import load_config
+    from zenray.engine.build import build_engine
+
+    base = [*overrides, *([f"model.name={model}"] if model else [])]
+    configs = [
+        load_config(profile, file, [*base, *([f"model.weight_format={name}"] if name else [])])
+        for name in (formats or [""])
+    ]
+    results: list[dict[str, Any]] = []
+    before, start_s = CpuClock.read(), time.monotonic()
+    with _progress() as (bar, task):
+        bar.update(task, total=len(configs) * (plan.num_steps + 1) + 1, description="memory bandwidth")
+        bandwidth = measure_bandwidth(configs[0].model.num_threads or len(os.sched_getaffinity(0)))
+        bar.advance(task)
+        for config in configs:
+            config = _with_room(config, max(plan.batches))
+            label = f"{config.model.name} {config.model.weight_format}"
+            bar.update(task, description=f"{label}: loading")
+            engine = build_engine(config)
+            prompts = _prompts(prompt_file, engine.model.tokenizer, engine.max_sequence_tokens - plan.max_tokens)
+            bar.advance(task)
+
+            def advance(what: str, label: str = label) -> None:
+                bar.update(task, advance=1, description=f"{label}: {what}")
+
+            labels = {"model": config.model.name, "format": config.model.weight_format}
+            results += asyncio.run(_measure_engine(config, engine, prompts, plan, labels, advance))
+    report = make_report(
+        "engine",
+        results,
+        prompts=prompts,
+        settings={**asdict(plan), "configs": [config.model_dump(mode="json") for config in configs]},
+        bandwidth=bandwidth,
+        foreign_cpu_share=before.foreign_share(CpuClock.read(), time.monotonic() - start_s),
+    )
+    deliver(report, json_out, plot_out)
+
+
+async def _measure_engine(
+    config: ZenrayConfig,
+    engine: Engine,
+    prompts: PromptSet,
+    plan: EnginePlan,
+    labels: dict[str, Any],
+    advance: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    async with opened(engine_target(config, engine)) as target:
+        return await measure_engine(target, prompts, plan, StepBytes.of(engine.model), labels, advance)
+
+
+def run_serving_bench(
+    specs: Sequence[str],
+    model: str,
+    plan: ServingPlan,
+    prompt_file: Path | None,
+    json_out: Path | None,
+    plot_out: Path | None,
+) -> None:
+    """`zenray bench serving`: every target under every load, targets taking turns."""
+    targets = [remote_target(spec, model) for spec in specs]
+    prompts = read_jsonl(prompt_file) if prompt_file else build_prompts()
+    loads = [(count, 0.0) for count in plan.concurrencies] + [(0, rate) for rate in plan.rates]
+    num_rows = len(targets) * len(plan.kinds) * len(loads)
+    with _progress() as (bar, task):
+        bar.update(task, total=num_rows * plan.max_requests)
+        results = asyncio.run(_measure_serving(targets, prompts, plan, loads, bar, task))
+    report = make_report(
+        "serving",
+        results,
+        prompts=prompts,
+        settings=asdict(plan),
+        bandwidth=None,
+        foreign_cpu_share=None,  # the server under test is another process too
+    )
+    deliver(report, json_out, plot_out)
+
+
+async def _measure_serving(
+    targets: list[Target],
+    prompts: PromptSet,
+    plan: ServingPlan,
+    loads: list[tuple[int, float]],
+    bar: Progress,
+    task: TaskID,
+) -> list[dict[str, Any]]:
+    rows = []
+    variant = 0
+    for kind in plan.kinds:
+        chosen = [prompt for prompt in prompts.prompts if prompt.kind == kind]
+        if not chosen:
+            raise ConfigError(f"the prompt file holds no prompts of kind {kind!r}")
+        for concurrency, rate in loads:
+            first = variant
+            variant += plan.max_requests
+            numbers = range(first, variant) if plan.cold else [None] * plan.max_requests
+            calls = [
+                Call(prompt if number is None else prompt.variant(number), plan.max_tokens)
+                for index, number in enumerate(numbers)
+                for prompt in (chosen[index % len(chosen)],)
+            ]
+            for target in targets:
+                load = f"{rate:g}/s" if rate else f"{concurrency} at once"
+                bar.update(task, description=f"{target.name}: {kind}, {load}")
+                bounds = Bounds(plan.max_requests, plan.max_seconds)
+                done = 0
+
+                def on_record(_: object) -> None:
+                    nonlocal done
+                    done += 1
+                    bar.advance(task)
+
+                async with opened(target):
+                    if rate:
+                        records = await open_loop(target, calls, rate, plan.seed, bounds, on_record)
+                    else:
+                        records = await closed_loop(target, calls, concurrency, bounds, on_record)
+                bar.advance(task, plan.max_requests - done)
+                row = {"measure": "serving", "target": target.name, "prompts": kind, "concurrency": concurrency or None}
+                rows.append({**row, "rate_per_s": rate or None, **summarise(records).as_dict()})
+    return rows
+
+
+def engine_target(config: ZenrayConfig, engine: Engine) -> Target:
+    """The engine as a target, prompts within the configuration's limits."""
+    from zenray.bench.targets.engine_door import EngineTarget
+    from zenray.context.budget import PromptLimits
+
+    limits = PromptLimits(engine.max_sequence_tokens, config.context.max_prompt_tokens, config.context.suffix_share)
+    return EngineTarget(engine, limits)
+
+
+@asynccontextmanager
+async def opened(target: Target) -> AsyncIterator[Target]:
+    """`async with opened(target)`: opens it, and closes it whatever happens."""
+    await target.open()
+    try:
+        yield target
+    finally:
+        await target.close()
+
+
+def prompts_for_model(model: str) -> PromptSet:
+    """The benchmark's prompts, exact for a catalog model's tokenizer; estimated for no model."""
+    if not model:
+        return build_prompts()
+    from zenray.model.catalog import Catalog
+    from zenray.model.load import PRESET_PREFIX, load_tokenizer
+
+    tokenizer = load_tokenizer(model if model.startswith(PRESET_PREFIX) else Catalog.load().resolve(model))
+    return build_prompts(lambda text: len(tokenizer.encode(text)))
+
+
+def deliver(report: dict[str, Any], json_out: Path | None, plot_out: Path | None) -> None:
+    """Prints the report, and writes what was asked for."""
+    from rich.console import Console
+
+    from zenray.bench.tables import show
+
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, emoji=False, width=_FILE_WIDTH)
+    for part in show(report):
+        console.print(part)
+    if json_out is not None:
+        write_report(report, json_out)
+    if plot_out is not None:
+        from zenray.bench.plot import plot_report
+
+        plot_report(report, plot_out)
+
+
+def _prompts(prompt_file: Path | None, tokenizer: Tokenizer, room_tokens: int) -> PromptSet:
+    if prompt_file is not None:
+        return read_jsonl(prompt_file)
+    sizes = PromptSizes().within(room_tokens - LINE_TOKENS)
+    prompts = build_prompts(lambda text: len(tokenizer.encode(text)), sizes=sizes)
+    return prompts if prompts.prompts else build_prompts(estimate_tokens)
+
+
+def _with_room(config: ZenrayConfig, batch: int) -> ZenrayConfig:
+    """The configuration with places for `batch` sequences at once."""
+    places = max(config.engine.max_running_sequences, batch)
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"max_running_sequences": places})})
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Progress, TaskID]]:
+    """A bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield bar, bar.add_task("starting", total=None)
