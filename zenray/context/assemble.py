@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
 
-from zenray.context.budget import PromptLimits, encode_within, infill_budget, keep_end, keep_start
+from zenray.context.budget import PromptLimits, TooManyTokens, encode_within, infill_budget, keep_end, keep_start
 from zenray.context.fim import NUM_CONTROL_TOKENS, stop_token_ids
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
 from zenray.context.tokens import PromptTokenizer
@@ -78,7 +78,7 @@ def assemble(request: CompletionRequest, tokenizer: PromptTokenizer, limits: Pro
     """
     given = request.input
     if isinstance(given, TextPrompt):
-        return _plain(request, given.text, tokenizer, limits, "prompt")
+        return _plain(request, given.text, tokenizer, limits)
     if isinstance(given, TokenPrompt):
         return _tokens(request, given.token_ids, tokenizer, limits)
     if isinstance(given, EditorState):
@@ -96,14 +96,13 @@ def assemble(request: CompletionRequest, tokenizer: PromptTokenizer, limits: Pro
     return _prefix_only(request, prefix, suffix, path, tokenizer, limits)
 
 
-def _plain(
-    request: CompletionRequest, text: str, tokenizer: PromptTokenizer, limits: PromptLimits, field: str
-) -> AssembledPrompt:
+def _plain(request: CompletionRequest, text: str, tokenizer: PromptTokenizer, limits: PromptLimits) -> AssembledPrompt:
     bos = _bos(tokenizer)
     room = _room(request, limits)
     ids = encode_within(text, room - len(bos), tokenizer)
-    if isinstance(ids, int):
-        raise _too_long(field, ids + len(bos), request, limits)
+    if isinstance(ids, TooManyTokens):
+        unit = "tokens long" if ids.exact else "tokens long at least"
+        raise _too_long("prompt", Quantity(ids.num_tokens + len(bos), unit), request, limits)
     pieces = [_control(token_id, tokenizer) for token_id in bos]
     pieces.append(ContextPiece(ContextSource.PROMPT, text, len(ids)))
     return _assembled(request, (*bos, *ids), pieces, room, limits)
@@ -114,7 +113,7 @@ def _tokens(
 ) -> AssembledPrompt:
     room = _room(request, limits)
     if len(ids) > room:
-        raise _too_long("prompt_token_ids", len(ids), request, limits)
+        raise _too_long("prompt_token_ids", Quantity(len(ids), "tokens long"), request, limits)
     pieces = [ContextPiece(ContextSource.PROMPT, spell(ids, tokenizer), len(ids))]
     return _assembled(request, ids, pieces, room, limits)
 
@@ -191,12 +190,12 @@ def _room(request: CompletionRequest, limits: PromptLimits) -> int:
     return limits.context_length - min(1, request.limits.max_tokens)
 
 
-def _too_long(field: str, num_tokens: int, request: CompletionRequest, limits: PromptLimits) -> InvalidRequest:
+def _too_long(field: str, size: Quantity, request: CompletionRequest, limits: PromptLimits) -> InvalidRequest:
     room = _room(request, limits)
     allowed = f"at most {room} tokens, the model's context of {limits.context_length}"
     if room < limits.context_length:
         allowed += " less one to generate"
-    return InvalidRequest.of(field, Quantity(num_tokens, "tokens long"), allowed)
+    return InvalidRequest.of(field, size, allowed)
 
 
 def _bos(tokenizer: PromptTokenizer) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from zenray.context.tokens import PromptTokenizer
 
 _CHARS_PER_TOKEN = 4  # First guess for a window of code; a wrong guess costs one more tokenisation.
+_MOST_CHARS_PER_TOKEN = 32  # Text beyond this is no code (a flood of spaces); its budget is not filled.
 _BORDER_TOKENS = 16  # The end of a cut text may tokenise differently from the same place in the whole.
 
 
@@ -43,16 +44,24 @@ def infill_budget(limits: PromptLimits, max_tokens: int) -> int:
     return min(limits.max_prompt_tokens, room)
 
 
-def encode_within(text: str, limit: int, tokenizer: PromptTokenizer) -> list[int] | int:
-    """The ids of `text`, or a number of tokens it has at least when there are more than `limit`."""
+@dataclass(frozen=True, slots=True)
+class TooManyTokens:
+    """A text beyond a limit; of a far longer one only the start was counted."""
+
+    num_tokens: int
+    exact: bool
+
+
+def encode_within(text: str, limit: int, tokenizer: PromptTokenizer) -> list[int] | TooManyTokens:
+    """The ids of `text`, or their number when there are more than `limit`."""
     window = 2 * _CHARS_PER_TOKEN * (limit + _BORDER_TOKENS)
     while window < len(text):
         counted = len(tokenizer.encode(text[:window])) - _BORDER_TOKENS
         if counted > limit:
-            return counted
+            return TooManyTokens(counted, exact=False)
         window *= 2
     ids = tokenizer.encode(text)
-    return ids if len(ids) <= limit else len(ids)
+    return ids if len(ids) <= limit else TooManyTokens(len(ids), exact=True)
 
 
 def keep_end(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText:
@@ -69,7 +78,7 @@ def keep_end(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText:
     while True:
         begin = max(0, len(text) - window)
         ids = tokenizer.encode(text[begin:])
-        if begin == 0 or len(ids) > budget + _BORDER_TOKENS:
+        if begin == 0 or len(ids) > budget + _BORDER_TOKENS or window >= _MOST_CHARS_PER_TOKEN * budget:
             break
         window *= 2
     if begin == 0 and len(ids) <= budget:
@@ -92,7 +101,7 @@ def keep_start(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText
     window = _CHARS_PER_TOKEN * budget
     while True:
         ids = tokenizer.encode(text[:window])
-        if window >= len(text) or len(ids) > budget + _BORDER_TOKENS:
+        if window >= min(len(text), _MOST_CHARS_PER_TOKEN * budget) or len(ids) > budget + _BORDER_TOKENS:
             break
         window *= 2
     tokenised = min(window, len(text))

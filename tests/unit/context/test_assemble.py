@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zenray.context.assemble import AssembledPrompt, ContextSource, assemble
-from zenray.context.budget import PromptLimits, encode_within, infill_budget, keep_end, keep_start
+from zenray.context.budget import PromptLimits, TooManyTokens, encode_within, infill_budget, keep_end, keep_start
 from zenray.context.request import CompletionInput, CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
 from zenray.engine.request import Limits, Priority, Sampling
 from zenray.errors import InvalidRequest
@@ -193,7 +193,19 @@ def test_counting_stops_at_the_limit_and_is_exact_below(text: str, limit: int) -
     tokenizer = PairTokenizer()
     ids = tokenizer.encode(text)
     counted = encode_within(text, limit, tokenizer)
-    assert counted == ids if len(ids) <= limit else isinstance(counted, int) and limit < counted <= len(ids)
+    if len(ids) <= limit:
+        assert counted == ids
+    else:
+        assert isinstance(counted, TooManyTokens)
+        assert counted.num_tokens == len(ids) if counted.exact else limit < counted.num_tokens <= len(ids)
+
+
+def test_a_flood_of_spaces_costs_no_more_than_a_window() -> None:
+    tokenizer = PairTokenizer()
+    flood = EditorState("a.py", "python", " " * 4_000_000, 2_000_000)
+    prompt = assemble(request_of(flood), tokenizer, LIMITS)
+    assert 20 < len(prompt.token_ids) <= 40
+    assert tokenizer.encoded_characters < 8_000
 
 
 def test_a_start_in_the_prefix_stays_put_while_typing() -> None:
