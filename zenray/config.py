@@ -100,6 +100,15 @@ class ServerSettings(Settings):
     max_ongoing_requests: int = Field(256, ge=1)
     health_check_period_s: float = Field(2.0, gt=0)
     health_check_timeout_s: float = Field(5.0, gt=0)
+    stall_timeout_s: float = Field(
+        60.0, gt=0, description="A verifier whose engine ends no step for this long is replaced."
+    )
+    failover_timeout_s: float = Field(
+        30.0, ge=0, description="How long a request whose verifier died waits for another one."
+    )
+    affinity_slack: int = Field(
+        4, ge=0, description="Requests by which a session's own verifier may be busier than the least busy one."
+    )
     drain_timeout_s: float = Field(10.0, ge=0)
     start_timeout_s: float = Field(300.0, gt=0)
 

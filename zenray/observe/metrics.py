@@ -1,0 +1,144 @@
+"""The numbers of a serving process in Prometheus form.
+
+Requests are counted where they enter (an aggregator); a verifier's own counters are read over gRPC and
+shown with its replica id. Every aggregator shows all verifiers: aggregate those over `replica`, not over
+scraped instances.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from zenray.engine.request import Delta, EngineLoad, Final, GenerateEvent, Started
+
+_FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1, 1.5, 2.5, 5, 10, 30)
+_BETWEEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1, 2, 5)
+_TOKEN_BUCKETS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+Loads = Callable[[], Mapping[str, EngineLoad]]
+
+_GAUGES = {
+    "running_sequences": "Sequences in the batch.",
+    "waiting_sequences": "Sequences in the queue.",
+    "max_waiting_sequences": "Sequences the queue takes.",
+    "free_blocks": "KV blocks that hold nothing.",
+    "cached_blocks": "Unreferenced KV blocks kept for the prefix cache.",
+    "total_blocks": "KV blocks.",
+}
+_COUNTERS = {
+    "generated_tokens": "Tokens generated.",
+    "prompt_tokens": "Prompt tokens taken in.",
+    "cached_prompt_tokens": "Prompt tokens found in the prefix cache.",
+    "preemptions": "Sequences that lost their blocks to others.",
+}
+
+
+class VerifierCollector(Collector):
+    """Every verifier's counters as last heard, labelled by replica."""
+
+    def __init__(self, loads: Loads) -> None:
+        self._loads = loads
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        loads = self._loads()
+        for name, text in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"zenray_verifier_{name}", text, labels=["replica"])
+            for replica_id, load in loads.items():
+                gauge.add_metric([replica_id], getattr(load, name))
+            yield gauge
+        for name, text in _COUNTERS.items():
+            counter = CounterMetricFamily(f"zenray_verifier_{name}", text, labels=["replica"])
+            for replica_id, load in loads.items():
+                counter.add_metric([replica_id], getattr(load, name))
+            yield counter
+        yield GaugeMetricFamily("zenray_verifier_replicas", "Verifier replicas that answer.", value=len(loads))
+
+
+class ServingMetrics:
+    """Metrics of one aggregator, in a registry of their own."""
+
+    def __init__(self, loads: Loads, reruns: Callable[[], int] = lambda: 0) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # One more series per metric that nobody asks for.
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "zenray_requests", "Requests by how they ended.", ["priority", "outcome"], registry=self.registry
+        )
+        self.ongoing = Gauge("zenray_requests_ongoing", "Requests being answered.", registry=self.registry)
+        self.first_token = Histogram(
+            "zenray_first_token_seconds",
+            "Arrival to first token.",
+            ["priority"],
+            buckets=_FIRST_TOKEN_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.between_tokens = Histogram(
+            "zenray_between_tokens_seconds",
+            "Time between the chunks of a choice.",
+            ["priority"],
+            buckets=_BETWEEN_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.prompt_tokens = Histogram(
+            "zenray_prompt_tokens", "Prompt length.", buckets=_TOKEN_BUCKETS, registry=self.registry
+        )
+        self.completion_tokens = Histogram(
+            "zenray_completion_tokens", "Tokens of one choice.", buckets=_TOKEN_BUCKETS, registry=self.registry
+        )
+        self.cached_tokens = Counter(
+            "zenray_cached_prompt_tokens", "Prompt tokens found in a prefix cache.", registry=self.registry
+        )
+        reruns_gauge = Gauge(
+            "zenray_reruns", "Requests run again because their verifier was lost.", registry=self.registry
+        )
+        reruns_gauge.set_function(reruns)
+        self.registry.register(VerifierCollector(loads))
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class RequestMeter:
+    """Follows one request: `see` every event, then `end` once."""
+
+    def __init__(self, metrics: ServingMetrics, priority: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics, self._priority, self._clock = metrics, priority, clock
+        self._arrival_s = clock()
+        self._last_s: dict[int, float] = {}
+        self._first_token = metrics.first_token.labels(priority)
+        self._between_tokens = metrics.between_tokens.labels(priority)
+        self.first_token_ms: float | None = None
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.finish_reason = ""
+        metrics.ongoing.inc()
+
+    def see(self, event: GenerateEvent) -> None:
+        if isinstance(event, Delta):
+            now_s = self._clock()
+            last_s = self._last_s.get(event.index)
+            self._last_s[event.index] = now_s
+            if last_s is not None:
+                self._between_tokens.observe(now_s - last_s)
+            elif self.first_token_ms is None:
+                self.first_token_ms = (now_s - self._arrival_s) * 1000
+                self._first_token.observe(now_s - self._arrival_s)
+        elif isinstance(event, Started):
+            self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
+            self._metrics.prompt_tokens.observe(event.prompt_tokens)
+            self._metrics.cached_tokens.inc(event.cached_tokens)
+        else:
+            assert isinstance(event, Final)
+            self.finish_reason = event.finish_reason.value
+            self.completion_tokens += event.usage.completion_tokens
+            self._metrics.completion_tokens.observe(event.usage.completion_tokens)
+
+    def end(self, outcome: str) -> float:
+        """Counts the request under `outcome`: a finish reason, or a status name. Returns its milliseconds."""
+        self._metrics.ongoing.dec()
+        self._metrics.requests.labels(self._priority, outcome).inc()
+        return (self._clock() - self._arrival_s) * 1000

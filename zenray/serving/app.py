@@ -1,0 +1,331 @@
+"""The Ray Serve application `zenray`: ContextAggregator, Verifier and DraftPool from one configuration.
+
+`start` and `run` bring it up from Python; `app` is the builder that a Serve config file names, as in
+clusters/.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from zenray.config import ServerSettings, ZenrayConfig
+from zenray.errors import ConfigError, DeadlineExceeded, ModelFileError, ZenrayError
+from zenray.serving.cluster import Cluster
+from zenray.serving.environment import prepare_environment
+from zenray.serving.preflight import free_port, preflight
+
+if TYPE_CHECKING:
+    from ray import serve
+
+log = logging.getLogger(__name__)
+
+APP_NAME = "zenray"
+AGGREGATOR_CPUS = 0.25
+DRAFT_CPUS = 0.25
+_CONSTRUCTOR_RETRIES = 2
+_POLL_S = 0.1
+_STOP_MARGIN_S = 5.0
+_PROBE_TIMEOUT_S = 2.0
+
+Progress = Callable[[str], None]
+"""Called with what start-up is doing now, in a few words."""
+
+
+class Interrupted(ZenrayError):
+    """Start-up was asked to stop, and has cleaned up."""
+
+
+class AppArguments(BaseModel):
+    """Arguments of the builder in a Serve config file: the options of `zenray serve`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    profile: str = Field("local", description="A profile of the package.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Dotted keys over the profile's values.")
+
+
+def app(arguments: AppArguments) -> serve.Application:
+    """The application of a Serve config file: `import_path: zenray.serving.app:app`."""
+    import yaml
+
+    from zenray.config_load import load_config
+
+    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in arguments.settings.items()]
+    return build_app(load_config(arguments.profile, None, overrides))
+
+
+def build_app(config: ZenrayConfig) -> serve.Application:
+    """The deployments with their options, bound to each other. Ports must be real ones, not 0."""
+    prepare_environment()
+    from zenray.serving.aggregator import ContextAggregator
+    from zenray.serving.draft_pool import DraftPool
+    from zenray.serving.verifier import Verifier
+
+    settings = config.server
+    plain = config.model_dump(mode="json")
+    verifier = _deployment(
+        Verifier,
+        settings,
+        num_replicas=settings.verifier_replicas,
+        ray_actor_options={"num_cpus": settings.verifier_num_cpus, "num_gpus": settings.verifier_num_gpus},
+    ).bind(plain)
+    draft_pool = None
+    if config.draft.num_replicas > 0:
+        draft_pool = _deployment(
+            DraftPool,
+            settings,
+            num_replicas=config.draft.num_replicas,
+            ray_actor_options={"num_cpus": DRAFT_CPUS},
+        ).bind(plain)
+    application: serve.Application = _deployment(
+        ContextAggregator,
+        settings,
+        num_replicas=settings.aggregator_replicas,
+        ray_actor_options={"num_cpus": AGGREGATOR_CPUS},
+    ).bind(plain, verifier, draft_pool)
+    return application
+
+
+def _deployment(
+    replica_class: type, settings: ServerSettings, *, num_replicas: int, ray_actor_options: dict[str, float]
+) -> Any:
+    from ray import serve
+
+    decorate = serve.deployment(
+        num_replicas=num_replicas,
+        ray_actor_options=ray_actor_options,
+        # Calls on a handle are questions of operators and tests; requests are bounded in the replicas.
+        max_ongoing_requests=16,
+        max_queued_requests=64,
+        health_check_period_s=settings.health_check_period_s,
+        health_check_timeout_s=settings.health_check_timeout_s,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=settings.drain_timeout_s + _STOP_MARGIN_S,
+        max_constructor_retry_count=_CONSTRUCTOR_RETRIES,
+        logging_config={"enable_access_log": False},
+    )
+    return decorate(replica_class)
+
+
+class Platform:
+    """A running application. `config` has the ports it really listens on."""
+
+    def __init__(self, config: ZenrayConfig, cluster: Cluster, *, owns_serve: bool) -> None:
+        self.config = config
+        self._cluster = cluster
+        self._owns_serve = owns_serve
+        self._stopped = False
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{self.config.server.host}:{self.config.server.grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{self.config.server.host}:{self.config.server.http_port}"
+
+    def stop(self) -> None:
+        """Drains, takes the application down and ends every process `start` began. May be called twice."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            _take_down(owns_serve=self._owns_serve, owns_ray=self._cluster.owned)
+        except Exception:
+            log.warning("the application could not be taken down in order", exc_info=True)
+        finally:
+            self._cluster.stop()
+
+    def __enter__(self) -> Platform:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+
+def start(
+    config: ZenrayConfig,
+    progress: Progress | None = None,
+    *,
+    address: str | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Platform:
+    """Brings the application up and returns when it answers.
+
+    Without `address` it runs on the Ray this process is connected to, else on a new one of its own, on the
+    loopback. A port 0 becomes a free port. `should_stop` is polled meanwhile. Whatever goes wrong or is
+    interrupted, nothing that was started stays.
+
+    Raises:
+        ConfigError: a port is taken, memory or cluster resources are too small, or a replica refused its settings.
+        NotFound, ModelFileError: the model cannot be served.
+        Unavailable: no Ray cluster at `address`.
+        DeadlineExceeded: not ready within server.start_timeout_s.
+        Interrupted: `should_stop` said so.
+    """
+    say = progress or (lambda what: None)
+    if address is None:
+        say("checking ports, model and memory")
+        preflight(config)
+    config = _with_real_ports(config)
+    settings = config.server
+    say("Ray" if address is None else f"connecting to Ray at {address}")
+    cluster = Cluster(address, _cpus(config))
+    platform = None
+    try:
+        from ray import serve
+        from ray.serve.schema import LoggingConfig
+
+        owns_serve = not _serve_runs()
+        platform = Platform(config, cluster, owns_serve=owns_serve)
+        say("Ray Serve")
+        serve.start(proxy_location="Disabled", logging_config=LoggingConfig(enable_access_log=False))
+        serve.run_many(
+            [serve.RunTarget(build_app(config), name=APP_NAME, route_prefix=None)],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        _wait_until_ready(settings, say, should_stop or (lambda: False))
+    except BaseException:
+        if platform is None:
+            cluster.stop()
+        else:
+            platform.stop()
+        raise
+    return platform
+
+
+def run(
+    config: ZenrayConfig,
+    on_ready: Callable[[Platform], None] | None = None,
+    progress: Progress | None = None,
+    *,
+    address: str | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serves until `stop` is set, SIGINT (KeyboardInterrupt) arrives or the application fails; then cleans up.
+
+    Raises what `start` raises.
+    """
+    stop = stop or threading.Event()
+    with start(config, progress, address=address, should_stop=stop.is_set) as platform:
+        if on_ready is not None:
+            on_ready(platform)
+        stop.wait()
+
+
+def _with_real_ports(config: ZenrayConfig) -> ZenrayConfig:
+    settings = config.server
+    ports: dict[str, int] = {}
+    for name in ("grpc_port", "http_port"):
+        while (port := getattr(settings, name) or free_port(settings.host)) in ports.values():
+            pass
+        ports[name] = port
+    return config.model_copy(update={"server": settings.model_copy(update=ports)})
+
+
+def _cpus(config: ZenrayConfig) -> float:
+    settings = config.server
+    return (
+        settings.verifier_replicas * settings.verifier_num_cpus
+        + settings.aggregator_replicas * AGGREGATOR_CPUS
+        + config.draft.num_replicas * DRAFT_CPUS
+    )
+
+
+def _serve_runs() -> bool:
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _take_down(*, owns_serve: bool, owns_ray: bool) -> None:
+    import ray
+    from ray import serve
+
+    from zenray.serving.directory import remove_directory
+
+    if not ray.is_initialized():
+        return
+    serve.delete(APP_NAME)
+    remove_directory()
+    if owns_serve and not owns_ray:
+        serve.shutdown()  # type: ignore[no-untyped-call]  # With a Ray of our own, its end is the end of Serve, and faster.
+
+
+def _wait_until_ready(settings: ServerSettings, say: Progress, should_stop: Callable[[], bool]) -> None:
+    """Until every replica is up and the door answers SERVING."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    deadline_s = time.monotonic() + settings.start_timeout_s
+    what = ""
+    while True:
+        if should_stop():
+            raise Interrupted("stopped while starting")
+        application = serve.status().applications.get(APP_NAME)
+        if application is not None:
+            if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+                raise _start_error(application)
+            if application.status == ApplicationStatus.RUNNING and _is_serving(settings):
+                return
+            waiting = [
+                name
+                for name, deployment in application.deployments.items()
+                if not any(state == "RUNNING" for state in deployment.replica_states)
+            ]
+            now = f"starting {', '.join(waiting)}" if waiting else "opening the doors"
+            if now != what and application.deployments:
+                what = now
+                say(what)
+        if time.monotonic() > deadline_s:
+            messages = [
+                f"{name}: {deployment.message}"
+                for name, deployment in (application.deployments.items() if application else ())
+                if deployment.message
+            ]
+            raise DeadlineExceeded(
+                f"not ready after server.start_timeout_s = {settings.start_timeout_s:g} s while {what}. "
+                + " ".join(messages)
+            )
+        time.sleep(_POLL_S)
+
+
+def _is_serving(settings: ServerSettings) -> bool:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared only
+    options = (("grpc.enable_http_proxy", 0),)
+    with grpc.insecure_channel(f"{host}:{settings.grpc_port}", options=options) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=_PROBE_TIMEOUT_S
+            )
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+_RAISED = re.compile(r"zenray\.errors\.(\w+): (.+)")
+
+
+def _start_error(application: Any) -> ZenrayError:
+    """The error a replica raised while starting, as the error it was; else everything Serve says."""
+    messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
+    for message in messages:
+        for name, text in reversed(_RAISED.findall(message or "")):
+            return ModelFileError(text) if name == "ModelFileError" else ConfigError(text)
+    return ConfigError("the application could not start: " + "\n".join(filter(None, messages)))

@@ -1,0 +1,31 @@
+"""Environment variables that Ray reads when it starts, in one place and with their reasons.
+
+They are set before Ray is imported in the driver; the processes Ray starts inherit them. A value the user
+has set is left alone. On an existing cluster each node's own environment counts: docs/serving.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+RAY_ENVIRONMENT = {
+    # Nothing is reported to anybody outside.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's own ports listen on every interface and run whatever they are told: they ask for the token that
+    # Ray keeps in the user's home. Without this, ray.init decides by itself and prints a warning.
+    "RAY_AUTH_MODE": "token",
+    # A replica that failed its health checks has nothing to drain; waiting for it only delays its successor.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+    # Tasks are not traced: no request is a Ray task.
+    "RAY_SERVE_ENABLE_TASK_EVENTS": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    # A replica without a GPU must not see one; this is Ray's future default and silences the notice of it.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+
+
+def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Sets what is not set yet."""
+    for name, value in RAY_ENVIRONMENT.items():
+        environment.setdefault(name, value)

@@ -1,0 +1,73 @@
+"""The Verifier deployment: one engine per replica, reached over gRPC, placed and healed by Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+import grpc.aio
+from ray import serve
+
+from zenray.config import ZenrayConfig
+from zenray.engine.async_engine import AsyncEngine
+from zenray.engine.build import build_engine
+from zenray.observe.logs import configure_logging
+from zenray.serving.channels import SERVER_OPTIONS, bind
+from zenray.serving.directory import Endpoint, Registration, node_ip
+from zenray.serving.model_card import served_model_info
+from zenray.serving.verifier_service import SERVICE_NAME, VerifierServicer, engine_failure, watch_engine
+from zenray.v1 import verifier_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+_STOP_MARGIN_S = 1.0
+
+
+class Verifier:
+    """A replica. Its engine runs on a thread of its own; the hot loop never crosses a Serve handle."""
+
+    async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+        configure_logging()
+        self._config = ZenrayConfig.model_validate(config)
+        settings = self._config.server
+        replica_id = serve.get_replica_context().replica_id.unique_id
+        engine = await asyncio.to_thread(build_engine, self._config)
+        self._engine = AsyncEngine(engine)
+        await self._engine.start()
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        servicer = VerifierServicer(self._engine, served_model_info(engine, self._config), replica_id)
+        verifier_pb2_grpc.add_VerifierServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        address = bind(self._server, node_ip())
+        await self._server.start()
+        self._registration = Registration(SERVICE_NAME, Endpoint(replica_id, address))
+        await self._registration.start()
+        self._watchdog = asyncio.create_task(watch_engine(self._engine, settings.stall_timeout_s, self._give_up))
+        log.info("verifier %s serves %s at %s", replica_id, self._config.model.name, address)
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises or does not return."""
+        reason = engine_failure(self._engine, self._config.server.stall_timeout_s)
+        if reason is not None:
+            raise RuntimeError(reason)
+
+    async def pid(self) -> int:
+        """The replica's process, for people and fault tests."""
+        return os.getpid()
+
+    async def __del__(self) -> None:
+        """Drains: no new request is routed here, running ones finish within drain_timeout_s."""
+        if not hasattr(self, "_watchdog"):
+            return
+        self._watchdog.cancel()
+        await self._registration.stop()
+        await self._engine.shutdown(self._config.server.drain_timeout_s)
+        await self._server.stop(_STOP_MARGIN_S)
+
+    @staticmethod
+    def _give_up(reason: str) -> None:
+        """A process whose engine is dead or hangs can only lose time: its end tells callers and Serve at once."""
+        log.critical("%s; this replica ends", reason)
+        logging.shutdown()
+        os._exit(1)

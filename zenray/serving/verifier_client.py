@@ -1,0 +1,151 @@
+"""Requests to verifier replicas: choose one, stream from it, and carry on when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import grpc
+
+from zenray.api.convert_common import load_from_proto
+from zenray.api.convert_verifier import generate_event_from_proto, generate_request_to_proto
+from zenray.engine.request import EngineLoad, Final, FinishReason, GenerateEvent, GenerateRequest
+from zenray.errors import DeadlineExceeded, Overloaded, Unavailable
+from zenray.serving.channels import ReplicaLost, error_of
+from zenray.serving.peers import Peer, Peers
+from zenray.serving.replay import Replay
+from zenray.serving.routing import Candidate, choose_replica
+from zenray.v1 import common_pb2, verifier_pb2
+
+DEADLINE_MARGIN_S = 1.0
+"""A verifier ends a request at its deadline by itself; one that is this much later does not answer any more."""
+INFO_TIMEOUT_S = 2.0
+MAX_RERUNS = 3
+"""A request that was lost this often may be what kills the replicas: it is given up."""
+
+
+class VerifierClient:
+    """Streams from whichever replica suits; a request with a seed survives the death of its replica.
+
+    `affinity_slack` is how many requests busier a session's own replica may be before another takes over.
+    `failover_timeout_s` is how long a request whose replica died waits for another one.
+    """
+
+    def __init__(self, peers: Peers, affinity_slack: int, failover_timeout_s: float) -> None:
+        self._peers = peers
+        self._slack, self._failover_timeout_s = affinity_slack, failover_timeout_s
+        self.num_reruns = 0
+
+    @property
+    def num_replicas(self) -> int:
+        return len(self._peers.listed())
+
+    async def generate(
+        self, request: GenerateRequest, affinity: str, deadline_s: float
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        """Events of `request`, whose seed is set, until `deadline_s` of the monotonic clock.
+
+        A run that breaks is run again from the start, on another replica where there is one, and goes on
+        behind what was passed on already. Raises what the verifier raised, Unavailable when no replica
+        takes the request, and DeadlineExceeded when nothing was produced in time.
+        """
+        begun_s = time.monotonic()
+        replay = Replay()
+        full: set[str] = set()
+        num_lost = 0
+        while True:
+            peer = await self._choose(affinity, full, deadline_s, wait=num_lost > 0)
+            began_ms = (time.monotonic() - begun_s) * 1000
+            if num_lost:
+                self.num_reruns += 1
+                replay.rerun(began_ms)
+            try:
+                async with aclosing(self._run(peer, request, deadline_s)) as events:
+                    async for event in events:
+                        fresh = replay.pass_on(event, (time.monotonic() - begun_s) * 1000)
+                        if fresh is not None:
+                            yield fresh
+                return
+            except ReplicaLost:
+                peer.suspect()
+                num_lost += 1
+                if num_lost > MAX_RERUNS:
+                    raise
+            except Overloaded as error:
+                if isinstance(error, Unavailable):
+                    raise
+                full.add(peer.replica_id)
+                if len(full) >= self.num_replicas:
+                    raise
+            except DeadlineExceeded:
+                if not replay.produced:
+                    raise
+                total_ms = (time.monotonic() - begun_s) * 1000
+                for final in replay.cut(request.sampling.n, FinishReason.DEADLINE, total_ms):
+                    yield final
+                return
+
+    async def loads(self) -> dict[str, EngineLoad]:
+        """What every replica says of itself now; one that does not answer is left out."""
+        peers = self._peers.listed()
+        answers = await asyncio.gather(*(self._load(peer) for peer in peers))
+        return {peer.replica_id: load for peer, load in zip(peers, answers, strict=True) if load is not None}
+
+    async def info(self) -> common_pb2.ModelInfo:
+        """What is served. Raises Unavailable when no replica answers."""
+        for peer in self._peers.listed():
+            try:
+                answer = await peer.stub.GetVerifierInfo(verifier_pb2.GetVerifierInfoRequest(), timeout=INFO_TIMEOUT_S)
+            except grpc.RpcError:
+                continue
+            model: common_pb2.ModelInfo = answer.model
+            return model
+        raise Unavailable("no verifier replica is ready yet")
+
+    async def _load(self, peer: Peer) -> EngineLoad | None:
+        try:
+            answer = await peer.stub.GetVerifierLoad(verifier_pb2.GetVerifierLoadRequest(), timeout=INFO_TIMEOUT_S)
+        except grpc.RpcError:
+            return None
+        load = load_from_proto(answer.load)
+        peer.reported = load.running_sequences + load.waiting_sequences
+        return load
+
+    async def _choose(self, affinity: str, full: set[str], deadline_s: float, *, wait: bool) -> Peer:
+        """A replica that is not in `full`; suspects only when there is nobody else."""
+        if wait:
+            timeout_s = min(self._failover_timeout_s, deadline_s - time.monotonic())
+            await self._peers.wait_for_any(max(0.0, timeout_s))
+        peers = [peer for peer in self._peers.listed() if peer.replica_id not in full]
+        usable = [peer for peer in peers if not peer.is_suspect] or ([] if wait else peers)
+        if not usable:
+            raise Unavailable("no verifier replica can take the request now")
+        chosen = choose_replica([Candidate(peer.replica_id, peer.load) for peer in usable], affinity, self._slack)
+        return next(peer for peer in usable if peer.replica_id == chosen)
+
+    async def _run(
+        self, peer: Peer, request: GenerateRequest, deadline_s: float
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        """One run on one replica. Raises ReplicaLost when it breaks before the last Final."""
+        remaining_s = deadline_s - time.monotonic()
+        if remaining_s <= 0:
+            raise DeadlineExceeded("the deadline passed before a verifier could take the request")
+        limits = replace(request.limits, deadline_ms=max(1, int(remaining_s * 1000)))
+        message = generate_request_to_proto(replace(request, limits=limits))
+        open_choices = request.sampling.n
+        with self._peers.use(peer):
+            call = peer.stub.Generate(message, timeout=remaining_s + DEADLINE_MARGIN_S)
+            try:
+                async for reply in call:
+                    event = generate_event_from_proto(reply)
+                    open_choices -= isinstance(event, Final)
+                    yield event
+            except grpc.RpcError as error:
+                raise error_of(error) from error
+            finally:
+                call.cancel()
+        if open_choices:
+            raise ReplicaLost("a verifier ended a stream too early")

@@ -1,0 +1,79 @@
+"""VerifierService over an engine: what a verifier replica answers, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol, cast
+
+import grpc.aio
+
+from zenray.api.convert_common import load_to_proto
+from zenray.api.convert_verifier import generate_event_to_proto, generate_request_from_proto
+from zenray.api.status import as_zenray_error, grpc_status
+from zenray.engine.async_engine import AsyncEngine
+from zenray.engine.request import GenerateEvent
+from zenray.v1 import common_pb2, verifier_pb2, verifier_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME = verifier_pb2.DESCRIPTOR.services_by_name["VerifierService"].full_name
+WATCHDOG_PERIOD_S = 0.5
+
+
+class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
+    """Streams from one engine. Every failure is a gRPC status with details; a cancelled call frees its blocks."""
+
+    def __init__(self, engine: AsyncEngine, model: common_pb2.ModelInfo, replica_id: str) -> None:
+        self._engine, self._model, self._replica_id = engine, model, replica_id
+
+    async def Generate(self, message: verifier_pb2.GenerateRequest, context: grpc.aio.ServicerContext) -> None:
+        try:
+            request = generate_request_from_proto(message)
+            async with aclosing(cast(AsyncGenerator[GenerateEvent, None], self._engine.generate(request))) as events:
+                async for event in events:
+                    await context.write(generate_event_to_proto(event))
+        except (grpc.aio.AioRpcError, grpc.aio.AbortError, grpc.aio.UsageError):
+            raise  # grpc.aio's own: the call is closed
+        except Exception as error:
+            await context.abort_with_status(grpc_status(as_zenray_error(error)))
+
+    async def GetVerifierInfo(
+        self, message: verifier_pb2.GetVerifierInfoRequest, context: grpc.aio.ServicerContext
+    ) -> verifier_pb2.GetVerifierInfoResponse:
+        return verifier_pb2.GetVerifierInfoResponse(model=self._model, replica_id=self._replica_id)
+
+    async def GetVerifierLoad(
+        self, message: verifier_pb2.GetVerifierLoadRequest, context: grpc.aio.ServicerContext
+    ) -> verifier_pb2.GetVerifierLoadResponse:
+        return verifier_pb2.GetVerifierLoadResponse(load=load_to_proto(self._engine.load()))
+
+
+class EngineHealth(Protocol):
+    """What the watchdog looks at; `AsyncEngine` has it."""
+
+    @property
+    def healthy(self) -> bool: ...
+    @property
+    def stalled_s(self) -> float: ...
+
+
+def engine_failure(engine: EngineHealth, stall_timeout_s: float) -> str | None:
+    """Why the engine cannot serve any more; None while it can."""
+    if not engine.healthy:
+        return "the engine thread has ended"
+    if engine.stalled_s > stall_timeout_s:
+        return f"the engine has not ended a step for {engine.stalled_s:.1f} s"
+    return None
+
+
+async def watch_engine(engine: EngineHealth, stall_timeout_s: float, on_failure: Callable[[str], None]) -> None:
+    """Calls `on_failure` once when the engine's thread has died or hangs, then returns."""
+    while True:
+        reason = engine_failure(engine, stall_timeout_s)
+        if reason is not None:
+            on_failure(reason)
+            return
+        await asyncio.sleep(WATCHDOG_PERIOD_S)
