@@ -16,7 +16,6 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from zenray.api.handlers import HEALTH_SERVICE_NAME, SERVICE_NAMES, Handlers
 from zenray.api.service import CompletionService
@@ -62,7 +61,7 @@ def generic_handlers(handlers: Handlers) -> tuple[grpc.GenericRpcHandler, ...]:
     described = (*SERVICE_NAMES, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME)
     reflect = {
         "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-            ReflectionServicer(described).ServerReflectionInfo,
+            reflection.aio.ReflectionServicer(described).ServerReflectionInfo,
             request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
             response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
         )

@@ -84,12 +84,12 @@ def build_router(
         check_model(request.path_params["name"], card)
         return json_response(HttpStatus(200, _model_object(card), {}))
 
-    @router.get("/healthz", response_model=None)
+    @router.api_route("/healthz", methods=["GET", "HEAD"], response_model=None)
     async def alive(request: Request) -> Response:
         """The process answers; says nothing of the verifiers."""
         return PlainTextResponse("ok\n")
 
-    @router.get("/readyz", response_model=None)
+    @router.api_route("/readyz", methods=["GET", "HEAD"], response_model=None)
     @_answered
     async def ready(request: Request) -> Response:
         """A completion sent now would be served."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import grpc
@@ -155,6 +156,23 @@ async def test_bytes_that_are_no_request_are_the_callers_fault(channel: grpc.aio
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "CompleteRequest" in message
     assert bad_request.field_violations[0].field == "request"
+
+
+async def test_no_bytes_are_ever_an_internal_error(channel: grpc.aio.Channel, service: Any) -> None:
+    """Mutations of a good request, so that many of them parse."""
+    good = Request(prompt="def f(", sampling=common_pb2.Sampling(n=2, seed=1), limits=common_pb2.Limits(stop=["x"]))
+    call, random = channel.unary_unary("/zenray.v1.CompletionService/CompleteOnce"), Random(0)
+    seen = set()
+    for _ in range(400):
+        mutated = bytearray(good.SerializeToString())
+        for _ in range(random.randint(1, 4)):
+            mutated[random.randrange(len(mutated))] = random.randrange(256)
+        try:
+            await call(bytes(mutated))
+        except grpc.aio.AioRpcError as error:
+            seen.add(error.code())
+    assert seen == {grpc.StatusCode.INVALID_ARGUMENT}
+    assert service.open_streams == 0
 
 
 async def test_overload_and_unavailability_carry_retry_info(stub: Any, service: Any) -> None:

@@ -454,6 +454,7 @@ async def test_a_client_that_leaves_closes_its_work(url: str, service: Any, stre
 
 async def test_health_metrics_and_unknown_paths(http: httpx.AsyncClient, service: Any) -> None:
     assert (await http.get("/healthz")).text == "ok\n"
+    assert (await http.head("/healthz")).status_code == 200
     assert (await http.get("/readyz")).status_code == 200
     metrics = await http.get("/metrics")
     assert (metrics.text, metrics.headers["content-type"].partition(";")[0]) == ("zenray_up 1\n", "text/plain")
