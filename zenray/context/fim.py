@@ -4,6 +4,10 @@ Prefix, suffix, middle (PSM), as Qwen2.5-Coder was trained (arXiv 2409.12186, se
 
     <|fim_prefix|> text before <|fim_suffix|> text after <|fim_middle|>
 
+No file header: over 24 single-line gaps in unseen Python with the 1.5B model, first lines right were 9 for the bare
+layout, 10 with `<|repo_name|>` and `<|file_sep|>` path lines before it and 11 with a comment naming the path, which
+is noise, while the path lines made the model stop by itself less often (7 of 24 against 9).
+
 Control tokens enter only here and only as ids. Text of a user is encoded by `PromptTokenizer.encode`,
 which never makes one, so a document that spells `<|fim_middle|>` is a document with these characters.
 """
