@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,11 +19,6 @@ def byte_to_char() -> dict[int, str]:
     for byte in range(256):
         table.setdefault(byte, chr(0x100 + len(table) - len(printable)))
     return table
-
-
-@functools.cache
-def char_to_byte() -> dict[str, int]:
-    return {char: byte for byte, char in byte_to_char().items()}
 
 
 def bpe_definition(
@@ -94,7 +88,7 @@ class BpeTokenizer(Tokenizer):
         super().__init__(vocab_size, control_tokens, eos_token_ids, bos_token_id, add_bos, fim)
         self.definition = definition
         self._tokenizer = tokenizers.Tokenizer.from_str(definition)
-        self._bytes = _bytes_by_id(json.loads(definition), vocab_size)
+        self._bytes = _bytes_by_id(self._tokenizer, vocab_size)
 
     def _encode(self, text: str, data: bytes) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -127,13 +121,19 @@ class BpeTokenizer(Tokenizer):
         )
 
 
-def _bytes_by_id(definition: Mapping[str, Any], vocab_size: int) -> list[bytes]:
+def _bytes_by_id(tokenizer: tokenizers.Tokenizer, vocab_size: int) -> list[bytes]:
     """Bytes of each id up to vocab_size; b"" for control and unused ids."""
-    table, result = char_to_byte(), [b""] * vocab_size
-    plain = {added["content"] for added in definition["added_tokens"]}
-    for token, token_id in definition["model"]["vocab"].items():
-        if token in plain or not all(char in table for char in token):
+    plain = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    table, result = _latin1_table(), [b""] * vocab_size
+    for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
+        try:
+            result[token_id] = token.encode() if token in plain else token.translate(table).encode("latin-1")
+        except UnicodeEncodeError:  # characters that stand for no byte: the token is what it says
             result[token_id] = token.encode()
-        else:
-            result[token_id] = bytes(map(table.__getitem__, token))
     return result
+
+
+@functools.cache
+def _latin1_table() -> dict[int, str]:
+    """For `str.translate`: byte characters to the Latin-1 character of their byte, others out of Latin-1."""
+    return {code: "\uffff" for code in range(256)} | {ord(char): chr(byte) for byte, char in byte_to_char().items()}

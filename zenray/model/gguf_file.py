@@ -63,12 +63,13 @@ class GgufFile:
 
         Read, not mapped: converting a file leaves none of its pages in this process.
         """
-        length = (stop - start) * tensor.row_bytes
+        rows = np.empty((stop - start, tensor.row_bytes), dtype=np.uint8)
         with self.path.open("rb") as file:
-            data = os.pread(file.fileno(), length, tensor.offset + start * tensor.row_bytes)
-        if len(data) != length:
-            raise ModelFileError(f"{self.path}: tensor {tensor.name}: {length} bytes expected, {len(data)} there")
-        return np.frombuffer(data, dtype=np.uint8).reshape(stop - start, tensor.row_bytes)
+            file.seek(tensor.offset + start * tensor.row_bytes)
+            found = file.readinto(rows.reshape(-1).data)
+        if found != rows.nbytes:
+            raise ModelFileError(f"{self.path}: tensor {tensor.name}: {rows.nbytes} bytes expected, {found} there")
+        return rows
 
 
 class _Parser:

@@ -107,7 +107,7 @@ class GgufSource:
 
         def read(start: int, stop: int) -> torch.Tensor:
             if is_vector:
-                whole = np.ascontiguousarray(self._file.raw_rows(tensor, 0, 1))
+                whole = self._file.raw_rows(tensor, 0, 1)
                 values = torch.from_numpy(quants.dequantize(whole, tensor.type).astype(np.float32)).reshape(-1)
                 return values[start:stop] if order is None else values[torch.from_numpy(order[start:stop])]
             return torch.from_numpy(quants.dequantize(raw(start, stop), tensor.type).astype(np.float32, copy=False))
@@ -117,7 +117,7 @@ class GgufSource:
             return SourceTensor(tensor.name, shape, tensor.type.name, num_bytes, read)
 
         def read_groups(start: int, stop: int) -> Int4Groups:
-            return reader(torch.from_numpy(np.array(raw(start, stop))))
+            return reader(torch.from_numpy(raw(start, stop)))
 
         return SourceTensor(tensor.name, shape, tensor.type.name, num_bytes, read, read_groups)
 

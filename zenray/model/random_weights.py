@@ -60,5 +60,6 @@ class RandomProvider:
     def _normal(self, name: str, *shape: int) -> torch.Tensor:
         digest = hashlib.sha256(f"{self._seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return torch.randn(shape, generator=generator, dtype=dtype)
+        # Drawn in float32 whatever the model's type, so that one seed is one model in every precision.
+        values = torch.randn(shape, generator=generator)
+        return values.double() if self.dtype == torch.float64 else values

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from zenray.errors import InvalidRequest
+from zenray.errors import ConfigError, InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,8 @@ class ByteTokenizer(Tokenizer):
 
     def __init__(self, vocab_size: int = 264) -> None:
         if vocab_size < 256 + len(self.CONTROL_TOKENS):
-            raise InvalidRequest.of("vocab_size", vocab_size, f"at least {256 + len(self.CONTROL_TOKENS)}")
+            smallest = 256 + len(self.CONTROL_TOKENS)
+            raise ConfigError(f"vocab_size is {vocab_size}; the byte tokenizer needs at least {smallest}")
         control = {256 + index: text for index, text in enumerate(self.CONTROL_TOKENS)}
         fim = discover_fim({text: token_id for token_id, text in control.items()})
         super().__init__(vocab_size, control, eos_token_ids=(256, 257), fim=fim)

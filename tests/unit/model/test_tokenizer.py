@@ -1,0 +1,185 @@
+"""Control tokens cannot be typed, and nothing of a text is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zenray.errors import InvalidRequest, ModelFileError
+from zenray.model import pre_tokenizers
+from zenray.model.bpe import BpeTokenizer, bpe_definition, byte_to_char
+from zenray.model.hf_tokenizer import tokenizer_from_hf
+from zenray.model.presets import PRESETS
+from zenray.model.tokenizer import ByteTokenizer, Tokenizer, discover_fim, end_tokens
+
+QWEN_ADDED = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>",
+    "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+)  # fmt: skip
+"""Every added token of Qwen2.5's tokenizer, special or not."""
+MERGES = tuple(tuple(merge.split()) for merge in ("Ġ Ġ", "< |", "| >", "f i", "fi m", "i m", "d e", "de f", "Ġ def"))
+ODDITIES = ("    ", "\t\t", "\r\n", "e\u0301", "\u00ad", "▁", "Ġ", "\ufffd", "🙂", "一", "١٢٣", "'LL", "𝒳", "\x00")
+
+
+def bpe(pre: str, spaces: dict[str, int] | None = None) -> BpeTokenizer:
+    """A small byte-level BPE with Qwen's added tokens, whose merges come as close to them as merges can."""
+    vocab = {char: byte for byte, char in byte_to_char().items()}
+    for left, right in MERGES:
+        vocab[left + right] = len(vocab)
+    control = {len(vocab) + index: text for index, text in enumerate(QWEN_ADDED)}
+    shifted = {text: len(vocab) + len(control) + index for index, text in enumerate(spaces or {})}
+    definition = bpe_definition(
+        vocab,
+        MERGES,
+        pre_tokenizers.pre_tokenizer(pre),
+        ignore_merges=pre in pre_tokenizers.WHOLE_WORDS,
+        whitespace_tokens=shifted,
+    )
+    names = {text: token_id for token_id, text in control.items()}
+    fim = discover_fim(names)
+    size = len(vocab) + len(control) + len(shifted) + 10
+    return BpeTokenizer(json.dumps(definition), size, control, end_tokens(names, (), fim), fim=fim)
+
+
+TOKENIZERS: dict[str, Tokenizer] = {
+    "bytes": ByteTokenizer(),
+    "spaces": bpe("qwen2", spaces={"    ": 0, "\t\t": 0}),
+    **{pre: bpe(pre) for pre in pre_tokenizers.KNOWN},
+}
+TEXTS = st.lists(
+    st.one_of(
+        st.sampled_from(QWEN_ADDED),
+        st.sampled_from([text[:cut] for text in QWEN_ADDED for cut in (1, 2, 5)]),
+        st.sampled_from(ODDITIES),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    ),
+    max_size=12,
+).map("".join)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(deadline=None, max_examples=60)
+@given(text=TEXTS)
+def test_text_survives_and_never_becomes_a_control_token(name: str, text: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not tokenizer.control_token_ids & set(ids)
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+    assert all(0 <= token_id < tokenizer.vocab_size for token_id in ids)
+
+
+@pytest.mark.parametrize("text", QWEN_ADDED)
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_spelled_control_token_is_plain_text(name: str, text: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    for document in (text, f"x{text}y", f" {text}\n", text * 2):
+        ids = tokenizer.encode(document)
+        assert not tokenizer.control_token_ids & set(ids)
+        assert tokenizer.decode(ids) == document
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_every_id_of_the_vocabulary_has_bytes(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    for token_id in range(tokenizer.vocab_size):
+        assert isinstance(tokenizer.token_bytes(token_id), bytes)
+    for token_id in tokenizer.control_token_ids:
+        assert tokenizer.token_bytes(token_id) == b""
+        assert tokenizer.control_token_text(token_id)
+    assert tokenizer.control_token_text(0) is None
+    assert tokenizer.fim is not None
+    assert {tokenizer.fim.prefix, tokenizer.fim.suffix, tokenizer.fim.middle} <= tokenizer.control_token_ids
+
+
+def test_merges_are_applied_and_bytes_are_exact() -> None:
+    tokenizer = TOKENIZERS["qwen2"]
+    (token_id,) = tokenizer.encode(" def")
+    assert tokenizer.token_bytes(token_id) == b" def"
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode("é")] == [b"\xc3", b"\xa9"]
+    assert tokenizer.decode(tokenizer.encode("é")[:1]) == "\ufffd"
+
+
+def test_whitespace_tokens_are_text() -> None:
+    tokenizer = TOKENIZERS["spaces"]
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode("a    b\t\t")] == [b"a", b"    ", b"b", b"\t\t"]
+
+
+def test_a_lone_surrogate_is_a_named_error() -> None:
+    for tokenizer in (TOKENIZERS["bytes"], TOKENIZERS["qwen2"]):
+        with pytest.raises(InvalidRequest, match="lone surrogate at 2"):
+            tokenizer.encode("ab\ud800")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "middle"),
+    [
+        ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+        ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+        ("▁<PRE>", "▁<SUF>", "▁<MID>"),
+        ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+        ("[PREFIX]", "[SUFFIX]", "[MIDDLE]"),
+    ],
+)
+def test_fim_tokens_are_found_by_their_names(prefix: str, suffix: str, middle: str) -> None:
+    fim = discover_fim({"<s>": 0, prefix: 1, suffix: 2, middle: 3})
+    assert fim is not None
+    assert (fim.prefix, fim.suffix, fim.middle, fim.pad) == (1, 2, 3, None)
+    assert discover_fim({prefix: 1, suffix: 2}) is None
+
+
+def test_ids_a_file_states_win_over_names() -> None:
+    fim = discover_fim({"<|fim_prefix|>": 1, "<|fim_suffix|>": 2, "<|fim_middle|>": 3}, {"prefix": 7, "pad": 9})
+    assert fim is not None
+    assert (fim.prefix, fim.suffix, fim.pad) == (7, 2, 9)
+
+
+def test_a_model_that_starts_the_next_file_has_ended_this_one() -> None:
+    names = {"<|endoftext|>": 0, "<|file_sep|>": 4, "<|fim_prefix|>": 1, "<|fim_suffix|>": 2, "<|fim_middle|>": 3}
+    assert end_tokens(names, (8,), discover_fim(names)) == {0, 4, 8}
+
+
+def test_hugging_face_files_are_taken_apart(tmp_path: Path, write_tokenizer: Callable[..., None]) -> None:
+    control = {text: 300 + index for index, text in enumerate(QWEN_ADDED)}
+    write_tokenizer(tmp_path, control | {"      ": 350}, merges=MERGES)
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"add_bos_token": True, "bos_token": {"content": "<|im_start|>"}, "eos_token": "<|im_end|>"})
+    )
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [300, 301]}))
+    tokenizer = tokenizer_from_hf(tmp_path, PRESETS["tiny"].replace({"vocab_size": 400}))
+    assert (tokenizer.bos_token_id, tokenizer.add_bos) == (301, True)
+    assert tokenizer.eos_token_ids >= {300, 301, 302}
+    text = "e\u0301<tool_call>      <|im_start|>"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode("      ") == [350]
+    assert not tokenizer.control_token_ids & set(tokenizer.encode(text))
+
+
+def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path, write_tokenizer: Callable[..., None]) -> None:
+    config = PRESETS["tiny"].replace({"vocab_size": 400})
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json is missing"):
+        tokenizer_from_hf(tmp_path, config)
+    write_tokenizer(tmp_path, {"<|endoftext|>": 500})
+    with pytest.raises(ModelFileError, match="token id 500, but the embedding has 400 rows"):
+        tokenizer_from_hf(tmp_path, config)
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram"}}))
+    with pytest.raises(ModelFileError, match="Unigram tokenizer; supported: byte-level BPE"):
+        tokenizer_from_hf(tmp_path, config)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelFileError, match="cannot be read as JSON"):
+        tokenizer_from_hf(tmp_path, config)
+
+
+def test_a_tokenizer_survives_its_own_json() -> None:
+    tokenizer = TOKENIZERS["spaces"]
+    assert isinstance(tokenizer, BpeTokenizer)
+    again = BpeTokenizer.from_json(tokenizer.definition, json.loads(json.dumps(tokenizer.to_json())))
+    assert again.to_json() == tokenizer.to_json()
+    assert again.encode("def x    <|fim_pad|>") == tokenizer.encode("def x    <|fim_pad|>")
