@@ -41,6 +41,25 @@ class CpuBackend(TorchCpuBackend):
         super().__init__(torch.bfloat16)
         self._kernels = kernels()
 
+    def embed(self, token_ids_T: torch.Tensor, table: PackedWeight) -> torch.Tensor:
+        """Rows of the embedding table: [T, D]."""
+        if table.format == "dense":
+            return super().embed(token_ids_T, table)
+        assert table.scales is not None
+        num_tokens, num_columns = token_ids_T.shape[0], table.shape[1]
+        out_TD = torch.empty(num_tokens, num_columns, dtype=torch.bfloat16)
+        self._kernels.embed(
+            out_TD.data_ptr(),
+            token_ids_T.contiguous().data_ptr(),
+            num_tokens,
+            num_columns,
+            table.data.data_ptr(),
+            table.scales.data_ptr(),
+            None if table.supers is None else table.supers.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out_TD
+
     def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
         """x @ weight.T (+ bias): [T, N]."""
         num_tokens, num_columns = x_TD.shape

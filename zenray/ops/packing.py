@@ -17,7 +17,7 @@ int4, groups of 32, 4.625 bits a weight: w = scale * q + min with q in 0..15.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -92,6 +92,26 @@ def unpack(weight: PackedWeight) -> torch.Tensor:
     else:
         raise AssertionError(weight.format)
     return matrix[:num_rows, :num_columns]
+
+
+def unpack_rows(weight: PackedWeight, rows_T: torch.Tensor) -> torch.Tensor:
+    """Rows of the matrix as `unpack` gives them, [T, K]; unpacks only the panels they lie in."""
+    if weight.format == "dense":
+        return unpack(replace(weight, data=weight.data[rows_T], shape=(len(rows_T), weight.shape[1])))
+    panels = rows_T // PANEL_ROWS
+
+    def taken(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor[panels]
+
+    gathered = replace(
+        weight,
+        shape=(len(rows_T) * PANEL_ROWS, weight.shape[1]),
+        data=weight.data[panels],
+        scales=taken(weight.scales),
+        supers=taken(weight.supers),
+    )
+    lanes = torch.arange(len(rows_T), device=rows_T.device) * PANEL_ROWS + rows_T % PANEL_ROWS
+    return unpack(gathered)[lanes]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from zenray.ops.batch import LayerCache, StepBatch
-from zenray.ops.packing import unpack
+from zenray.ops.packing import unpack, unpack_rows
 from zenray.ops.weights import PackedWeight
 
 
@@ -30,7 +30,7 @@ class ReferenceBackend:
         """Rows of the embedding table: [T, D]."""
         if table.format == "dense":
             return table.data[token_ids_T].to(self.dtype)
-        return unpack(table)[token_ids_T].to(self.dtype)
+        return unpack_rows(table, token_ids_T).to(self.dtype)
 
     def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
         """x @ weight.T (+ bias): [T, N], of x's dtype unless another is asked for."""

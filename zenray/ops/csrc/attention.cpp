@@ -20,6 +20,7 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kPartition = 256;  // keys whose scores are normalised together
 constexpr int64_t kTile = 8;         // query rows held in registers together
 constexpr int64_t kItemRows = 128;   // query rows that share one packing of a partition
+constexpr int64_t kAhead = 32;       // keys whose cache lines are asked for early: pages are scattered
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 struct Attention {
@@ -77,10 +78,18 @@ void pack_partition(const Attention& a, const Item& item, int64_t begin, Packed&
         const int64_t block = table[position / a.block_size];
         return ((block * a.num_kv_heads + item.kv_head) * a.block_size + position % a.block_size) * C;
     };
+    int64_t all_offsets[kPartition + kAhead];
+    for (int64_t i = 0; i < end - begin; ++i) all_offsets[i] = offset_of(begin + i);
+    for (int64_t i = end - begin; i < end - begin + kAhead; ++i) all_offsets[i] = all_offsets[end - begin - 1];
     for (int64_t first = 0; first < packed.num_keys; first += kLanes) {
         const int64_t count = std::clamp<int64_t>(end - begin - first, 0, kLanes);
-        int64_t offsets[kLanes];
-        for (int64_t i = 0; i < count; ++i) offsets[i] = offset_of(begin + first + i);
+        const int64_t* offsets = all_offsets + first;
+        for (int64_t i = kAhead; i < kAhead + count; ++i) {
+            for (int64_t channel = 0; channel < C; channel += 32) {
+                _mm_prefetch(a.keys + offsets[i] + channel, _MM_HINT_T0);
+                _mm_prefetch(a.values + offsets[i] + channel, _MM_HINT_T0);
+            }
+        }
         const auto load = [&](const bf16* pool, int64_t i, int64_t channel) {
             return i < count ? _mm512_loadu_si512(pool + offsets[i] + channel) : _mm512_setzero_si512();
         };

@@ -1,0 +1,55 @@
+// Rows of a packed embedding table (layouts: zenray/ops/packing.py), dequantised to bfloat16.
+#include "simd.h"
+
+namespace zenray {
+namespace {
+
+constexpr int64_t kPanel = 16;      // rows of the table interleaved in a panel
+constexpr int64_t kGroup = 32;      // columns that share a scale
+constexpr int64_t kSuperblock = 8;  // groups that share the super-scales of int4
+
+void embed_int8(bf16* out, int64_t row, int64_t num_columns, int64_t num_groups, const uint8_t* data,
+                const float* scales) {
+    const uint8_t* lane = data + row / kPanel * num_groups * kGroup * kPanel + row % kPanel * 4;
+    for (int64_t k = 0; k < num_columns; ++k)
+        out[k] = to_bf16((static_cast<float>(lane[k / 4 * 64 + k % 4]) - 128.0f) * scales[row]);
+}
+
+void embed_int4(bf16* out, int64_t row, int64_t num_columns, int64_t num_groups, const uint8_t* data,
+                const uint8_t* codes, const uint16_t* supers) {
+    const int64_t panel = row / kPanel, lane = row % kPanel;
+    const int64_t num_supers = (num_groups + kSuperblock - 1) / kSuperblock;
+    data += panel * num_groups * 256 + lane * 4;
+    codes += panel * num_groups * 32 + lane;
+    supers += panel * num_supers * 32 + lane;
+    for (int64_t g = 0; g < num_groups; ++g, data += 256, codes += 32) {
+        const uint16_t* unit = supers + g / kSuperblock * 32;
+        const float scale = _cvtsh_ss(unit[0]) / 4096.0f * static_cast<float>(codes[0]);
+        const float min = _cvtsh_ss(unit[16]) / 2048.0f * static_cast<float>(static_cast<int8_t>(codes[16]));
+        for (int64_t k = 0; k < kGroup && g * kGroup + k < num_columns; ++k) {
+            const int both = data[k / 4 % 4 * 64 + k % 4];
+            out[g * kGroup + k] = to_bf16(static_cast<float>(k < 16 ? both & 15 : both >> 4) * scale + min);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace zenray
+
+// out [T, K] = rows token_ids [T] of the packed table; `supers` is null for int8.
+ZENRAY_EXPORT void zenray_embed(zenray::bf16* out, const int64_t* token_ids, int64_t num_tokens, int64_t num_columns,
+                                const uint8_t* data, const void* scales, const uint16_t* supers, int64_t num_threads) {
+    using namespace zenray;
+    parallel(team_size(num_tokens * num_columns, num_threads), [=](int thread, int count) {
+        const Range tokens(num_tokens, thread, count);
+        const int64_t num_groups = (num_columns + kGroup - 1) / kGroup;
+        for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+            bf16* row = out + t * num_columns;
+            if (supers) {
+                embed_int4(row, token_ids[t], num_columns, num_groups, data, static_cast<const uint8_t*>(scales), supers);
+            } else {
+                embed_int8(row, token_ids[t], num_columns, num_groups, data, static_cast<const float*>(scales));
+            }
+        }
+    });
+}
