@@ -226,18 +226,20 @@ _REASONS_IN_WORDS = {
 
 
 def _print_stats(recorder: Recorder) -> None:
-    parts: list[str] = []
+    """Two lines: how fast it was; what went in and why it ended."""
+    speed: list[str] = []
     if recorder.ttft_ms is not None:
         inside = recorder.finals[0].timings.first_token_ms if recorder.finals else 0
-        parts.append(f"first token {recorder.ttft_ms:.0f} ms" + (f" (server {inside:.0f} ms)" if inside else ""))
-    total_s = recorder.last_at - recorder.sent_at
-    parts.append(f"{recorder.num_tokens} tokens" + (f" in {total_s:.2f} s" if recorder.num_tokens else ""))
+        speed.append(f"TTFT {recorder.ttft_ms:.0f} ms" + (f" (server {inside:.0f} ms)" if inside else ""))
     if recorder.tokens_per_second is not None:
-        parts.append(f"{recorder.tokens_per_second:.1f} tokens/s")
-    parts.append(f"prompt {recorder.prompt_tokens} tokens, {recorder.cached_tokens} cached")
+        speed.append(f"{recorder.tokens_per_second:.1f} tokens/s")
+    total_s = recorder.last_at - recorder.sent_at
+    speed.append(f"{recorder.num_tokens} tokens" + (f" in {total_s:.2f} s" if recorder.num_tokens else ""))
     reasons = dict.fromkeys(finish_reason(final) for final in recorder.finals)
-    parts.append(", ".join(f"{reason}: {_REASONS_IN_WORDS.get(reason, reason.lower())}" for reason in reasons))
-    stderr().print(Text(" · ".join(part for part in parts if part), "quiet"))
+    ends = ", ".join(f"{reason} ({_REASONS_IN_WORDS.get(reason, reason.lower())})" for reason in reasons)
+    context = f"prompt {recorder.prompt_tokens} tokens, {recorder.cached_tokens} cached"
+    for line in (" · ".join(speed), f"{context} · {ends}" if ends else context):
+        stderr().print(Text(line, "quiet"))
 
 
 def _rounded(value: float | None) -> float | None:

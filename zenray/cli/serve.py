@@ -20,6 +20,14 @@ def serve(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Laid over both, such as server.grpc_port=9100. Repeatable."),
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default=False,
+            help="Run on this Ray cluster instead of a Ray of its own: HOST:PORT, or auto on one of its nodes.",
+        ),
+    ] = None,
 ) -> None:
     """Pull the model if needed, start Ray and the platform, and say when it is ready. Ctrl-C stops everything."""
     from zenray.config_load import load_config
@@ -28,4 +36,4 @@ def serve(
 
     from zenray.cli.serving import run_server
 
-    run_server(config)
+    run_server(config, ray_address)

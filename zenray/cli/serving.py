@@ -5,69 +5,84 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from zenray.cli.console import facts, megabytes, stderr, stdout
-from zenray.cli.phases import phase
+from zenray.cli.console import megabytes, stderr, stdout
+from zenray.cli.phases import finished, phase
 from zenray.cli.progress import hashing, pull_with_progress
 from zenray.config import WeightFormat, ZenrayConfig, home
-from zenray.errors import ConfigError
 
-_EXAMPLE = '''\
-"""Try zenray on this file: the cursor of the printed command stands in the empty line below."""
+if TYPE_CHECKING:
+    from zenray.serving.app import Platform
 
-
-def is_prime(number: int) -> bool:
-    """Whether `number` is at least 2 and divisible by 1 and itself only."""
-    
+_EXAMPLE = """\
+# Try zenray on this file: the command it printed completes the line that ends in `math.`
+import math
 
 
-print([number for number in range(50) if is_prime(number)])
-'''
-_EXAMPLE_PLACE = "6:5"
+def distance(a: tuple[float, float], b: tuple[float, float]) -> float:
+    \"\"\"The straight-line distance between two points.\"\"\"
+    return math.
+
+
+print(distance((0, 0), (3, 4)))
+"""
+_EXAMPLE_PLACE = "7:17"
+_DEFAULT_ADDRESS = "127.0.0.1:9000"
 _LEFTOVER_TIMEOUT_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 
-def run_server(config: ZenrayConfig) -> None:
-    """Serve until Ctrl-C or SIGTERM. Raises ZenrayError when it cannot start."""
-    check_ports(config)
-    with _stoppable() as stop:
-        prepare_model(config.model.name, config.model.weight_format)
-        if config.draft.model is not None and config.draft.num_replicas > 0:
-            prepare_model(config.draft.model, config.draft.weight_format)
-        from zenray.serving import app
+def run_server(config: ZenrayConfig, ray_address: str | None = None) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises ZenrayError when it cannot start, KeyboardInterrupt when stopped before."""
+    with _Stopping() as stopping:
+        if ray_address is None:
+            from zenray.serving.preflight import check_ports
 
-        with phase("start", "Ray") as running:
-            platform = app.start(config, lambda what: setattr(running, "detail", what))
+            check_ports(config.server)  # before minutes of fetching, rather than after
+            prepare_model(config.model.name, config.model.weight_format)
+            if config.draft.model is not None and config.draft.num_replicas > 0:
+                prepare_model(config.draft.model, config.draft.weight_format)
+        with _running(config, ray_address, stopping) as platform:
+            _say_ready(platform)
+            stopping.requested.wait()
+
+
+@contextmanager
+def _running(config: ZenrayConfig, ray_address: str | None, stopping: _Stopping) -> Iterator[Platform]:
+    """The platform while the block runs; each way out of it takes the platform down."""
+    from zenray.serving import app
+
+    stopping.interrupt = False  # from here on a stop is asked for, and everything is taken down in order
+    with phase("start", "Ray") as running:
         try:
-            _say_ready(config)
-            stop.wait()
-        finally:
-            with phase("stop", "finishing running requests; Ctrl-C again ends them at once"):
-                platform.stop()
-
-
-def check_ports(config: ZenrayConfig) -> None:
-    """Before minutes of loading: are the ports free? Raises ConfigError naming the key to change."""
-    for key in ("grpc_port", "http_port"):
-        port = getattr(config.server, key)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((config.server.host, port))
-            except OSError as error:
-                raise ConfigError(
-                    f"server.{key}: cannot listen on {config.server.host}:{port} ({error.strerror}); "
-                    f"is one running: zenray status, or take another: zenray serve --set server.{key}={port + 100}"
-                ) from error
+            platform = app.start(
+                config,
+                lambda what: setattr(running, "detail", what),
+                address=ray_address,
+                should_stop=stopping.requested.is_set,
+            )
+        except app.Interrupted:
+            _end_leftovers()
+            running.detail = "stopped before it was ready; no process is left"
+            raise KeyboardInterrupt from None
+        running.detail = "Ray, Ray Serve and the model"
+    try:
+        yield platform
+    finally:
+        stderr().print()
+        with phase("stop", "ending running requests; Ctrl-C again ends everything at once") as running:
+            platform.stop()
+            _end_leftovers()
+            running.detail = "no process is left"
 
 
 def prepare_model(name: str, weight_format: WeightFormat) -> None:
@@ -79,18 +94,17 @@ def prepare_model(name: str, weight_format: WeightFormat) -> None:
         return
     catalog = Catalog.load()
     entry = catalog.entries.get(name)
-    with phase("model", name) as running:
-        if entry is not None and not entry.path.exists() and entry.sources:
-            pull_with_progress(name)
-        with hashing(name) as progress:
-            found = catalog.locate(name, progress)
-        running.detail = f"{name}, {megabytes(found.size_bytes)}, SHA-256 verified"
+    if entry is not None and not entry.path.exists() and entry.sources:
+        pull_with_progress(name)
+    with hashing(name) as progress:
+        found = catalog.locate(name, progress)
+    finished("model", f"{name}, {megabytes(found.size_bytes)}, SHA-256 verified")
     if is_converted(found.sha256, weight_format):
         return
-    with phase("convert", f"to {weight_format} (once)") as running:
+    with phase("convert", f"converting to {weight_format}") as running:
 
         def report(done: int, total: int, what: str) -> None:
-            running.detail = f"{what}: {done / max(total, 1):.0%}"
+            running.detail, running.share = what, done / max(total, 1)
 
         convert(found.path, weight_format, report)
         running.detail = f"to {weight_format} (once)"
@@ -108,28 +122,25 @@ def command_name() -> str:
     return relative if len(relative) < len(str(called)) else str(called)
 
 
-def _say_ready(config: ZenrayConfig) -> None:
+def _say_ready(platform: Platform) -> None:
     example = home() / "example.py"
+    example.parent.mkdir(parents=True, exist_ok=True)
     example.write_text(_EXAMPLE, encoding="utf-8")
-    grpc_address, http_address = (
-        f"{config.server.host}:{port}" for port in (config.server.grpc_port, config.server.http_port)
-    )
-    where = (
-        "" if config.server.grpc_port == 9000 and config.server.host == "127.0.0.1" else f" --address {grpc_address}"
-    )
-    place = _short(example)
+    zenray, address = command_name(), platform.grpc_address
+    where = "" if address == _DEFAULT_ADDRESS else f" --address {address}"
     body = '{"prompt": "def fibonacci(n):", "max_tokens": 48}'
+    lines = {
+        "complete": f"{zenray} complete {_short(example)}:{_EXAMPLE_PLACE} --stats{where}",
+        "curl": f"curl {platform.http_url}/v1/completions -H 'content-type: application/json' -d '{body}'",
+        "status": f"{zenray} status --watch{where}",
+        "metrics": f"{platform.http_url}/metrics",
+        "stop": "Ctrl-C",
+    }
     console = stdout()
-    console.print(
-        Text.assemble(("zenray is ready", "good"), f": {config.model.name}, gRPC {grpc_address}, HTTP {http_address}")
-    )
-    rows = facts()
-    rows.add_row("  complete", f"{command_name()} complete {place}:{_EXAMPLE_PLACE} --stats{where}")
-    rows.add_row("  curl", f"curl http://{http_address}/v1/completions -H 'content-type: application/json' -d '{body}'")
-    rows.add_row("  status", f"{command_name()} status --watch{where}")
-    rows.add_row("  metrics", f"http://{http_address}/metrics")
-    rows.add_row("  stop", "Ctrl-C")
-    console.print(rows)
+    title = f"zenray is ready: {platform.config.model.name}, gRPC {address}, HTTP {platform.http_url}"
+    console.print(Text(f"\n{title}", "good"))
+    for name, line in lines.items():  # never wrapped: they are there to be pasted
+        console.print(Text.assemble((f"  {name.ljust(9)}", "quiet"), line))
     console.file.flush()
 
 
@@ -140,27 +151,32 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-@contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM ends the wait (or the start), the second ends every process at once."""
-    stop = threading.Event()
-    asked = 0
+class _Stopping:
+    """The first SIGINT or SIGTERM asks for the end, the second ends every process at once.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += 1
-        if asked > 1:
-            _end_everything()
-        stop.set()
+    `interrupt` says whether the first one also raises KeyboardInterrupt where the work stands.
+    """
 
-    _adopt_orphans()
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+        self.interrupt = True
+
+    def __enter__(self) -> _Stopping:
+        _adopt_orphans()
+        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
         _end_leftovers()
-    finally:
-        for number, handler in previous.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested.is_set():
+            _end_everything()
+        self.requested.set()
+        if self.interrupt:
+            raise KeyboardInterrupt
 
 
 def _adopt_orphans() -> None:
@@ -168,7 +184,7 @@ def _adopt_orphans() -> None:
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _end_leftovers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +37,8 @@ def status(
             else:
                 stdout().print(_render(found))
             return
-        _watch(client, as_json)
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(client, as_json)
 
 
 def _watch(client: Client, as_json: bool) -> None:

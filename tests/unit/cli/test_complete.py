@@ -159,9 +159,9 @@ class TestOutput:
     def test_stats_go_beside_it(self, fake_server: Any) -> None:
         result = run("complete", "--prompt", "x", "--stats", "--address", fake_server.address)
         assert result.stdout == "return a + b\n"
-        assert re.search(r"first token \d+ ms \(server 21 ms\) · 6 tokens in [\d.]+ s", result.stderr)
+        assert re.search(r"TTFT \d+ ms \(server 21 ms\) · .*6 tokens in [\d.]+ s", result.stderr)
         assert "prompt 12 tokens, 8 cached" in result.stderr
-        assert "EOS: the model ended" in result.stderr
+        assert "EOS (the model ended)" in result.stderr
 
     def test_json_is_one_object_per_event(self, fake_server: Any) -> None:
         result = run("complete", "--prompt", "x", "--json", "--stats", "--address", fake_server.address)
