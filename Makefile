@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy and the import rules.
 	$(BIN)/lint-imports
 
 protos: $(VENV)/.installed-dev ## Regenerate zenray/v1 from protos/.
-	$(BIN)/python -m zenray.api.generate
+	$(BIN)/python scripts/generate_protos.py
 
 constraints: $(VENV)/.installed-dev ## Pin constraints.txt to what is installed now.
 	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable | grep -v '^zenray' | sed 's/^torch==\([0-9.]*\).*/torch==\1/' > constraints.txt

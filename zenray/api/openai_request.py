@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from zenray.api.convert import default_limits, default_sampling
@@ -71,10 +71,6 @@ def decode(body: bytes, card: ModelCard, request_id: str) -> OpenAIRequest:
     echo, stream = fields.flag("echo"), fields.flag("stream")
     sampling = _sampling(fields, card, echo)
     limits = _limits(fields, card)
-    if sampling.prompt_logprobs and limits.max_tokens == 1:
-        # A scorer asks for one token behind its prompt and cuts it off again (lm-eval reads [n:-1]): the token
-        # has to be there even where it is the end of the text.
-        limits = replace(limits, ignore_eos=True)
     priority = fields.text("priority")
     if priority is not None and priority not in _PRIORITIES:
         found.add("priority", priority[:80], " or ".join(_PRIORITIES))

@@ -234,16 +234,17 @@ class Engine:
             if has_penalties(sampling):
                 penalised_V = apply_penalties(logits_V, sampling, sequence.token_ids, sequence.output_counts)
             token = choose_token(penalised_V, sampling, sequence.seed, len(sequence.token_ids))
+        sequence.append_token(token, now_s)
+        self._num_generated += 1
+        if sampling.logprobs is not None:
+            sequence.unsent_logprobs += token_logprobs(logits_V[None], [token], sampling.logprobs)
+        # A token that ends the choice is reported and counted, but is no text.
         if token in self._tokenizer.eos_token_ids and not limits.ignore_eos:
             self._finish(sequence, FinishReason.EOS, now_s, events)
             return
         if token in limits.stop_token_ids:
             self._finish(sequence, FinishReason.STOP, now_s, events)
             return
-        sequence.append_token(token, now_s)
-        self._num_generated += 1
-        if sampling.logprobs is not None:
-            sequence.unsent_logprobs += token_logprobs(logits_V[None], [token], sampling.logprobs)
         sequence.output.append(self._tokenizer.token_bytes(token))
         if sequence.output.finish_reason is not None:
             self._finish(sequence, sequence.output.finish_reason, now_s, events)

@@ -180,13 +180,6 @@ async def test_echo_with_logprobs_as_lm_eval_reads_it(http: httpx.AsyncClient) -
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
-async def test_the_token_behind_a_scored_prompt_is_there_even_at_the_end(http: httpx.AsyncClient, service: Any) -> None:
-    await complete(http, prompt="abc", echo=True, logprobs=1, max_tokens=1)
-    await complete(http, prompt="abc", echo=True, logprobs=1, max_tokens=2)
-    await complete(http, prompt="abc", logprobs=1, max_tokens=1)
-    assert [request.limits.ignore_eos for request in service.requests] == [True, False, False]
-
-
 async def test_scoring_without_generating(http: httpx.AsyncClient) -> None:
     answer = await complete(http, prompt="abc", echo=True, logprobs=0, max_tokens=0)
     (choice,) = answer["choices"]

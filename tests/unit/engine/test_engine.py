@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from zenray.engine.engine import Engine
 from zenray.engine.request import (
@@ -78,7 +79,8 @@ def test_every_kind_of_end(make_engine: MakeEngine) -> None:
 
     (events,) = run(engine, request(12, stop_token_ids=(produced[3],)))
     first = produced.index(produced[3])
-    assert (tokens(events), final(events).finish_reason) == (produced[:first], FinishReason.STOP)
+    assert (tokens(events), final(events).finish_reason) == (produced[: first + 1], FinishReason.STOP)
+    assert text.startswith(final(events).text), "the token that stops is reported, but is no text"
 
     stop = text[4:6]
     (events,) = run(engine, request(12, stop=(stop,)))
@@ -88,6 +90,17 @@ def test_every_kind_of_end(make_engine: MakeEngine) -> None:
     (events,) = run(engine, request(0))
     assert [type(e) for e in events] == [Started, Final]
     assert final(events).usage.completion_tokens == 0
+
+
+def test_the_token_that_ends_the_text_is_reported_with_its_logprob(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    eos = min(engine.model.tokenizer.eos_token_ids)
+    engine.runner.run = lambda plan, rows: torch.eye(engine.model.config.vocab_size)[[eos] * len(rows)] * 9  # type: ignore[method-assign]
+    (events,) = run(engine, request(5, ignore_eos=False, sampling=Sampling(logprobs=1)))
+    assert tokens(events) == [eos]
+    assert events[-2].logprobs[0].top[0][0] == eos  # type: ignore[union-attr]
+    assert (final(events).text, final(events).finish_reason) == ("", FinishReason.EOS)
+    assert final(events).usage.completion_tokens == 1
 
 
 def test_choices_differ_and_the_first_is_the_only_ones_twin(make_engine: MakeEngine) -> None:
@@ -177,7 +190,7 @@ def test_interactive_goes_first_and_preempts_batch(make_engine: MakeEngine) -> N
 
 def test_a_long_prompt_does_not_stall_a_stream(make_engine: MakeEngine) -> None:
     engine = make_engine(max_step_tokens=64, mixed_step_tokens=8)
-    stream = engine.add(request(40, prompt=PROMPT))
+    stream = engine.add(request(40, sampling=Sampling(logprobs=0)))  # a delta for every token
     engine.step()
     engine.add(request(1, prompt=(70,) * 100))
     for _ in range(12):
