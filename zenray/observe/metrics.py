@@ -39,10 +39,10 @@ _COUNTERS = {
 
 
 class VerifierCollector(Collector):
-    """Every verifier's counters as last heard, labelled by replica."""
+    """Every verifier's counters as last heard, labelled by replica, and how often a request was run again."""
 
-    def __init__(self, loads: Loads) -> None:
-        self._loads = loads
+    def __init__(self, loads: Loads, reruns: Callable[[], int]) -> None:
+        self._loads, self._reruns = loads, reruns
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         loads = self._loads()
@@ -57,6 +57,8 @@ class VerifierCollector(Collector):
                 counter.add_metric([replica_id], getattr(load, name))
             yield counter
         yield GaugeMetricFamily("zenray_verifier_replicas", "Verifier replicas that answer.", value=len(loads))
+        text = "Requests run again because their verifier was lost."
+        yield CounterMetricFamily("zenray_reruns", text, value=self._reruns())
 
 
 class ServingMetrics:
@@ -92,11 +94,7 @@ class ServingMetrics:
         self.cached_tokens = Counter(
             "zenray_cached_prompt_tokens", "Prompt tokens found in a prefix cache.", registry=self.registry
         )
-        reruns_gauge = Gauge(
-            "zenray_reruns", "Requests run again because their verifier was lost.", registry=self.registry
-        )
-        reruns_gauge.set_function(reruns)
-        self.registry.register(VerifierCollector(loads))
+        self.registry.register(VerifierCollector(loads, reruns))
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc.aio
 import uvicorn
+from starlette.responses import PlainTextResponse
 
 from zenray.api import grpc_server
 from zenray.api.handlers import Handlers
@@ -24,6 +25,7 @@ from zenray.errors import ConfigError
 from zenray.model.catalog import is_preset, resolve
 from zenray.model.load import load_tokenizer
 from zenray.observe.logs import configure_logging
+from zenray.serving.channels import bracketed
 from zenray.serving.completion import ClusterCompletionService
 from zenray.serving.directory import watch
 from zenray.serving.peers import Peers
@@ -87,7 +89,7 @@ async def start_grpc(service: ClusterCompletionService, settings: ServerSettings
     server = grpc.aio.server(options=list(options.items()))
     server.add_generic_rpc_handlers(grpc_server.generic_handlers(Handlers(service)))
     try:
-        server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.grpc_port}")
+        server.add_insecure_port(f"{bracketed(settings.host)}:{settings.grpc_port}")
     except RuntimeError as error:
         raise ConfigError(f"server.grpc_port: cannot listen on {settings.host}:{settings.grpc_port}") from error
     await server.start()
@@ -102,6 +104,8 @@ class HttpDoor:
         app = build_app(
             lambda: service, metrics=service.metrics.text, max_request_bytes=config.bounds.max_request_bytes
         )
+        # Where KubeRay and Ray's own load balancer files look whether this node has a door.
+        app.add_api_route("/-/healthz", lambda: PlainTextResponse("success"), methods=["GET"], include_in_schema=False)
         self._socket = _listen(settings.host, settings.http_port)
         self._server = _Server(
             uvicorn.Config(
@@ -151,7 +155,3 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigError(f"server.http_port: cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -61,8 +61,11 @@ def app(arguments: AppArguments) -> serve.Application:
     return build_app(load_config(arguments.profile, None, overrides))
 
 
-def build_app(config: ZenrayConfig) -> serve.Application:
-    """The deployments with their options, bound to each other. Ports must be real ones, not 0."""
+def build_app(config: ZenrayConfig, peer_host: str | None = None) -> serve.Application:
+    """The deployments with their options, bound to each other. Ports must be real ones, not 0.
+
+    `peer_host` is where replicas listen for each other; None takes each node's address in the cluster.
+    """
     prepare_environment()
     from zenray.serving.aggregator import ContextAggregator
     from zenray.serving.draft_pool import DraftPool
@@ -75,7 +78,7 @@ def build_app(config: ZenrayConfig) -> serve.Application:
         settings,
         num_replicas=settings.verifier_replicas,
         ray_actor_options={"num_cpus": settings.verifier_num_cpus, "num_gpus": settings.verifier_num_gpus},
-    ).bind(plain)
+    ).bind(plain, peer_host)
     draft_pool = None
     if config.draft.num_replicas > 0:
         draft_pool = _deployment(
@@ -83,7 +86,7 @@ def build_app(config: ZenrayConfig) -> serve.Application:
             settings,
             num_replicas=config.draft.num_replicas,
             ray_actor_options={"num_cpus": DRAFT_CPUS},
-        ).bind(plain)
+        ).bind(plain, peer_host)
     application: serve.Application = _deployment(
         ContextAggregator,
         settings,
@@ -183,12 +186,13 @@ def start(
         from ray import serve
         from ray.serve.schema import LoggingConfig
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         owns_serve = not _serve_runs()
         platform = Platform(config, cluster, owns_serve=owns_serve)
         say("Ray Serve")
         serve.start(proxy_location="Disabled", logging_config=LoggingConfig(enable_access_log=False))
         serve.run_many(
-            [serve.RunTarget(build_app(config), name=APP_NAME, route_prefix=None)],
+            [serve.RunTarget(build_app(config, cluster.peer_host), name=APP_NAME, route_prefix=None)],
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )

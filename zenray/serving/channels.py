@@ -48,11 +48,15 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def bind(server: grpc.aio.Server, node_ip: str) -> str:
-    """Binds to a free port of the address the Ray cluster uses, loopback on one machine; returns host:port."""
-    host = f"[{node_ip}]" if ":" in node_ip else node_ip
-    port = server.add_insecure_port(f"{host}:0")
-    return f"{host}:{port}"
+def bind(server: grpc.aio.Server, host: str) -> str:
+    """Binds to a free port of an address; returns host:port."""
+    host = bracketed(host)
+    return f"{host}:{server.add_insecure_port(f'{host}:0')}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 class ReplicaLost(Unavailable):

@@ -5,68 +5,52 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+import socket
+from collections.abc import Sequence
+from typing import Any
 
 import psutil
 
 from zenray.errors import ConfigError, Unavailable
 from zenray.serving.environment import prepare_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from zenray.serving.guard import Guard
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 80 * 2**20  # Ray's minimum: nothing we do passes through the object store.
 _LEFTOVER_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 5.0
 
 
 class Cluster:
-    """A connection to Ray. `owned` when this process started Ray and therefore ends it."""
+    """A connection to Ray. `owned` when this process started Ray and therefore ends it.
+
+    `peer_host` is where replicas listen for each other; None is their node's address in the cluster.
+    """
 
     def __init__(self, address: str | None, num_cpus: float) -> None:
-        """Connects to `address`, uses the connection this process already has, or starts Ray on the loopback.
+        """Connects to `address`, else uses the connection this process has, else starts Ray on this machine.
 
         `num_cpus` are the logical CPUs a Ray of our own offers at least. Raises Unavailable when there is
-        no cluster at `address`, ConfigError when Ray cannot start here.
+        no cluster at `address`, ConfigError for an address that is none and when Ray cannot start here.
         """
         prepare_environment()
         import ray
 
-        self._processes: list[psutil.Process] = []
         self.owned = False
+        self.peer_host: str | None = None
         self._connected = False
+        self._processes: list[psutil.Process] = []
+        self._guard: Guard | None = None
         if ray.is_initialized():
-            return
-        options: dict[str, Any] = {
-            "log_to_driver": False,
-            "logging_level": logging.WARNING,
-            "namespace": "zenray",
-        }
-        self._connected = True
-        if address is not None:
-            try:
-                ray.init(address=address, **options)
-            except (ConnectionError, ValueError) as error:
-                raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
-            return
-        self.owned = True
-        try:
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, round(num_cpus + 0.5)),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                _node_ip_address=LOOPBACK,
-                **options,
-            )
-        except BaseException as error:
-            self.stop()
-            if isinstance(error, RuntimeError | OSError | ValueError):
-                raise ConfigError(f"Ray cannot start on this machine: {error}") from error
-            raise
-        self._processes = _descendants()
+            connected = ray.get_runtime_context().gcs_address
+            if address not in (None, "auto", connected):
+                raise Unavailable(f"this process is connected to the Ray cluster at {connected}, not to {address}")
+        elif address is not None:
+            self._connect(address)
+        else:
+            self._start(num_cpus)
 
     def stop(self) -> None:
         """Ends what this object started; a Ray that was there before stays."""
@@ -78,7 +62,52 @@ class Cluster:
         processes = {process.pid: process for process in (*self._processes, *_descendants())} if self.owned else {}
         with contextlib.suppress(Exception):  # whatever state Ray is in, its processes are ended below
             ray.shutdown()
-        _end(list(processes.values()))
+        _end([process for pid, process in processes.items() if self._guard is None or pid != self._guard.pid])
+        if self._guard is not None:
+            self._guard.dismiss()
+
+    def _connect(self, address: str) -> None:
+        import ray
+
+        host, _, port = address.rpartition(":")
+        if address != "auto":
+            if not (host and port.isdigit()) or "/" in host:
+                raise ConfigError(f"a Ray cluster's address is HOST:PORT of its head, or auto, not {address!r}")
+            try:  # Ray itself would go on trying for minutes.
+                socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
+            except OSError as error:
+                raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
+        try:
+            ray.init(address=address, **_options())
+        except (ConnectionError, ValueError) as error:
+            raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
+        self._connected = True
+
+    def _start(self, num_cpus: float) -> None:
+        import ray
+
+        self.owned = self._connected = True
+        self.peer_host = LOOPBACK
+        self._guard = Guard()
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, round(num_cpus + 0.5)),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                **_options(),
+            )
+        except BaseException as error:
+            self.stop()
+            if isinstance(error, RuntimeError | OSError | ValueError):
+                raise ConfigError(f"Ray cannot start on this machine: {error}") from error
+            raise
+        self._processes = _descendants()
+        self._guard.watch(process.pid for process in self._processes)
+
+
+def _options() -> dict[str, Any]:
+    return {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": "zenray"}
 
 
 def _descendants() -> list[psutil.Process]:

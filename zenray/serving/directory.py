@@ -171,8 +171,10 @@ class _Caller:
 
 
 def node_ip() -> str:
-    """The address this node has in the Ray cluster: the loopback where Ray runs on one machine."""
-    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    """The address other nodes of the Ray cluster know this one by."""
+    node_id = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return next(str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id)
 
 
 def remove_directory() -> None:

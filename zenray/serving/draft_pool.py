@@ -42,9 +42,9 @@ class DraftServicer(draft_pb2_grpc.DraftServiceServicer):
 
 
 class DraftPool:
-    """A replica with `draft.model`, or with nothing when none is configured."""
+    """A replica with `draft.model`, or with nothing when none is configured. `peer_host` as for `Verifier`."""
 
-    async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, config: dict[str, Any], peer_host: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
         configure_logging()
         self._config = ZenrayConfig.model_validate(config)
         replica_id = serve.get_replica_context().replica_id.unique_id
@@ -52,7 +52,7 @@ class DraftPool:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         servicer = DraftServicer(draft_info(self._model, self._config), replica_id)
         draft_pb2_grpc.add_DraftServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
-        address = bind(self._server, node_ip())
+        address = bind(self._server, peer_host or node_ip())
         await self._server.start()
         self._registration = Registration(SERVICE_NAME, Endpoint(replica_id, address))
         await self._registration.start()

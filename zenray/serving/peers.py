@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from zenray.serving.channels import CHANNEL_OPTIONS
@@ -87,6 +88,17 @@ class Peers:
             arrived = self._arrived
             with contextlib.suppress(TimeoutError):  # A suspect is trusted again without any event.
                 await asyncio.wait_for(arrived.wait(), min(remaining_s, SUSPECT_S / 4))
+
+    async def connect(self, peer: Peer, timeout_s: float) -> bool:
+        """Whether the channel of `peer` is up, or comes up within `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while (state := peer.channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                        return False
+                    await peer.channel.wait_for_state_change(state)
+                return True
+        return False
 
     @contextlib.contextmanager
     def use(self, peer: Peer) -> Iterator[None]:

@@ -26,9 +26,12 @@ _STOP_MARGIN_S = 1.0
 
 
 class Verifier:
-    """A replica. Its engine runs on a thread of its own; the hot loop never crosses a Serve handle."""
+    """A replica. Its engine runs on a thread of its own; the hot loop never crosses a Serve handle.
 
-    async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+    `peer_host` is where it listens for aggregators; None takes the node's address in the Ray cluster.
+    """
+
+    async def __init__(self, config: dict[str, Any], peer_host: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
         configure_logging()
         self._config = ZenrayConfig.model_validate(config)
         settings = self._config.server
@@ -39,7 +42,7 @@ class Verifier:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         servicer = VerifierServicer(self._engine, served_model_info(engine, self._config), replica_id)
         verifier_pb2_grpc.add_VerifierServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
-        address = bind(self._server, node_ip())
+        address = bind(self._server, peer_host or node_ip())
         await self._server.start()
         self._registration = Registration(SERVICE_NAME, Endpoint(replica_id, address))
         await self._registration.start()

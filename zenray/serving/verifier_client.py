@@ -23,6 +23,7 @@ from zenray.v1 import common_pb2, verifier_pb2
 DEADLINE_MARGIN_S = 1.0
 """A verifier ends a request at its deadline by itself; one that is this much later does not answer any more."""
 INFO_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 1.0
 MAX_RERUNS = 3
 """A request that was lost this often may be what kills the replicas: it is given up."""
 
@@ -56,12 +57,16 @@ class VerifierClient:
         replay = Replay()
         full: set[str] = set()
         num_lost = 0
+        failover_s: float | None = None  # Until when a request that had a replica looks for another one.
         while True:
-            peer = await self._choose(affinity, full, deadline_s, wait=num_lost > 0)
-            began_ms = (time.monotonic() - begun_s) * 1000
+            peer = await self._choose(affinity, full, failover_s)
+            if not await self._peers.connect(peer, min(CONNECT_TIMEOUT_S, max(0.0, deadline_s - time.monotonic()))):
+                peer.suspect()
+                failover_s = failover_s or min(deadline_s, time.monotonic() + self._failover_timeout_s)
+                continue
             if num_lost:
                 self.num_reruns += 1
-                replay.rerun(began_ms)
+                replay.rerun((time.monotonic() - begun_s) * 1000)
             try:
                 async with aclosing(self._run(peer, request, deadline_s)) as events:
                     async for event in events:
@@ -74,6 +79,7 @@ class VerifierClient:
                 num_lost += 1
                 if num_lost > MAX_RERUNS:
                     raise
+                failover_s = min(deadline_s, time.monotonic() + self._failover_timeout_s)
             except Overloaded as error:
                 if isinstance(error, Unavailable):
                     raise
@@ -114,13 +120,13 @@ class VerifierClient:
         peer.reported = load.running_sequences + load.waiting_sequences
         return load
 
-    async def _choose(self, affinity: str, full: set[str], deadline_s: float, *, wait: bool) -> Peer:
-        """A replica that is not in `full`; suspects only when there is nobody else."""
-        if wait:
-            timeout_s = min(self._failover_timeout_s, deadline_s - time.monotonic())
-            await self._peers.wait_for_any(max(0.0, timeout_s))
+    async def _choose(self, affinity: str, full: set[str], failover_s: float | None) -> Peer:
+        """A replica that is not in `full`. A request that has lost one waits for one until `failover_s`; any
+        other takes a suspect when there is nobody else."""
+        if failover_s is not None:
+            await self._peers.wait_for_any(max(0.0, failover_s - time.monotonic()))
         peers = [peer for peer in self._peers.listed() if peer.replica_id not in full]
-        usable = [peer for peer in peers if not peer.is_suspect] or ([] if wait else peers)
+        usable = [peer for peer in peers if not peer.is_suspect] or (peers if failover_s is None else [])
         if not usable:
             raise Unavailable("no verifier replica can take the request now")
         chosen = choose_replica([Candidate(peer.replica_id, peer.load) for peer in usable], affinity, self._slack)

@@ -1,0 +1,66 @@
+"""Metrics and logs tell how requests went, and nothing of what was in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from zenray.engine.request import Delta, EngineLoad, Final, FinishReason, Started, Timings, Usage
+from zenray.observe.logs import JsonFormatter
+from zenray.observe.metrics import RequestMeter, ServingMetrics
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_request_is_counted_with_its_times_and_tokens() -> None:
+    metrics, clock = ServingMetrics(dict), Clock()
+    meter = RequestMeter(metrics, "interactive", clock)
+    meter.see(Started(100, 60))
+    for at_s, index in ((0.02, 0), (0.03, 0), (0.035, 1)):
+        clock.now_s = at_s
+        meter.see(Delta(index, "x", (1,)))
+    meter.see(Final(0, "xx", FinishReason.EOS, Usage(100, 2, 60), Timings(0, 0, 0)))
+    assert metrics.registry.get_sample_value("zenray_requests_ongoing") == 1
+    clock.now_s = 0.05
+    assert meter.end("EOS") == pytest.approx(50)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    assert meter.first_token_ms == pytest.approx(20)
+    assert value("zenray_first_token_seconds_count", priority="interactive") == 1
+    assert value("zenray_first_token_seconds_sum", priority="interactive") == pytest.approx(0.02)
+    assert value("zenray_between_tokens_seconds_count", priority="interactive") == 1
+    assert value("zenray_between_tokens_seconds_sum", priority="interactive") == pytest.approx(0.01)
+    assert value("zenray_cached_prompt_tokens_total") == 60
+    assert value("zenray_requests_total", priority="interactive", outcome="EOS") == 1
+    assert value("zenray_requests_ongoing") == 0
+
+
+def test_every_verifier_is_shown_by_its_replica_id() -> None:
+    loads = {"a": EngineLoad(free_blocks=7, generated_tokens=10), "b": EngineLoad(free_blocks=9)}
+    metrics = ServingMetrics(lambda: loads, lambda: 3)
+    text = metrics.text().decode()
+    assert 'zenray_verifier_free_blocks{replica="a"} 7.0' in text
+    assert 'zenray_verifier_free_blocks{replica="b"} 9.0' in text
+    assert 'zenray_verifier_generated_tokens_total{replica="a"} 10.0' in text
+    assert "zenray_verifier_replicas 2.0" in text
+    assert "zenray_reruns_total 3.0" in text
+    loads.clear()
+    assert 'replica="a"' not in metrics.text().decode()
+
+
+def test_a_log_line_is_one_json_object() -> None:
+    record = logging.LogRecord("zenray.serving", logging.WARNING, "file.py", 1, "lost %s\nagain", ("a",), None)
+    record.request_id, record.outcome = "r-1", "EOS"
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    entry = json.loads(line)
+    assert (entry["level"], entry["message"], entry["request_id"]) == ("warning", "lost a\nagain", "r-1")
