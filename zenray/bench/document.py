@@ -1,0 +1,80 @@
+"""Measured tables inside documents: what a script wrote between two markers, it can write again.
+
+A block is everything between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, each on a line of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from zenray.errors import ConfigError
+
+
+def replace_block(document: str, name: str, body: str) -> str:
+    """`document` with `body` between the markers of `name`. Raises ConfigError unless there is exactly one
+    such block, so that nothing is lost in silence."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.compile(rf"^{re.escape(begin)}$.*?^{re.escape(end)}$", re.DOTALL | re.MULTILINE)
+    if len(pattern.findall(document)) != 1 or document.count(begin) != 1 or document.count(end) != 1:
+        raise ConfigError(f"the document needs one line {begin} and, behind it, one line {end}")
+    return pattern.sub(lambda _: f"{begin}\n{body.strip()}\n{end}", document)
+
+
+def peer_tables(report: dict[str, Any]) -> str:
+    """The report of benchmarks/compare_peers.py as Markdown: what was wanted, and every contestant's numbers."""
+    machine = report["machine"]
+    lines = [
+        f"Measured {report['created'][:10]} on {machine['processor']}, {machine['threads']} threads, "
+        f"{machine['read_gb_per_s']:.0f} GB/s read bandwidth; {report['rounds']} rounds in alternating order, greedy, "
+        f"{report['max_tokens']} tokens, no speculation. Medians; in brackets the smallest and largest round.",
+        "",
+        "| what | ours | peer | ratio | wanted | |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_comparison_line(row) for row in report["comparisons"]]
+    lines += ["", "| contestant | measure | median | spread | unit | rounds |", "|---|---|---|---|---|---|"]
+    for row in report["measurements"]:
+        value = row["value"]
+        lines.append(
+            f"| {row['label']} | {row['measure']} | {_number(value['p50'])} | "
+            f"{_number(value['minimum'])} to {_number(value['maximum'])} | {row['unit']} | {value['count']} |"
+        )
+    if report["agreement"]:
+        lines += [
+            "",
+            "The same model runs everywhere: characters of greedy text two contestants agree on before they part",
+        ]
+        lines += ["(median over prompts; numerics of different kernels part them at near ties):", ""]
+        lines += [
+            f"- {row['ours']} and {row['peer']}: {row['common_characters']['p50']:.0f}"
+            f" of {row['characters']['p50']:.0f}, {row['same_start']:.0%} of prompts start alike"
+            for row in report["agreement"]
+        ]
+    lines += ["", "Versions: " + ", ".join(report["versions"]) + "."]
+    if report["disturbed_samples"]:
+        lines.append(
+            f"{report['disturbed_samples']} of {report['samples']} samples were left out because other processes used "
+            f"more than {report['max_foreign_share']:.0%} of the cores meanwhile."
+        )
+    return "\n".join(lines)
+
+
+def _comparison_line(row: dict[str, Any]) -> str:
+    ratio, wanted = row["ratio"], row["wanted"]
+    if ratio["count"] == 0:
+        return f"| {row['what']} | - | - | not measured | {_wanted(row)} | |"
+    met = ratio["p50"] >= wanted if row["more_is_better"] else ratio["p50"] <= wanted
+    spread = f"{_number(ratio['p50'])} [{_number(ratio['minimum'])} to {_number(ratio['maximum'])}]"
+    ours, peer = (f"{_number(row[side]['p50'])} {row['unit']}" for side in ("ours", "peer"))
+    return f"| {row['what']} | {ours} | {peer} | {spread} | {_wanted(row)} | {'met' if met else 'missed'} |"
+
+
+def _wanted(row: dict[str, Any]) -> str:
+    return f"{'≥' if row['more_is_better'] else '≤'} {row['wanted']:g}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
