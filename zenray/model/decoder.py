@@ -71,7 +71,8 @@ class Decoder:
             x_TD = ops.add_rms_norm_(ops.linear(heads, layer.out), residual_TD, layer.post_norm_D, eps)
             x_TD = self._feed_forward(index, x_TD, layer)
             x_TD = ops.add_rms_norm_(x_TD, residual_TD, self._next_norms[index], eps)
-        return ops.linear(x_TD, self.weights.head).to(self._wide)
+        # Rounded to bfloat16, near-equal logits would tie and the lower id win.
+        return ops.linear(x_TD, self.weights.head, self._wide)
 
     def _feed_forward(self, index: int, x_TD: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
         weights = layer.feed_forward

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from zenray.model.decoder import Decoder
+from zenray.model.tokenizer import Tokenizer
 from zenray.ops.batch import StepBatch
 
 BLOCK_SIZE = 16
@@ -51,11 +54,40 @@ def step_batch(
     )
 
 
-def sequence_logits(decoder: Decoder, token_ids: Sequence[int], *, chunk: int = 512) -> torch.Tensor:
-    """Logits of every position of one text, [T, V], prefilled in chunks of `chunk` tokens."""
+def chunked_logits(decoder: Decoder, token_ids: Sequence[int], chunk: int = 256) -> Iterator[torch.Tensor]:
+    """Logits of every position of one text, [chunk, V] at a time: those of a large vocabulary are big."""
     caches = decoder.new_caches(-(-len(token_ids) // BLOCK_SIZE), BLOCK_SIZE)
-    steps = [
-        step_batch([(token_ids[start : start + chunk], start)], max_tokens=len(token_ids))
-        for start in range(0, len(token_ids), chunk)
-    ]
-    return torch.cat([decoder.forward(step, caches) for step in steps])
+    for start in range(0, len(token_ids), chunk):
+        step = step_batch([(token_ids[start : start + chunk], start)], max_tokens=len(token_ids))
+        yield decoder.forward(step, caches)
+
+
+def sequence_logits(decoder: Decoder, token_ids: Sequence[int]) -> torch.Tensor:
+    """Logits of every position of one text: [T, V]."""
+    return torch.cat(list(chunked_logits(decoder, token_ids)))
+
+
+STANDARD_LIBRARY_TEXTS = (
+    "tomllib/_parser.py",
+    "asyncio/taskgroups.py",
+    "graphlib.py",
+    "heapq.py",
+    "shlex.py",
+    "statistics.py",
+    "wave.py",
+    "zipapp.py",
+)
+
+
+def code_texts(files: Sequence[Path] = ()) -> dict[str, str]:
+    """Texts by name: the given files, by default a fixed choice of the Python standard library."""
+    if files:
+        return {str(file): file.read_text(encoding="utf-8") for file in files}
+    library = Path(sysconfig.get_paths()["stdlib"])
+    return {name: (library / name).read_text(encoding="utf-8") for name in STANDARD_LIBRARY_TEXTS}
+
+
+def token_windows(tokenizer: Tokenizer, texts: Mapping[str, str], tokens_each: int) -> list[list[int]]:
+    """The first `tokens_each` tokens of every text, a BOS first where the model wants one."""
+    start = [tokenizer.bos_token_id] if tokenizer.add_bos and tokenizer.bos_token_id is not None else []
+    return [(start + tokenizer.encode(text))[:tokens_each] for text in texts.values()]
