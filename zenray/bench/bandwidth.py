@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zenray.bench.statistics import median
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,10 +25,10 @@ class Bandwidth:
 
 
 def measure_bandwidth(num_threads: int = 0, buffer_mib: int = DEFAULT_BUFFER_MIB, passes: int = 7) -> Bandwidth:
-    """Times reductions and matrix-vector products over one large buffer and keeps the fastest pass.
+    """Times reductions and matrix-vector products over one large buffer; the fastest kernel's median pass.
 
-    Several kernels, because none is the fastest on every machine: the bound is the best any of them
-    reached. `num_threads` 0 keeps torch's own number.
+    Several kernels, because none is the fastest on every machine; the median, because on a shared host a
+    single pass can be far faster than what lasts. `num_threads` 0 keeps torch's own number.
     """
     import torch
 
@@ -35,10 +37,10 @@ def measure_bandwidth(num_threads: int = 0, buffer_mib: int = DEFAULT_BUFFER_MIB
     torch.set_num_threads(threads)
     try:
         buffer = torch.ones(buffer_mib * 2**20 // 4, dtype=torch.float32)
-        best_s = min(_fastest_pass_s(kernel, passes) for kernel in _kernels(buffer))
+        pass_s = min(_median_pass_s(kernel, passes) for kernel in _kernels(buffer))
     finally:
         torch.set_num_threads(before)
-    return Bandwidth(round(buffer.nbytes / best_s / 1e9, 2), threads, buffer_mib)
+    return Bandwidth(round(buffer.nbytes / pass_s / 1e9, 2), threads, buffer_mib)
 
 
 def _kernels(buffer: torch.Tensor) -> list[tuple[object, tuple[torch.Tensor, ...]]]:
@@ -54,12 +56,12 @@ def _kernels(buffer: torch.Tensor) -> list[tuple[object, tuple[torch.Tensor, ...
     ]
 
 
-def _fastest_pass_s(kernel: tuple[object, tuple[torch.Tensor, ...]], passes: int) -> float:
+def _median_pass_s(kernel: tuple[object, tuple[torch.Tensor, ...]], passes: int) -> float:
     call, arguments = kernel
     assert callable(call)
-    best = float("inf")
+    times = []
     for _ in range(passes):
         start = time.perf_counter()
         call(*arguments)
-        best = min(best, time.perf_counter() - start)
-    return best
+        times.append(time.perf_counter() - start)
+    return median(times)
