@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zenray.cli.options import DEFAULT_ADDRESS, Address
 from zenray.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def complete(
         str | None, typer.Option(help="Text before the place to fill; - reads it from stdin.", rich_help_panel=_INPUT)
     ] = None,
     suffix: Annotated[str | None, typer.Option(help="Text after it.", rich_help_panel=_INPUT)] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=0, rich_help_panel=_LIMITS)] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=0, help="At most so many.", rich_help_panel=_LIMITS)] = None,
     max_lines: Annotated[int | None, typer.Option(min=0, help="0 is no limit.", rich_help_panel=_LIMITS)] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text. Repeatable.", rich_help_panel=_LIMITS)
@@ -44,8 +45,12 @@ def complete(
         int | None, typer.Option(min=1, help="Answer with what there is by then.", rich_help_panel=_LIMITS)
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, rich_help_panel=_SAMPLING)] = None,
-    top_p: Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING)] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Of the k likeliest tokens; 0 of all.", rich_help_panel=_SAMPLING)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Of the likeliest tokens up to this mass.", rich_help_panel=_SAMPLING)
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text.", rich_help_panel=_SAMPLING)] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="Choices.", rich_help_panel=_SAMPLING)] = None,
     stats: Annotated[
@@ -58,17 +63,14 @@ def complete(
             "--json", help="One JSON object per event and line: started, delta, final.", rich_help_panel=_OUTPUT
         ),
     ] = False,
-    address: Annotated[
-        str, typer.Option(envvar="ZENRAY_ADDRESS", metavar="HOST:PORT", rich_help_panel=_SERVER)
-    ] = "127.0.0.1:9000",
+    address: Address = DEFAULT_ADDRESS,
     model: Annotated[
         str, typer.Option(help="Refuse unless this model is served.", show_default=False, rich_help_panel=_SERVER)
     ] = "",
 ) -> None:
     """Complete code at FILE:LINE:COL, or continue a text, with the model a zenray server holds.
 
-    On a terminal the inserted text is highlighted between its dimmed surroundings; into a pipe goes
-    the inserted text alone, byte for byte.
+    On a terminal the new text is highlighted between its dimmed surroundings; into a pipe goes the new text alone.
     """
     from zenray.api.client import Client
     from zenray.cli.render import JsonLines, Plain, Recorder, Rendering, Terminal

@@ -65,7 +65,9 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        made.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column == "name"
+        )
     return made
 
 

@@ -9,6 +9,8 @@ from rich.text import Text
 from zenray.cli.console import printable, stderr
 from zenray.errors import InvalidRequest, Overloaded, ZenrayError
 
+_IN_WORDS = {"RESOURCE_EXHAUSTED": "the server is busy", "UNAVAILABLE": "the server cannot serve now"}
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -44,6 +46,9 @@ def describe(error: Exception) -> Failure:
             return Failure("the configuration is wrong", (first, *more), "the keys and their types: zenray config show")
         message, _, hint = first.partition("; ") if "zenray " in first.rpartition("; ")[2] else (first, "", "")
         return Failure(message, hint=hint)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return Failure(f"{where}{error.strerror or error}")
     return Failure(
         f"unexpected {type(error).__name__}: {error}",
         hint="the traceback, for a report: zenray --debug ... (same command)",
@@ -74,8 +79,12 @@ def _describe_call(error: Exception) -> Failure:
         "UNIMPLEMENTED": "is this a zenray server? its address: --address HOST:PORT",
     }
     message = error.message or "no reason given"
-    said = {"RESOURCE_EXHAUSTED": "the server is busy", "UNAVAILABLE": "the server cannot serve now"}.get(error.code)
-    return Failure(f"{said}: {message}" if said else f"{error.code}: {message}", hint=hints.get(error.code, ""))
+    said = error.code
+    if error.retry_ms is not None:  # without it, gRPC itself refused: a message too large is not a full queue
+        said = {"RESOURCE_EXHAUSTED": "the server is busy", "UNAVAILABLE": "the server cannot serve now"}.get(
+            said, said
+        )
+    return Failure(f"{said}: {message}", hint=hints.get(error.code, ""))
 
 
 def _violation(field: str, description: str) -> str:

@@ -105,13 +105,6 @@ def inspect_model(name: str, *, rehash: bool = False) -> Inspection:
     )
 
 
-def quality_report(name: str) -> Any:
-    """Measured by `zenray.model.quality`."""
-    from zenray.cli.quality import measure
-
-    return measure(name)
-
-
 def show_inspection(found: Inspection) -> None:
     console = stdout()
     console.print(Text.assemble((found.name, "name"), (f"  {printable(found.title)}", "quiet")))
@@ -135,12 +128,6 @@ def show_inspection(found: Inspection) -> None:
         memory.add_row(name, megabytes(num_bytes))
     console.print()
     console.print(memory)
-
-
-def show_quality(report: Any) -> None:
-    from zenray.cli.quality import show
-
-    show(report)
 
 
 def _rehash_entry(name: str, progress: Any) -> None:

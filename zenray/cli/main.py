@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -25,10 +26,12 @@ class _RootGroup(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             show_failure(error)
-        except (typer.Exit, typer.Abort, OSError):
+        except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            if ctx.params.get("debug") or isinstance(error, _USAGE_ERROR):
+            # A reader that left (EPIPE) and a wrong command line are typer's to end.
+            left = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if ctx.params.get("debug") or left or isinstance(error, _USAGE_ERROR):
                 raise
             show_failure(error)
         raise typer.Exit(1)

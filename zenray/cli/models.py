@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.text import Text
 
 from zenray.cli.console import facts, megabytes, millions, stderr, stdout, table
+from zenray.cli.options import model_completions
 
 if TYPE_CHECKING:
+    from zenray.config import WeightFormat
     from zenray.model.catalog import CatalogEntry
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch, examine and import models.")
@@ -27,10 +29,10 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="One JSON a
     if as_json:
         typer.echo(json.dumps([{**e.model_dump(mode="json"), "state": _state(e)} for e in entries], indent=2))
         return
-    shown = table("name", "parameters", "file", "infill", "licence", "state", right=("parameters", "file"))
+    shown = table("name", "weights", "size", "infill", "licence", "state", right=("weights", "size"))
     for entry in entries:
         state = _state(entry)
-        style = {"ready": "good", "damaged": "failure", "partly fetched": "warn"}.get(state, "quiet")
+        style = {"ready": "good", "damaged": "failure", "partial": "warn"}.get(state, "quiet")
         shown.add_row(
             Text(entry.name, "name"),
             millions(entry.parameters),
@@ -45,7 +47,10 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="One JSON a
 
 @app.command()
 def pull(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of `zenray models list`.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", autocompletion=model_completions, help="Names of `zenray models list`."),
+    ],
 ) -> None:
     """Fetch models: resumes, checks the SHA-256, and works offline from then on."""
     from zenray.cli.progress import pull_with_progress
@@ -65,7 +70,12 @@ def pull(
 @app.command()
 def inspect(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="A catalog name, a GGUF file or a safetensors folder.")
+        str,
+        typer.Argument(
+            metavar="NAME|PATH",
+            autocompletion=model_completions,
+            help="A catalog name, a GGUF file or a safetensors folder.",
+        ),
     ],
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read the whole file again instead of trusting the record.")
@@ -73,19 +83,25 @@ def inspect(
     quality: Annotated[
         bool, typer.Option("--quality", help="Measure every weight format against bf16 on held-out code (minutes).")
     ] = False,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="Only this one of --quality. Repeatable.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """What a model file holds: architecture, tensor types, memory per weight format, licence, hash."""
-    from zenray.cli.inspect import inspect_model, quality_report, show_inspection, show_quality
+    from zenray.cli import quality as measuring
+    from zenray.cli.inspect import inspect_model, show_inspection
 
+    chosen = _formats(formats or list(measuring.FORMATS))
     found = inspect_model(name, rehash=rehash)
-    report = quality_report(name) if quality else None
+    if not as_json:
+        show_inspection(found)
+    reports = measuring.measure(found.path, chosen) if quality else []
     if as_json:
-        typer.echo(json.dumps({**found.as_dict(), **({"quality": report} if report is not None else {})}, indent=2))
-        return
-    show_inspection(found)
-    if report is not None:
-        show_quality(report)
+        values = {**found.as_dict(), **({"quality": measuring.as_dicts(reports)} if quality else {})}
+        typer.echo(json.dumps(values, indent=2))
+    elif quality:
+        measuring.show(reports)
 
 
 @app.command("import")
@@ -116,6 +132,16 @@ def import_model(
     stderr().print(rows)
 
 
+def _formats(names: list[str]) -> list[WeightFormat]:
+    from zenray.config import WeightFormat
+
+    known = get_args(WeightFormat)
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"--format is {name!r}; allowed: {', '.join(known)}")
+    return [cast("WeightFormat", name) for name in names]
+
+
 def _state(entry: CatalogEntry) -> str:
     """Without reading the file: what its size and the remembered hash tell."""
     from zenray.model import digest
@@ -124,10 +150,10 @@ def _state(entry: CatalogEntry) -> str:
     if not path.exists():
         partial = path.parent / ".partial" / entry.name
         started = partial.is_dir() and any(partial.iterdir())
-        return "partly fetched" if started else "not here" if entry.sources else "missing"
+        return "partial" if started else "not here" if entry.sources else "missing"
     if digest.size_bytes(path) != entry.size_bytes:
         return "damaged"
     recalled = digest.remembered(path)
     if recalled is None:
-        return "here, not verified"
+        return "unverified"
     return "ready" if recalled == entry.sha256 else "damaged"

@@ -54,7 +54,7 @@ def _bar() -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
@@ -69,7 +69,9 @@ def _bar_reporter(bar: Progress, name: str) -> Callable[[PullProgress], None]:
 
     def report(progress: PullProgress) -> None:
         nonlocal stage
-        if progress.message:
+        if progress.stage == "try":
+            bar.update(task, description=f"{name}: {printable(progress.message)}")
+        elif progress.message:
             bar.console.print(Text(f"  {printable(progress.message)}", "quiet"))
         if progress.stage in ("download", "verify"):
             if progress.stage != stage:

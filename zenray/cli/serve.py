@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
+from zenray.cli.options import profile_completions
+
 
 def serve(
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="local, tiny or gpu; see zenray config list.")
+        str,
+        typer.Option(
+            "--profile", "-p", autocompletion=profile_completions, help="local, tiny or gpu; see zenray config list."
+        ),
     ] = "local",
     file: Annotated[
         Path | None,

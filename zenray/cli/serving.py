@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -78,11 +79,14 @@ def _running(config: ZenrayConfig, ray_address: str | None, stopping: _Stopping)
     try:
         yield platform
     finally:
-        stderr().print()
-        with phase("stop", "ending running requests; Ctrl-C again ends everything at once") as running:
+        try:
+            stderr().print()
+            with phase("stop", "ending running requests; Ctrl-C again ends everything at once") as running:
+                platform.stop()
+                _end_leftovers()
+                running.detail = "no process is left"
+        except OSError:  # the terminal is gone: nobody to tell, everything to stop
             platform.stop()
-            _end_leftovers()
-            running.detail = "no process is left"
 
 
 def prepare_model(name: str, weight_format: WeightFormat) -> None:
@@ -123,14 +127,11 @@ def command_name() -> str:
 
 
 def _say_ready(platform: Platform) -> None:
-    example = home() / "example.py"
-    example.parent.mkdir(parents=True, exist_ok=True)
-    example.write_text(_EXAMPLE, encoding="utf-8")
     zenray, address = command_name(), platform.grpc_address
     where = "" if address == _DEFAULT_ADDRESS else f" --address {address}"
     body = '{"prompt": "def fibonacci(n):", "max_tokens": 48}'
     lines = {
-        "complete": f"{zenray} complete {_short(example)}:{_EXAMPLE_PLACE} --stats{where}",
+        "complete": f"{zenray} complete {_example_place()} --stats{where}",
         "curl": f"curl {platform.http_url}/v1/completions -H 'content-type: application/json' -d '{body}'",
         "status": f"{zenray} status --watch{where}",
         "metrics": f"{platform.http_url}/metrics",
@@ -144,15 +145,24 @@ def _say_ready(platform: Platform) -> None:
     console.file.flush()
 
 
-def _short(path: Path) -> str:
+def _example_place() -> str:
+    """Arguments of a `zenray complete` that shows something: a place in an example file, or a prompt."""
+    example = home() / "example.py"
     try:
-        return f"~/{path.relative_to(Path.home())}"
-    except ValueError:
-        return str(path)
+        example.parent.mkdir(parents=True, exist_ok=True)
+        example.write_text(_EXAMPLE, encoding="utf-8")
+    except OSError:  # a read-only home serves too
+        return "--prompt 'def fibonacci(n):'"
+    return f"{shlex.quote(_short(example))}:{_EXAMPLE_PLACE}"
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
 
 
 class _Stopping:
-    """The first SIGINT or SIGTERM asks for the end, the second ends every process at once.
+    """The first SIGINT, SIGTERM or SIGHUP asks for the end, the second ends every process at once.
 
     `interrupt` says whether the first one also raises KeyboardInterrupt where the work stands.
     """
@@ -163,7 +173,10 @@ class _Stopping:
 
     def __enter__(self) -> _Stopping:
         _adopt_orphans()
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+            numbers.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

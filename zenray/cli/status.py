@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from zenray.cli.console import facts, millions, stdout
+from zenray.cli.options import DEFAULT_ADDRESS, Address
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +23,7 @@ _BAR_WIDTH = 24
 
 
 def status(
-    address: Annotated[str, typer.Option(envvar="ZENRAY_ADDRESS", metavar="HOST:PORT")] = "127.0.0.1:9000",
+    address: Address = DEFAULT_ADDRESS,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Every second, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one per line.")] = False,
 ) -> None:

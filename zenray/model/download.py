@@ -36,12 +36,15 @@ _HUB_STALL_S = 60.0
 _PIP_STALL_S = 180.0
 
 
+Stage = Literal["wait", "try", "note", "download", "verify", "done"]
+
+
 @dataclass(frozen=True)
 class PullProgress:
     """Where a pull stands. `message` is one plain line when something is worth saying, else empty."""
 
     name: str
-    stage: Literal["wait", "source", "download", "verify", "done"]
+    stage: Stage
     done_bytes: int
     total_bytes: int
     message: str = ""
@@ -90,7 +93,7 @@ class _Pull:
         self.report("done", self.entry.size_bytes)
         return self.final
 
-    def report(self, stage: Literal["wait", "source", "download", "verify", "done"], done: int, text: str = "") -> None:
+    def report(self, stage: Stage, done: int, text: str = "") -> None:
         total = self.entry.size_bytes
         self.progress(PullProgress(self.entry.name, stage, min(done, total), total, text))
 
@@ -115,21 +118,21 @@ class _Pull:
             if found.sha256 == self.entry.sha256:
                 return True
         if self.entry.sources:
-            self.report("source", 0, f"the file of {self.entry.name} here is damaged; fetching it again")
+            self.report("note", 0, f"the file of {self.entry.name} here is damaged; fetching it again")
             self.final.unlink()
         return False
 
     def _fetch(self) -> None:
         said: list[str] = []
         for source in self.entry.sources:
-            self.report("source", 0, f"trying {source}")
+            self.report("try", 0, f"trying {source}")
             try:
                 fetched = self._fetch_from(source)
                 self._verify(fetched)
             except FetchFailed as error:
                 line = f"{source}: {error}"
                 said.append(line)
-                self.report("source", 0, line)
+                self.report("note", 0, line)
                 continue
             self._publish(fetched)
             return

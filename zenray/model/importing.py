@@ -19,6 +19,7 @@ from zenray.model import digest
 from zenray.model.catalog import Catalog, CatalogEntry, FimTemplate, user_catalog_path
 from zenray.model.gguf_header import read_header
 
+_DESCRIPTION = {"title", "architecture", "parameters", "license", "context_length", "format", "fim"}
 _UNKNOWN_LICENSE = "unknown"
 _QWEN_ARCHITECTURES = ("qwen2", "qwen3", "qwen2moe", "qwen3moe")
 
@@ -55,7 +56,8 @@ def import_model(
         taken = catalog.entries.get(wanted)
         if taken is not None and taken.sha256 != found.sha256:
             raise InvalidRequest.of("--name", wanted, "a name that no other model has; see zenray models list")
-        description = _describe(path)
+        # Known bytes under another name keep what the catalog knows of them.
+        description = known.model_dump(include=_DESCRIPTION) if known is not None else _describe(path)
         if license_name is not None:
             description["license"] = license_name
         entry = CatalogEntry(

@@ -219,7 +219,7 @@ class TestTwoAtOnce:
         paths: list[Path] = []
 
         def first(progress: PullProgress) -> None:
-            if progress.stage == "source":
+            if progress.stage == "try":
                 first_works.set()
                 assert second_waits.wait(30)
 

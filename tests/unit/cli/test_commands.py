@@ -154,6 +154,9 @@ class TestFailures:
     def test_a_retry_time_is_said(self) -> None:
         assert describe(Overloaded("full", retry_ms=250)).hint == "try again in 0.2 s"
 
+    def test_a_file_that_cannot_be_written_names_it(self) -> None:
+        assert describe(PermissionError(13, "Permission denied", "/x")).message == "/x: Permission denied"
+
     def test_the_unexpected_offers_the_traceback(self) -> None:
         failure = describe(KeyError("x"))
         assert "KeyError" in failure.message

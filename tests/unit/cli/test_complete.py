@@ -110,6 +110,17 @@ class TestMistakes:
         assert words in result.stderr
         assert result.stdout == ""
 
+    @pytest.mark.parametrize("address", ["localhost", "http://127.0.0.1:9000", "127.0.0.1:port", "a:70000", ""])
+    def test_what_is_no_address(self, address: str) -> None:
+        result = run("complete", "--prompt", "a", "--address", address, env={"COLUMNS": "200"})
+        assert result.exit_code == 2
+        assert "is no address; allowed: HOST:PORT" in result.stderr
+
+    def test_a_message_grpc_refuses_is_not_a_full_queue(self, fake_server: Any) -> None:
+        result = run("complete", "--prompt", "x" * 5_000_000, "--address", fake_server.address)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: RESOURCE_EXHAUSTED: ")
+
     def test_no_server(self) -> None:
         result = run("complete", "--prompt", "a", "--address", "127.0.0.1:9")
         assert result.exit_code == 1
