@@ -24,6 +24,7 @@ FLAGS = (
     "-march=native",
     "-fPIC",
     "-shared",
+    "-pthread",
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-fno-trapping-math",

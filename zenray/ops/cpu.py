@@ -156,6 +156,7 @@ class CpuBackend(TorchCpuBackend):
             cache.block_size,
             _token_stride(k_TKC),
             _token_stride(v_TKC),
+            torch.get_num_threads(),
         )
 
     def attention(self, q_THC: torch.Tensor, cache: LayerCache, batch: StepBatch, scale: float) -> torch.Tensor:

@@ -18,8 +18,8 @@ _SIGNATURES = {
     "silu_mul": (_P, _P, _I, _I, _I),
     # q, k, positions, cos_sin, tokens, heads, kv heads, head dim, q stride, k stride, threads
     "rope": (_P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I),
-    # k, v, keys, values, slots, tokens, kv heads, head dim, block size, k stride, v stride
-    "write_kv": (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I),
+    # k, v, keys, values, slots, tokens, kv heads, head dim, block size, k stride, v stride, threads
+    "write_kv": (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I),
     # out, q, keys, values, tables, query starts, context lengths, sequences, heads, kv heads, head dim, block size,
     # q stride, table stride, scale, threads
     "attention": (_P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F, _I),
@@ -37,7 +37,6 @@ class Kernels:
 
     def __init__(self, path: Path) -> None:
         try:
-            # Torch has loaded its OpenMP runtime into the global scope; ours binds to that one.
             self.library = ctypes.CDLL(str(path))
         except OSError as error:
             raise build.KernelsUnavailable(f"cannot load {path}: {error}") from error

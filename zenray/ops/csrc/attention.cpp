@@ -7,6 +7,7 @@
 // nothing but its own query and context, so results are bitwise independent of the batch, the chunking of a
 // prompt and the number of threads. (Flash attention: Dao et al., arXiv 2205.14135; split over keys: FlashDecoding.)
 #include "common.h"
+#include "pool.h"
 #include "simd.h"
 
 #include <algorithm>
@@ -254,18 +255,19 @@ void list_items(const Attention& a, int64_t num_sequences, std::vector<Item>& it
     }
 }
 
-// Each item by one thread, partition after partition. The longest items come last in a prompt: start with them.
-void attend_items(const Attention& a, const std::vector<Item>& items, std::atomic<int64_t>& next, Workspace& w) {
-    const auto count = static_cast<int64_t>(items.size());
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
-        const Item& item = items[static_cast<size_t>(count - 1 - i)];
-        attend_partition(a, item, 0, w, w.merged);
-        for (int64_t partition = 1; partition < item.num_partitions(); ++partition) {
-            attend_partition(a, item, partition, w, w.partial);
-            merge(a, item.num_tokens * a.group(), w.merged, w.partial);
-        }
-        finish(a, item, w.merged);
+// A whole item, partition after partition.
+void attend(const Attention& a, const Item& item, Workspace& w) {
+    attend_partition(a, item, 0, w, w.merged);
+    for (int64_t partition = 1; partition < item.num_partitions(); ++partition) {
+        attend_partition(a, item, partition, w, w.partial);
+        merge(a, item.num_tokens * a.group(), w.merged, w.partial);
     }
+    finish(a, item, w.merged);
+}
+
+Workspace thread_workspace(const Attention& a, int64_t max_rows) {
+    static thread_local Scratch memory;
+    return workspace(memory, a.head_dim, a.row_floats(), max_rows);
 }
 
 }  // namespace
@@ -290,32 +292,28 @@ ZENRAY_EXPORT void zenray_attention(zenray::bf16* out, const zenray::bf16* q, co
     const int64_t num_tasks = items.back().first_task + items.back().num_partitions();
     int64_t max_rows = 0;
     for (const Item& item : items) max_rows = std::max(max_rows, item.num_tokens * a.group());
+    if (num_tasks == num_items || num_items >= 8 * num_threads) {
+        parallel_for(num_threads, num_items, [&](int64_t item) {
+            Workspace w = thread_workspace(a, max_rows);
+            attend(a, items[static_cast<size_t>(item)], w);
+        });
+        return;
+    }
+    // Few items, such as a decode step's: their partitions are shared out too, then merged in the same order.
     const int64_t task_floats = max_rows * a.row_floats();
-    // Few items (a decode step): their partitions are shared out too, and merged in the same order afterwards.
-    const bool split = num_tasks > num_items && num_items < 8 * num_threads;
-    auto* partials = split ? reinterpret_cast<float*>(shared.reserve(static_cast<size_t>(num_tasks * task_floats) * 4))
-                           : nullptr;
-    std::atomic<int64_t> next{0}, next_merge{0};
-    parallel(num_tasks == 1 ? 1 : num_threads, [&](int, int count) {
-        static thread_local Scratch memory;
-        Workspace w = workspace(memory, head_dim, a.row_floats(), max_rows);
-        if (!split) {
-            attend_items(a, items, next, w);
-            return;
-        }
-        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < num_tasks;) {
-            const auto after = std::upper_bound(items.begin(), items.end(), task,
-                                                [](int64_t t, const Item& item) { return t < item.first_task; });
-            const Item& item = *(after - 1);
-            attend_partition(a, item, task - item.first_task, w, partials + task * task_floats);
-        }
-        if (count > 1) GOMP_barrier();
-        for (int64_t i; (i = next_merge.fetch_add(1, std::memory_order_relaxed)) < num_items;) {
-            const Item& item = items[static_cast<size_t>(i)];
-            float* rows = partials + item.first_task * task_floats;
-            for (int64_t partition = 1; partition < item.num_partitions(); ++partition)
-                merge(a, item.num_tokens * a.group(), rows, rows + partition * task_floats);
-            finish(a, item, rows);
-        }
+    auto* partials = reinterpret_cast<float*>(shared.reserve(static_cast<size_t>(num_tasks * task_floats) * 4));
+    parallel_for(num_threads, num_tasks, [&](int64_t task) {
+        const auto after = std::upper_bound(items.begin(), items.end(), task,
+                                            [](int64_t t, const Item& item) { return t < item.first_task; });
+        const Item& item = *(after - 1);
+        Workspace w = thread_workspace(a, max_rows);
+        attend_partition(a, item, task - item.first_task, w, partials + task * task_floats);
+    });
+    parallel_for(num_threads, num_items, [&](int64_t index) {
+        const Item& item = items[static_cast<size_t>(index)];
+        float* rows = partials + item.first_task * task_floats;
+        for (int64_t partition = 1; partition < item.num_partitions(); ++partition)
+            merge(a, item.num_tokens * a.group(), rows, rows + partition * task_floats);
+        finish(a, item, rows);
     });
 }

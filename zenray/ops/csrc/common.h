@@ -1,22 +1,12 @@
-// Shared by every kernel: bfloat16, the team of threads, and a vectorisable exponential.
+// Shared by every kernel: bfloat16, memory of a thread, and a vectorisable exponential.
 //
 // Legend: T tokens (rows of activations), D model width, N output width, K input width (of a matrix),
 // H query heads, K kv heads and C head width (in attention), G groups of 32 columns.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <new>
-
-// The OpenMP runtime is the one torch has already loaded: its symbols are resolved when this library is
-// opened, so there is a single pool of threads. No OpenMP pragma, hence no second runtime is linked.
-extern "C" {
-void GOMP_parallel(void (*body)(void*), void* data, unsigned num_threads, unsigned flags);
-void GOMP_barrier();
-int omp_get_thread_num();
-int omp_get_num_threads();
-}
 
 #define ZENRAY_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -62,30 +52,6 @@ inline float exp_approx(float given) {
     std::memcpy(&scale, &power, sizeof scale);
     return given < -87.0f ? 0.0f : fraction * scale;
 }
-
-// Runs body(thread, num_threads) on torch's team; on the caller alone for one thread.
-template <class Body>
-void parallel(int64_t num_threads, const Body& body) {
-    if (num_threads <= 1) {
-        body(0, 1);
-        return;
-    }
-    GOMP_parallel(
-        [](void* data) { (*static_cast<const Body*>(data))(omp_get_thread_num(), omp_get_num_threads()); },
-        const_cast<void*>(static_cast<const void*>(&body)), static_cast<unsigned>(num_threads), 0);
-}
-
-// The part [begin, end) of `count` items that thread `index` of `num_threads` takes.
-struct Range {
-    int64_t begin, end;
-    Range(int64_t count, int64_t index, int64_t num_threads)
-        : begin(count * index / num_threads), end(count * (index + 1) / num_threads) {}
-};
-
-// Work below this many elements is done by the caller alone: waking a team costs 1-2 us.
-constexpr int64_t kSerialElements = 16384;
-
-inline int64_t team_size(int64_t elements, int64_t num_threads) { return elements < kSerialElements ? 1 : num_threads; }
 
 // 64-byte aligned memory of the calling thread, kept between calls and grown when needed.
 class Scratch {

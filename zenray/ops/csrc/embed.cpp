@@ -1,4 +1,5 @@
 // Rows of a packed embedding table (layouts: zenray/ops/packing.py), dequantised to bfloat16.
+#include "pool.h"
 #include "simd.h"
 
 namespace zenray {
@@ -40,10 +41,9 @@ void embed_int4(bf16* out, int64_t row, int64_t num_columns, int64_t num_groups,
 ZENRAY_EXPORT void zenray_embed(zenray::bf16* out, const int64_t* token_ids, int64_t num_tokens, int64_t num_columns,
                                 const uint8_t* data, const void* scales, const uint16_t* supers, int64_t num_threads) {
     using namespace zenray;
-    parallel(team_size(num_tokens * num_columns, num_threads), [=](int thread, int count) {
-        const Range tokens(num_tokens, thread, count);
-        const int64_t num_groups = (num_columns + kGroup - 1) / kGroup;
-        for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    const int64_t num_groups = (num_columns + kGroup - 1) / kGroup;
+    parallel_ranges(num_threads, num_tokens, row_grain(num_columns), [=](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) {
             bf16* row = out + t * num_columns;
             if (supers) {
                 embed_int4(row, token_ids[t], num_columns, num_groups, data, static_cast<const uint8_t*>(scales), supers);

@@ -5,6 +5,7 @@
 // costs less than reading the strip from memory, and every output element is one accumulator summed over pairs
 // of columns in order: results are bitwise independent of the number of rows and threads.
 #include "common.h"
+#include "pool.h"
 #include "simd.h"
 
 #include <algorithm>
@@ -16,6 +17,8 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kStrip = 2 * kLanes;  // rows of the matrix taken together
 constexpr int64_t kTile = 8;            // rows of activations held in registers together
 constexpr int64_t kChunk = 256;         // columns transposed together: 16 KiB, a third of L1
+constexpr int64_t kChunkBytes = 256 << 10;  // weights a thread takes at a time
+constexpr int64_t kAhead = 128;         // columns whose cache lines are asked for early
 constexpr int64_t kPairs = kChunk / 2;
 
 struct Product {
@@ -29,7 +32,6 @@ struct Product {
 
 // strip[pair][half][lane] = columns (2*pair, 2*pair + 1) from `column` on of row `row + half * 16 + lane`.
 void load_strip(const Product& p, int64_t row, int64_t column, int64_t width, __m512i* strip) {
-    const int64_t ahead = kStrip * p.num_columns;  // the same place of the next strip
     for (int64_t half = 0; half < 2; ++half) {
         for (int64_t k = 0; k < width; k += 32) {
             const __mmask32 mask = width - k >= 32 ? 0xffffffffu : (1u << (width - k)) - 1u;
@@ -38,7 +40,9 @@ void load_strip(const Product& p, int64_t row, int64_t column, int64_t width, __
                 const int64_t n = std::min(row + half * kLanes + lane, p.num_rows - 1);
                 const bf16* at = p.weight + n * p.num_columns + column + k;
                 r[lane] = _mm512_maskz_loadu_epi16(mask, at);
-                _mm_prefetch(at + ahead, _MM_HINT_T1);
+                // Past the end of a row, its stream goes on in the next strip.
+                const bool same_row = column + k + kAhead < p.num_columns;
+                _mm_prefetch(at + kAhead + (same_row ? 0 : (kStrip - 1) * p.num_columns), _MM_HINT_T0);
             }
             transpose(r);
             for (int64_t i = 0; i < 16; ++i) strip[(k / 2 + i) * 2 + half] = r[i];
@@ -100,13 +104,14 @@ ZENRAY_EXPORT void zenray_linear_bf16(void* out, int64_t wide, const zenray::bf1
                                       const zenray::bf16* bias, int64_t num_threads) {
     using namespace zenray;
     const Product p{out, wide != 0, x, weight, bias, num_tokens, num_rows, num_columns};
-    parallel(num_threads, [&](int thread, int count) {
+    const int64_t num_strips = (num_rows + kStrip - 1) / kStrip;
+    const int64_t grain = std::clamp<int64_t>(kChunkBytes / (kStrip * num_columns * 2), 1, num_strips / (8 * num_threads) + 1);
+    parallel_ranges(num_threads, num_strips, grain, [&](int64_t begin, int64_t end) {
         static thread_local Scratch memory;
         const size_t sums_bytes = static_cast<size_t>(num_tokens) * 2 * sizeof(__m512);
         auto* strip = reinterpret_cast<__m512i*>(memory.reserve(kPairs * 2 * sizeof(__m512i) + sums_bytes));
         auto* sums = reinterpret_cast<__m512*>(strip + kPairs * 2);
-        const Range strips((num_rows + kStrip - 1) / kStrip, thread, count);
-        for (int64_t row = strips.begin * kStrip; row < strips.end * kStrip; row += kStrip) {
+        for (int64_t row = begin * kStrip; row < end * kStrip; row += kStrip) {
             std::memset(static_cast<void*>(sums), 0, sums_bytes);
             for (int64_t column = 0; column < num_columns; column += kChunk) {
                 const int64_t width = std::min(kChunk, num_columns - column);

@@ -5,6 +5,7 @@
 // four columns of 16 rows, so nothing is summed across lanes and every output element is computed by the same
 // operations in the same order whatever the number of rows or threads: results are bitwise independent of both.
 #include "common.h"
+#include "pool.h"
 #include "simd.h"
 
 #include <algorithm>
@@ -17,6 +18,7 @@ constexpr int64_t kSuperblock = 8;      // groups that share the super-scales of
 constexpr int64_t kPanel = 16;          // rows of the matrix in a panel
 constexpr int64_t kTile = 8;            // rows of activations held in registers together
 constexpr int64_t kPrefetch = 2048;     // bytes ahead in the stream of weights
+constexpr int64_t kChunkBytes = 64 << 10;   // weights a thread takes at a time
 constexpr int64_t kBlockBytes = 384 << 10;  // activations walked per pass over the panels: they stay in L2
 
 // Up to kTile rows of quantised activations, interleaved by group: quants [G][rows][32], scales [G][rows] and
@@ -180,25 +182,21 @@ void linear(void* out, bool wide, const bf16* x, int64_t num_tokens, int64_t num
     const int64_t num_tiles = (num_tokens + kTile - 1) / kTile;
     const int64_t bytes = tile_bytes(m.num_groups);
     char* scratch = memory.reserve(static_cast<size_t>(num_tiles * bytes));
-    const int64_t num_panels = (m.num_rows + kPanel - 1) / kPanel;
-    const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / bytes);
     const auto rows_of = [=](int64_t tile) { return std::min(kTile, num_tokens - tile * kTile); };
-    const auto quantise = [&](int64_t tile) {
-        quantise_tile<kInt4>(tile_at(scratch, tile, m.num_groups), x + tile * kTile * num_columns, rows_of(tile),
-                             num_columns, m.num_groups);
-    };
-    const bool alone = num_tiles == 1;  // quantising takes less than a barrier
-    if (alone) quantise(0);
-    parallel(num_threads, [&](int thread, int count) {
-        if (!alone) {
-            const Range tiles(num_tiles, thread, count);
-            for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) quantise(tile);
-            if (count > 1) GOMP_barrier();
-        }
-        const Range panels(num_panels, thread, count);
+    const int64_t tile_grain = std::max<int64_t>(1, 2 * kGroup / m.num_groups);
+    parallel_ranges(num_threads, num_tiles, tile_grain, [&](int64_t begin, int64_t end) {
+        for (int64_t tile = begin; tile < end; ++tile)
+            quantise_tile<kInt4>(tile_at(scratch, tile, m.num_groups), x + tile * kTile * num_columns, rows_of(tile),
+                                 num_columns, m.num_groups);
+    });
+    const int64_t num_panels = (m.num_rows + kPanel - 1) / kPanel;
+    const int64_t panel_bytes = m.num_groups * (kInt4 ? 296 : 512);
+    const int64_t panel_grain = std::clamp<int64_t>(kChunkBytes / panel_bytes, 1, num_panels / (8 * num_threads) + 1);
+    const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / bytes);
+    parallel_ranges(num_threads, num_panels, panel_grain, [&](int64_t begin, int64_t end) {
         for (int64_t block = 0; block < num_tiles; block += tiles_per_block) {
             const int64_t block_end = std::min(num_tiles, block + tiles_per_block);
-            for (int64_t panel = panels.begin; panel < panels.end; ++panel)
+            for (int64_t panel = begin; panel < end; ++panel)
                 for (int64_t tile = block; tile < block_end; ++tile)
                     kPanelRows<kInt4>[rows_of(tile) - 1](m, panel, tile_at(scratch, tile, m.num_groups), out, wide,
                                                          tile * kTile);

@@ -1,5 +1,6 @@
 // Root-mean-square norms over rows of bfloat16, accumulated in float32.
 #include "common.h"
+#include "pool.h"
 
 namespace zenray {
 namespace {
@@ -29,9 +30,8 @@ void norm_row(bf16* out, bf16* x, const bf16* added, const Weight* weight, int64
 template <class Weight>
 void norm(bf16* out, bf16* x, bf16* residual, const Weight* weight, int64_t num_rows, int64_t width, float eps,
           int64_t num_threads) {
-    parallel(team_size(num_rows * width, num_threads), [=](int thread, int count) {
-        const Range rows(num_rows, thread, count);
-        for (int64_t t = rows.begin; t < rows.end; ++t) {
+    parallel_ranges(num_threads, num_rows, row_grain(width), [=](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) {
             bf16* row = x + t * width;
             norm_row(out + t * width, residual ? residual + t * width : row, residual ? row : nullptr, weight, width,
                      eps);
