@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from zenray import config
 
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
@@ -110,16 +113,22 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(home: Path) -> Iterator[object]:
+def start_in() -> Iterator[object]:
+    """`start_in(home, arguments…)` runs `zenray serve`; what is left of it is ended after the test."""
     servers: list[Server] = []
 
-    def begin(*args: str) -> Server:
+    def begin(home: Path, *args: str) -> Server:
         servers.append(Server(home, *args))
         return servers[-1]
 
     yield begin
     for server in servers:
         server.clean_up()
+
+
+@pytest.fixture
+def start(start_in: object, home: Path) -> object:
+    return lambda *args: start_in(home, *args)
 
 
 def zenray(*args: str) -> subprocess.CompletedProcess[str]:
@@ -143,7 +152,7 @@ def test_from_serve_to_a_completion_and_back_to_nothing(start: object, home: Pat
     # The line that is there to be pasted is pasted.
     pasted = server.out.wait_for(r"^ *complete +\S+ (complete .+)$", 10)
     assert pasted, server.out.text
-    done = zenray(*pasted[1].split())
+    done = zenray(*shlex.split(pasted[1]))
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert re.search(r"TTFT \d+ ms", done.stderr)
@@ -172,6 +181,21 @@ def test_from_serve_to_a_completion_and_back_to_nothing(start: object, home: Pat
     assert alive == []
     assert "Traceback" not in server.err.text
     assert "no process is left" in server.err.text
+
+
+@pytest.mark.real_model
+def test_a_real_model_completes_real_code(start_in: object, real_model_05b: Path) -> None:
+    """The home the model was pulled into, so that its conversion is kept for the next run."""
+    ports = ["--set", "server.grpc_port=0", "--set", "server.http_port=0"]
+    server = start_in(config.home(), "--set", "model.name=qwen2.5-coder-0.5b", *ports)
+    assert server.out.wait_for("zenray is ready: qwen2.5-coder-0.5b", START_TIMEOUT_S), server.err.text
+    pasted = server.out.wait_for(r"^ *complete +\S+ (complete .+)$", 10)
+    assert pasted, server.out.text
+    done = zenray(*shlex.split(pasted[1]), "--max-tokens", "24", "--temperature", "0")
+    assert done.returncode == 0, done.stderr
+    # The line is `return math.` in a function that computes a distance.
+    assert re.match(r"(sqrt|hypot|dist)\(", done.stdout), done.stdout
+    assert server.stop() == 0
 
 
 def test_ctrl_c_while_starting_leaves_nothing(start: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -115,15 +114,11 @@ def prepare_model(name: str, weight_format: WeightFormat) -> None:
 
 
 def command_name() -> str:
-    """How to call zenray from this folder: the bare name when the PATH finds it, else the path of this one."""
+    """How to call zenray from any terminal: by name, or by path where it lives in a virtual environment."""
     called = Path(sys.argv[0])
-    if called.name != "zenray":
+    if called.name != "zenray" or sys.prefix == sys.base_prefix:
         return "zenray"
-    found = shutil.which("zenray")
-    if found is not None and Path(found).resolve() == called.resolve():
-        return "zenray"
-    relative = os.path.relpath(called)
-    return relative if len(relative) < len(str(called)) else str(called)
+    return _pasteable(called.absolute())
 
 
 def _say_ready(platform: Platform) -> None:
@@ -153,12 +148,15 @@ def _example_place() -> str:
         example.write_text(_EXAMPLE, encoding="utf-8")
     except OSError:  # a read-only home serves too
         return "--prompt 'def fibonacci(n):'"
-    return f"{shlex.quote(_short(example))}:{_EXAMPLE_PLACE}"
+    return f"{_pasteable(example.absolute())}:{_EXAMPLE_PLACE}"
 
 
-def _short(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
+def _pasteable(path: Path) -> str:
+    """As a word of a shell command, short where the shell can make it whole again."""
+    plain = str(path)
+    if shlex.quote(plain) == plain and path.is_relative_to(Path.home()):
+        return f"~/{path.relative_to(Path.home())}"
+    return shlex.quote(plain)
 
 
 class _Stopping:

@@ -45,8 +45,11 @@ def read_target(target: str) -> Target:
     match = _TARGET.match(target)
     if match is None:
         raise InvalidRequest.of("TARGET", target, "FILE:LINE:COL, such as src/app.py:12:5")
-    path = Path(target if Path(target).is_file() else match["path"])
-    line, column = (None, None) if Path(target).is_file() else (match["line"], match["column"])
+    whole = Path(target).expanduser()
+    if whole.is_file():
+        path, line, column = whole, None, None
+    else:
+        path, line, column = Path(match["path"]).expanduser(), match["line"], match["column"]
     text = _read(path)
     if line is None:
         return Target(path, text, len(text))

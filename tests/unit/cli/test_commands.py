@@ -12,10 +12,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from zenray.cli.converting import convert
 from zenray.cli.failures import describe
 from zenray.cli.main import app
+from zenray.cli.serving import prepare_model
 from zenray.config_load import load_config
-from zenray.errors import ConfigError, ModelFileError, Overloaded
+from zenray.errors import ConfigError, ModelFileError, NotFound, Overloaded
 
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
@@ -140,6 +142,21 @@ class TestConfig:
         result = run("serve", "--profile", "locl")
         assert result.exit_code == 1
         assert "did you mean 'local'" in result.stderr
+
+
+class TestPreparing:
+    def test_a_model_that_is_nowhere(self) -> None:
+        with pytest.raises(NotFound, match="did you mean 'smollm2-135m'"):
+            prepare_model("smollm2", "int8")
+
+    def test_a_preset_needs_nothing(self) -> None:
+        prepare_model("preset:tiny", "float32")
+
+    def test_a_conversion_that_fails_says_why(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.gguf"
+        path.write_text("not a model")
+        with pytest.raises(ModelFileError, match=r"x\.gguf"):
+            convert(path, "int8", lambda done, total, what: None)
 
 
 class TestFailures:
