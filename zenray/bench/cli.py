@@ -89,13 +89,14 @@ def serving(
     plot_out: PlotOut = None,
 ) -> None:
     """Load one or more running servers with the same prompts and report latency and throughput."""
+    from zenray.bench.prompts import KINDS
     from zenray.bench.runs import ServingPlan, run_serving_bench
 
-    kinds = _words(kind)
-    if not kinds or not set(kinds) <= {"short", "prefill", "long", "fim"}:
-        raise ConfigError(f"--kind is {kind!r}; allowed: a list of short,prefill,long,fim")
+    kinds = tuple(known for known in KINDS if known in _words(kind))
+    if not kinds or len(kinds) != len(_words(kind)):
+        raise ConfigError(f"--kind is {kind!r}; allowed: a list of {','.join(KINDS)}")
     plan = ServingPlan(
-        kinds=tuple(kinds),
+        kinds=kinds,
         concurrencies=() if rate else _counts("--concurrency", concurrency),
         rates=_rates(rate),
         max_requests=requests,

@@ -38,9 +38,10 @@ def resident_bytes(pids: Iterable[int]) -> int:
     return sum(int(fields[1]) for fields in pages if fields) * os.sysconf("SC_PAGE_SIZE")
 
 
-def find_processes(title_part: str) -> list[int]:
-    """Processes whose command line contains `title_part`, such as a Ray actor's title."""
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+def find_processes(title_part: str, root: int | None = None) -> list[int]:
+    """Processes whose command line contains `title_part`, such as a Ray actor's title; with `root`, of
+    its tree only."""
+    pids = {int(name) for name in os.listdir("/proc") if name.isdigit()} if root is None else _trees({root})
     return sorted(pid for pid in pids if title_part in _read(f"/proc/{pid}/cmdline").replace("\0", " "))
 
 

@@ -24,7 +24,7 @@ from zenray.bench.load import Bounds, closed_loop
 from zenray.bench.machine import find_processes, resident_bytes
 from zenray.bench.prompts import PromptSet
 from zenray.bench.report import make_report
-from zenray.bench.runs import deliver, engine_target, opened, progress_bar, prompts_of_engine, with_room
+from zenray.bench.runs import deliver, engine_target, opened, progress_bar, prompts_of_engine, shown_config, with_room
 from zenray.bench.statistics import Distribution, RequestRecord, summarise
 from zenray.bench.targets import Call, Target, remote_target
 from zenray.errors import Unavailable, ZenrayError
@@ -68,21 +68,23 @@ def run_overhead_bench(
         bar.update(task, total=2 * plan.rounds, description="loading the engine")
         engine = build_engine(config)
         prompts = prompts_of_engine(None, engine, plan.max_tokens)
+        server_pid = None
         if not target:
             bar.update(task, description="starting a server")
-            target = stack.enter_context(started_server(profile, file, overrides, config.server.start_timeout_s))
+            server = started_server(profile, file, overrides, config.server.start_timeout_s)
+            target, server_pid = stack.enter_context(server)
 
         def advance(what: str) -> None:
             bar.update(task, advance=1, description=what)
 
         results = asyncio.run(_measure(config, engine, remote_target(target), prompts, plan, advance))
         if plan.memory:
-            results += memory_rows(engine, config)
+            results += memory_rows(engine, config, server_pid)
     report = make_report(
         "overhead",
         results,
         prompts=prompts,
-        settings={**asdict(plan), "config": config.model_dump(mode="json")},
+        settings={**asdict(plan), "config": shown_config(config)},
         bandwidth=None,
         foreign_cpu_share=None,  # the server is another process too
     )
@@ -145,11 +147,12 @@ def overhead_rows(records: dict[str, list[RequestRecord]]) -> list[dict[str, Any
     return [*rows, added]
 
 
-def memory_rows(engine: Engine, config: ZenrayConfig) -> list[dict[str, Any]]:
-    """One row per verifier process of this machine: what is resident beside weights and KV budget."""
+def memory_rows(engine: Engine, config: ZenrayConfig, server_pid: int | None) -> list[dict[str, Any]]:
+    """One row per verifier process, of one server or of this machine: what is resident beside weights and
+    KV budget."""
     rows = []
     weights_mib = engine.model.info.weight_bytes / 2**20
-    for pid in find_processes(VERIFIER_TITLE):
+    for pid in find_processes(VERIFIER_TITLE, server_pid):
         resident_mib = resident_bytes([pid]) / 2**20
         rows.append(
             {
@@ -164,8 +167,10 @@ def memory_rows(engine: Engine, config: ZenrayConfig) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def started_server(profile: str, file: Path | None, overrides: Sequence[str], timeout_s: float) -> Iterator[str]:
-    """`zenray serve` on free ports until the context ends; yields its gRPC target. Raises Unavailable with
+def started_server(
+    profile: str, file: Path | None, overrides: Sequence[str], timeout_s: float
+) -> Iterator[tuple[str, int]]:
+    """`zenray serve` on free ports until the context ends; yields its gRPC target and process. Raises Unavailable with
     the end of its output when it dies or does not answer in time."""
     grpc_port, http_port = _free_ports(2)
     command = [sys.executable, "-m", "zenray.cli.main", "serve", "--profile", profile]
@@ -177,7 +182,7 @@ def started_server(profile: str, file: Path | None, overrides: Sequence[str], ti
         server = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             asyncio.run(_wait_until_ready(f"127.0.0.1:{grpc_port}", server, timeout_s, log))
-            yield f"grpc://127.0.0.1:{grpc_port}"
+            yield f"grpc://127.0.0.1:{grpc_port}", server.pid
         finally:
             if server.poll() is None:
                 server.send_signal(signal.SIGINT)

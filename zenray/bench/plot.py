@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: distinguishable with colour-blind eyes.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#000000")
 _GREY = "#5f6368"
+_INK = "#202124"
+_DASHES = (0, (3, 2))
+_SERVING_PANELS = (
+    ("ttft_ms", "Time to first token"),
+    ("tfcl_ms", "Time to first complete line"),
+    ("itl_ms", "Inter-token latency"),
+)
+_ENGINE_PANELS = ("decode", "prefill", "repeat")
 
 
 def plot_report(report: dict[str, Any], path: Path) -> None:
@@ -40,124 +48,140 @@ def plot_report(report: dict[str, Any], path: Path) -> None:
 
 
 def _draw_engine(report: dict[str, Any]) -> Figure:
-    """Decode rates by format and batch against the bandwidth bound; prefill; repeat."""
+    """Decode rates by format and batch against the bandwidth bound; prefill; repeat. One colour per series."""
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    panels = [name for name in ("decode", "prefill", "repeat") if any(r["measure"] == name for r in report["results"])]
-    widths = [2 if name == "decode" else 1 for name in panels]
-    figure, grid = pyplot.subplots(
-        1, len(panels), squeeze=False, width_ratios=widths, figsize=(2.2 + 2.8 * sum(widths), 3.9)
-    )
+    rows = {name: [row for row in report["results"] if row["measure"] == name] for name in _ENGINE_PANELS}
+    panels = [name for name in _ENGINE_PANELS if rows[name]]
+    batches = len({row["batch"] for row in rows["decode"]})
+    widths = [max(1.0, 0.6 * batches) if name == "decode" else 1.0 for name in panels]
+    size = (1.5 + 3.0 * sum(widths), 4.1)
+    figure, grid = pyplot.subplots(1, len(panels), squeeze=False, width_ratios=widths, figsize=size)
+    series = _series(report["results"])
+    colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(series)}
     for name, axes in zip(panels, grid[0], strict=True):
-        rows = [row for row in report["results"] if row["measure"] == name]
-        {"decode": _draw_decode, "prefill": _draw_prefill, "repeat": _draw_repeat}[name](axes, rows, report)
-    figure.tight_layout(rect=(0, 0.05, 1, 1), w_pad=2.5)
+        draw = {"decode": _draw_decode, "prefill": _draw_prefill, "repeat": _draw_repeat}[name]
+        draw(axes, rows[name], report, colours)
+    figure.tight_layout(rect=(0, 0.05, 1, 0.91), w_pad=2.5)
+    handles: list[Any] = [Patch(color=colour) for colour in colours.values()]
+    labels = list(colours)
+    if rows["decode"] and report["machine"]["read_gb_per_s"]:
+        handles.append(Line2D([], [], color=_INK, linestyle=_DASHES, lw=1.1))
+        labels.append(f"what {report['machine']['read_gb_per_s']:.0f} GB/s of memory bandwidth allows")
+    figure.legend(
+        handles, labels, loc="upper left", ncols=min(4, len(labels)), bbox_to_anchor=(0.005, 0.995), fontsize=9
+    )
     return figure
 
 
-def _draw_decode(axes: Axes, rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
+def _draw_decode(axes: Axes, rows: list[dict[str, Any]], report: dict[str, Any], colours: dict[str, str]) -> None:
     limit = report["machine"]["read_gb_per_s"]
-    series = _series(rows)
     batches = sorted({row["batch"] for row in rows})
-    width = 0.8 / len(series)
-    bound_label = "bound by memory bandwidth"
-    for place, name in enumerate(series):
+    width = 0.8 / len(colours)
+    reached = max((row["tokens_per_s"]["maximum"] or 0) for row in rows)
+    top = reached * 1.25
+    for place, name in enumerate(colours):
         for row in (row for row in rows if _name(row) == name):
-            at = batches.index(row["batch"]) + (place - (len(series) - 1) / 2) * width
-            rate = row["tokens_per_s"]
-            middle = rate["p50"] or 0
-            spread = [[middle - (rate["minimum"] or 0)], [(rate["maximum"] or 0) - middle]]
-            bar = axes.bar(at, middle, width * 0.92, color=_COLOURS[place], yerr=spread, ecolor="#202124", capsize=2.5)
-            bar.set_label(name if row["batch"] == batches[0] else "")
-            axes.annotate(f"{middle:.0f}", (at, rate["maximum"] or 0), (0, 3), textcoords="offset points",
-                          ha="center", va="bottom", fontsize=8.5)  # fmt: skip
+            at = batches.index(row["batch"]) + (place - (len(colours) - 1) / 2) * width
+            _bar(axes, at, width * 0.92, row["tokens_per_s"], colours[name], top)
             if limit:
                 bound = limit * 1e9 / (row["weight_bytes_per_step"] + row["kv_bytes_per_step"]) * row["batch"]
-                axes.hlines(bound, at - width * 0.46, at + width * 0.46, color="#202124", linestyle=(0, (3, 2)), lw=1.1,
-                            label=bound_label)  # fmt: skip
-                bound_label = ""
+                edges = at - width * 0.46, at + width * 0.46
+                axes.hlines(bound, *edges, color=_INK, linestyle=_DASHES, lw=1.1)
     axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
     axes.tick_params(axis="x", length=0)
     axes.set_title("Decode")
     axes.set_ylabel("tokens per second")
-    # The bound of a large batch may be far above anything reached; keep the bars readable.
-    reached = max((row["tokens_per_s"]["maximum"] or 0) for row in rows)
-    axes.set_ylim(0, max(1.0, min(axes.get_ylim()[1], reached * 1.5)))
-    axes.legend(fontsize=8, loc="upper left")
+    axes.set_ylim(0, top)  # the bound of a large batch may be far above anything reached; keep the bars readable
 
 
-def _draw_prefill(axes: Axes, rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
-    names = _series(rows)
+def _draw_prefill(axes: Axes, rows: list[dict[str, Any]], report: dict[str, Any], colours: dict[str, str]) -> None:
+    top = max(row["tokens_per_s"]["maximum"] for row in rows) * 1.15
     for place, row in enumerate(rows):
-        rate = row["tokens_per_s"]
-        spread = [[rate["p50"] - rate["minimum"]], [rate["maximum"] - rate["p50"]]]
-        axes.bar(place, rate["p50"], 0.7, color=_COLOURS[names.index(_name(row))], yerr=spread, capsize=2.5)
-        axes.annotate(f"{rate['p50']:.0f}", (place, rate["maximum"]), (0, 3), textcoords="offset points", ha="center",
-                      fontsize=8.5)  # fmt: skip
-    axes.set_xticks(range(len(rows)), [_name(row) for row in rows], rotation=20 if len(rows) > 2 else 0)
+        _bar(axes, place, 0.7, row["tokens_per_s"], colours[_name(row)], top)
+    axes.set_xticks([])
     axes.set_title(f"Cold prefill, {rows[0]['prompt_tokens']['p50']:.0f} tokens")
     axes.set_ylabel("prompt tokens per second")
-    axes.margins(y=0.15)
+    axes.set_ylim(0, top)
 
 
-def _draw_repeat(axes: Axes, rows: list[dict[str, Any]], report: dict[str, Any]) -> None:
-    names = _series(rows)
+def _draw_repeat(axes: Axes, rows: list[dict[str, Any]], report: dict[str, Any], colours: dict[str, str]) -> None:
+    ticks: dict[float, str] = {}
     for place, row in enumerate(rows):
-        colour = _COLOURS[names.index(_name(row))]
         cold, warm = row["cold_ttft_ms"]["p50"], row["warm_ttft_ms"]["p50"]
-        axes.bar(place - 0.19, cold, 0.36, color=colour, alpha=0.35)
-        axes.bar(place + 0.19, warm, 0.36, color=colour)
-        axes.annotate("cold", (place - 0.19, cold), (0, 3), textcoords="offset points", ha="center", fontsize=8)
-        axes.annotate(f"{row['warm_over_cold']['p50']:.1%}", (place + 0.19, warm), (0, 3), textcoords="offset points",
-                      ha="center", fontsize=8.5)  # fmt: skip
-    axes.set_xticks(range(len(rows)), [_name(row) for row in rows], rotation=20 if len(rows) > 2 else 0)
-    axes.set_title("Repeat, one line more")
+        axes.bar(place - 0.2, cold, 0.36, color=colours[_name(row)], alpha=0.4)
+        axes.bar(place + 0.2, warm, 0.36, color=colours[_name(row)])
+        _above(axes, place - 0.2, cold, f"{cold:.0f}")
+        _above(axes, place + 0.2, warm, f"{warm:.0f}\n{row['warm_over_cold']['p50']:.1%}")
+        ticks |= {place - 0.2: "cold", place + 0.2: "again"}
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.tick_params(axis="x", length=0)
+    axes.set_title(f"{rows[0]['prompt_tokens']['p50']:.0f} tokens, then one line more")
     axes.set_ylabel("time to first token, ms")
-    axes.margins(y=0.15)
+    axes.margins(y=0.12)
+
+
+def _bar(axes: Axes, at: float, width: float, value: dict[str, Any], colour: str, top: float) -> None:
+    """A bar of the median with its spread; the number inside where it fits."""
+    middle, low, high = value["p50"], value["minimum"], value["maximum"]
+    axes.bar(at, middle, width, color=colour)
+    axes.vlines(at, low, high, color=_INK, lw=1.2)
+    text = f"{middle:.0f}" if middle >= 100 else f"{middle:.1f}"
+    if middle > top * 0.09:
+        axes.annotate(text, (at, low), (0, -4), textcoords="offset points", ha="center", va="top", color="white",
+                      fontweight="bold")  # fmt: skip
+    else:
+        _above(axes, at, high, text)
+
+
+def _above(axes: Axes, at: float, height: float, text: str) -> None:
+    axes.annotate(text, (at, height), (0, 3), textcoords="offset points", ha="center", va="bottom")
 
 
 def _draw_serving(report: dict[str, Any]) -> Figure:
-    """Latency and throughput against load, one line per target and kind of prompt."""
+    """Latency and throughput against load: a row of panels per kind of prompt, a colour per target."""
     from matplotlib import pyplot
 
-    rows = report["results"]
-    open_loop = any(row.get("rate_per_s") for row in rows)
-    load = "rate_per_s" if open_loop else "concurrency"
-    figure, grid = pyplot.subplots(1, 4, figsize=(14, 3.9))
-    panels = (
-        ("ttft_ms", "Time to first token"),
-        ("tfcl_ms", "Time to first complete line"),
-        ("itl_ms", "Inter-token latency"),
-    )
-    names = list(dict.fromkeys(_target_name(row) for row in rows))
-    for place, name in enumerate(names):
-        mine = sorted((row for row in rows if _target_name(row) == name), key=lambda row: row[load])
-        x = [row[load] for row in mine]
-        colour = _COLOURS[place % len(_COLOURS)]
-        for axes, (key, _) in zip(grid, panels, strict=False):
-            known = [(at, row[key]) for at, row in zip(x, mine, strict=True) if row[key]["count"]]
-            at = [place for place, _ in known]
-            axes.plot(at, [v["p50"] for _, v in known], "-o", color=colour, ms=4, label=f"{name}")
-            axes.plot(at, [v["p95"] for _, v in known], "--", color=colour, lw=1)
-            axes.fill_between(
-                at, [v["p50"] for _, v in known], [v["p99"] for _, v in known], color=colour, alpha=0.12, lw=0
-            )
-        grid[3].plot(x, [row["output_tokens_per_s"] for row in mine], "-o", color=colour, ms=4)
-    for axes, (_, title) in zip(grid, panels, strict=False):
-        axes.set_title(title)
-        axes.set_ylabel("milliseconds")
-    grid[3].set_title("Throughput")
-    grid[3].set_ylabel("tokens per second")
-    for axes in grid:
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("requests per second" if open_loop else "requests at once")
-        axes.set_xticks(sorted({row[load] for row in rows}))
-    figure.tight_layout(rect=(0, 0.05, 1, 0.9), w_pad=2)
-    figure.legend(
-        *grid[0].get_legend_handles_labels(), loc="upper left", ncols=min(4, len(names)), bbox_to_anchor=(0.01, 0.99)
-    )
-    figure.text(0.99, 0.955, "line p50 · dashed p95 · band to p99", ha="right", color=_GREY, fontsize=8)
+    results = report["results"]
+    kinds = list(dict.fromkeys(row["prompts"] for row in results))
+    targets = list(dict.fromkeys(row["target"] for row in results))
+    height = 0.9 + 2.9 * len(kinds)
+    figure, grid = pyplot.subplots(len(kinds), 4, squeeze=False, figsize=(14, height))
+    for kind, row_of_axes in zip(kinds, grid, strict=True):
+        for place, target in enumerate(targets):
+            rows = [row for row in results if (row["prompts"], row["target"]) == (kind, target)]
+            _draw_load(row_of_axes, rows, _COLOURS[place % len(_COLOURS)], target, band=len(targets) <= 2)
+        for axes, (_, title) in zip(row_of_axes, (*_SERVING_PANELS, ("", "Throughput")), strict=True):
+            axes.set_title(f"{title}, {kind}")
+            axes.set_ylabel("tokens per second" if title == "Throughput" else "milliseconds")
+            axes.set_ylim(bottom=0)
+    for axes in grid[-1]:
+        axes.set_xlabel("requests per second" if any(row["rate_per_s"] for row in results) else "requests at once")
+    figure.tight_layout(rect=(0, 0.2 / height, 1, 1 - 0.35 / height), w_pad=2, h_pad=2)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper left", ncols=min(4, len(targets)), bbox_to_anchor=(0.005, 1))
+    band = " · band to p99" if len(targets) <= 2 else ""
+    figure.text(0.99, 1 - 0.2 / height, f"line p50 · dashed p95{band}", ha="right", color=_GREY, fontsize=8)
     return figure
+
+
+def _draw_load(panels: Any, rows: list[dict[str, Any]], colour: str, label: str, band: bool) -> None:
+    """One target's lines over its loads in the panels of one kind of prompt."""
+    rows = sorted(rows, key=lambda row: row["rate_per_s"] or row["concurrency"])
+    for axes, (key, _) in zip(panels, _SERVING_PANELS, strict=False):
+        known = [row for row in rows if row[key]["count"]]
+        at = [row["rate_per_s"] or row["concurrency"] for row in known]
+        p50, p95, p99 = ([row[key][name] for row in known] for name in ("p50", "p95", "p99"))
+        axes.plot(at, p50, "-o", color=colour, ms=4, label=label)
+        axes.plot(at, p95, "--", color=colour, lw=1)
+        if band:
+            axes.fill_between(at, p50, p99, color=colour, alpha=0.12, lw=0)
+    at = [row["rate_per_s"] or row["concurrency"] for row in rows]
+    panels[-1].plot(at, [row["output_tokens_per_s"] for row in rows], "-o", color=colour, ms=4)
+    for axes in panels:
+        axes.set_xticks(at, [f"{tick:g}" for tick in at])
 
 
 def _draw_overhead(report: dict[str, Any]) -> Figure:
@@ -171,8 +195,8 @@ def _draw_overhead(report: dict[str, Any]) -> Figure:
         for place, row in enumerate(rows):
             value = row[key]
             axes.bar(place, value["p50"], 0.6, color=_COLOURS[place])
-            axes.vlines(place, value["p50"], value["p95"], color="#202124", lw=1.2)
-            axes.annotate(f"{value['p50']:.2f}", (place, value["p95"]), (0, 3), textcoords="offset points", ha="center")
+            axes.vlines(place, value["p50"], value["p95"], color=_INK, lw=1.2)
+            _above(axes, place, value["p95"], f"{value['p50']:.2f}")
         axes.set_xticks(range(len(rows)), [row["path"] for row in rows])
         axes.tick_params(axis="x", length=0)
         axes.set_title(f"{title}, p50 (line to p95)")
@@ -203,7 +227,3 @@ def _series(rows: list[dict[str, Any]]) -> list[str]:
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['model']} {row['format']}"
-
-
-def _target_name(row: dict[str, Any]) -> str:
-    return f"{row['target']} ({row['prompts']})"

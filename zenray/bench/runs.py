@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from zenray.bench.bandwidth import measure_bandwidth
 from zenray.bench.engine_bench import EnginePlan, StepBytes, measure_engine
 from zenray.bench.load import Bounds, closed_loop, open_loop
 from zenray.bench.machine import CpuClock
-from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, read_jsonl
+from zenray.bench.prompts import KINDS, PromptKind, PromptSet, PromptSizes, build_prompts, read_jsonl
 from zenray.bench.report import make_report, write_report
 from zenray.bench.statistics import summarise
 from zenray.bench.targets import Call, Target, remote_target
@@ -38,7 +39,7 @@ LINE_TOKENS = 128
 class ServingPlan:
     """One row of the report per target, kind of prompt, and concurrency or rate."""
 
-    kinds: tuple[str, ...]
+    kinds: tuple[PromptKind, ...]
     concurrencies: tuple[int, ...]
     rates: tuple[float, ...]
     max_requests: int
@@ -76,7 +77,7 @@ def run_engine_bench(
         bar.advance(task)
         for config in configs:
             config = with_room(config, max(plan.batches))
-            label = f"{config.model.name} {config.model.weight_format}"
+            label = f"{model_label(config)} {config.model.weight_format}"
             bar.update(task, description=f"{label}: loading")
             engine = build_engine(config)
             prompts = prompts_of_engine(prompt_file, engine, plan.max_tokens)
@@ -85,13 +86,13 @@ def run_engine_bench(
             def advance(what: str, label: str = label) -> None:
                 bar.update(task, advance=1, description=f"{label}: {what}")
 
-            labels = {"model": config.model.name, "format": config.model.weight_format}
+            labels = {"model": model_label(config), "format": config.model.weight_format}
             results += asyncio.run(_measure_engine(config, engine, prompts, plan, labels, advance))
     report = make_report(
         "engine",
         results,
         prompts=prompts,
-        settings={**asdict(plan), "configs": [config.model_dump(mode="json") for config in configs]},
+        settings={**asdict(plan), "configs": [shown_config(config) for config in configs]},
         bandwidth=bandwidth,
         foreign_cpu_share=before.foreign_share(CpuClock.read(), time.monotonic() - start_s),
     )
@@ -121,6 +122,9 @@ def run_serving_bench(
     """`zenray bench serving`: every target under every load, targets taking turns."""
     targets = [remote_target(spec, model) for spec in specs]
     prompts = read_jsonl(prompt_file) if prompt_file else build_prompts()
+    for kind in plan.kinds:
+        if not prompts.of(kind):
+            raise ConfigError(f"--kind {kind}: the prompt file has none; allowed: a list of {','.join(KINDS)}")
     loads = [(count, 0.0) for count in plan.concurrencies] + [(0, rate) for rate in plan.rates]
     num_rows = len(targets) * len(plan.kinds) * len(loads)
     with progress_bar() as (bar, task):
@@ -146,39 +150,35 @@ async def _measure_serving(
     task: TaskID,
 ) -> list[dict[str, Any]]:
     rows = []
-    variant = 0
-    for kind in plan.kinds:
-        chosen = [prompt for prompt in prompts.prompts if prompt.kind == kind]
-        if not chosen:
-            raise ConfigError(f"the prompt file holds no prompts of kind {kind!r}")
-        for concurrency, rate in loads:
-            first = variant
-            variant += plan.max_requests
-            numbers = range(first, variant) if plan.cold else [None] * plan.max_requests
-            calls = [
-                Call(prompt if number is None else prompt.variant(number), plan.max_tokens)
-                for index, number in enumerate(numbers)
-                for prompt in (chosen[index % len(chosen)],)
-            ]
-            for target in targets:
-                load = f"{rate:g}/s" if rate else f"{concurrency} at once"
-                bar.update(task, description=f"{target.name}: {kind}, {load}")
-                bounds = Bounds(plan.max_requests, plan.max_seconds)
-                done = 0
+    # Equally many digits, so that equally many tokens; each sent once, also where two targets are one server.
+    variants = itertools.count(1_000_000)
 
-                def on_record(_: object) -> None:
-                    nonlocal done
-                    done += 1
-                    bar.advance(task)
+    def calls(kind: PromptKind, count: int) -> list[Call]:
+        chosen = itertools.islice(itertools.cycle(prompts.of(kind)), count)
+        return [Call(each.variant(next(variants)) if plan.cold else each, plan.max_tokens) for each in chosen]
 
-                async with opened(target):
-                    if rate:
-                        records = await open_loop(target, calls, rate, plan.seed, bounds, on_record)
-                    else:
-                        records = await closed_loop(target, calls, concurrency, bounds, on_record)
-                bar.advance(task, plan.max_requests - done)
-                row = {"measure": "serving", "target": target.name, "prompts": kind, "concurrency": concurrency or None}
-                rows.append({**row, "rate_per_s": rate or None, **summarise(records).as_dict()})
+    for kind, (concurrency, rate) in itertools.product(plan.kinds, loads):
+        for target in targets:
+            load = f"{rate:g}/s" if rate else f"{concurrency} at once"
+            bar.update(task, description=f"{target.name}: {kind}, {load}")
+            bounds = Bounds(plan.max_requests, plan.max_seconds)
+            done = 0
+
+            def on_record(_: object) -> None:
+                nonlocal done
+                done += 1
+                bar.advance(task)
+
+            async with opened(target):
+                await closed_loop(target, calls(kind, 1), 1, Bounds(1, plan.max_seconds))  # warms the connection up
+                mine = calls(kind, plan.max_requests)
+                if rate:
+                    records = await open_loop(target, mine, rate, plan.seed, bounds, on_record)
+                else:
+                    records = await closed_loop(target, mine, concurrency, bounds, on_record)
+            bar.advance(task, plan.max_requests - done)
+            row = {"measure": "serving", "target": target.name, "prompts": kind, "concurrency": concurrency or None}
+            rows.append({**row, "rate_per_s": rate or None, **summarise(records).as_dict()})
     return rows
 
 
@@ -238,6 +238,17 @@ def prompts_of_engine(prompt_file: Path | None, engine: Engine, max_tokens: int)
     tokenizer = engine.model.tokenizer
     sizes = PromptSizes().within(engine.max_sequence_tokens - max_tokens - LINE_TOKENS)
     return build_prompts(lambda text: len(tokenizer.encode(text)), sizes=sizes)
+
+
+def model_label(config: ZenrayConfig) -> str:
+    """The model's name, or its file's without the way there: a report may be published."""
+    return Path(config.model.name).name.removesuffix(".gguf") if "/" in config.model.name else config.model.name
+
+
+def shown_config(config: ZenrayConfig) -> dict[str, Any]:
+    """The configuration as a report shows it."""
+    values = config.model_dump(mode="json")
+    return {**values, "model": {**values["model"], "name": model_label(config)}}
 
 
 def with_room(config: ZenrayConfig, batch: int) -> ZenrayConfig:
