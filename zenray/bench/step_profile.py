@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 _WARM_STEPS = 4
 
-_OPS = (
-    "embed", "linear", "rms_norm", "add_rms_norm_", "rope_", "write_kv", "attention", "silu_mul",
-)  # fmt: skip
-
 
 @dataclass(slots=True)
 class Stopwatch:
@@ -115,6 +111,7 @@ def instrumented(engine: Engine, watch: Stopwatch) -> Iterator[None]:
 
 def _parts(engine: Engine) -> Iterator[tuple[Any, str, str | Callable[..., str]]]:
     from zenray.engine import output
+    from zenray.ops.backend import Backend
 
     decoder, ops = engine.model.decoder, engine.model.decoder.ops
     yield engine, "step", "engine: loop"
@@ -124,10 +121,10 @@ def _parts(engine: Engine) -> Iterator[tuple[Any, str, str | Callable[..., str]]
     yield engine.runner, "_lay_out", "batch: build"
     yield decoder, "forward", "model: between kernels"
     roles = _weight_roles(decoder)
-    for name in _OPS:
+    for name in (name for name in dir(Backend) if not name.startswith("_")):
         label: str | Callable[..., str] = f"kernel: {name.rstrip('_')}"
         if name == "linear":
-            label = lambda x_TD, weight: f"kernel: linear {roles.get(id(weight), 'other')}"  # noqa: E731
+            label = lambda x_TD, weight, *_: f"kernel: linear {roles.get(id(weight), 'other')}"  # noqa: E731
         yield ops, name, label
     yield engine, "_commit", "commit: choose, append"
     yield output.OutputText, "append", "commit: text, stop rules"

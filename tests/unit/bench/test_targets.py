@@ -18,8 +18,7 @@ from zenray.bench.targets.sse import SseParser
 from zenray.errors import ConfigError, Unavailable
 
 STREAM = (
-    'data: {"a": "é"}\r\n\r\n: a comment\nevent: x\ndata: one\ndata:two\n\n\n\n'
-    "data:  three\r\rdata: [DONE]\n\n"
+    'data: {"a": "é"}\r\n\r\n: a comment\nevent: x\ndata: one\ndata:two\n\n\n\ndata:  three\r\rdata: [DONE]\n\n'
 ).encode()
 EVENTS = ['{"a": "é"}', "one\ntwo", " three", "[DONE]"]
 

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zenray.bench.document import peer_tables, replace_block
+from zenray.bench.statistics import Distribution
+from zenray.errors import ConfigError
+
+DOCUMENT = "# Title\n\n<!-- peers:begin -->\nold\nlines\n<!-- peers:end -->\n\nAfter.\n"
+
+
+def test_a_block_is_replaced_and_nothing_else() -> None:
+    assert (
+        replace_block(DOCUMENT, "peers", "\nnew\n")
+        == "# Title\n\n<!-- peers:begin -->\nnew\n<!-- peers:end -->\n\nAfter.\n"
+    )
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\r"), max_size=80).filter(lambda text: "peers:" not in text))
+def test_writing_again_changes_nothing(body: str) -> None:
+    once = replace_block(DOCUMENT, "peers", body)
+    assert replace_block(once, "peers", body) == once
+    assert replace_block(once, "peers", "old\nlines") == DOCUMENT
+
+
+def test_an_empty_block_can_be_filled() -> None:
+    assert "x" in replace_block("<!-- a:begin -->\n<!-- a:end -->", "a", "x")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "<!-- peers:begin -->\nno end",
+        "<!-- peers:end -->\n<!-- peers:begin -->",
+        DOCUMENT + DOCUMENT,
+        DOCUMENT.replace("lines", "<!-- peers:begin -->"),
+        "said <!-- peers:begin -->\n<!-- peers:end -->",
+    ],
+)
+def test_a_document_without_exactly_one_block_is_refused(document: str) -> None:
+    with pytest.raises(ConfigError, match="peers:begin"):
+        replace_block(document, "peers", "x")
+
+
+def comparison(ratios: list[float], wanted: float, more_is_better: bool = True) -> dict[str, Any]:
+    return {
+        "what": "decode", "wanted": wanted, "more_is_better": more_is_better, "unit": "tok/s",
+        "ours": asdict(Distribution.of([80.0])), "peer": asdict(Distribution.of([70.0])),
+        "ratio": asdict(Distribution.of(ratios)),
+    }  # fmt: skip
+
+
+def report(**fields: Any) -> dict[str, Any]:
+    return {
+        "created": "2026-01-02T03:04:05+00:00", "rounds": 3, "max_tokens": 64, "samples": 12, "disturbed_samples": 0,
+        "max_foreign_share": 0.1, "versions": ["a 1", "b 2"], "comparisons": [], "measurements": [], "agreement": [],
+        "machine": {"processor": "A CPU", "threads": 2, "read_gb_per_s": 40.2}, **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "ending"),
+    [
+        (comparison([1.2, 1.1, 1.3], 1.1), "| 1.20 [1.10 to 1.30] | ≥ 1.1 | met |"),
+        (comparison([1.0, 1.05, 1.3], 1.1), "| 1.05 [1.00 to 1.30] | ≥ 1.1 | missed |"),
+        (comparison([0.04], 0.15, more_is_better=False), "| 0.04 [0.04 to 0.04] | ≤ 0.15 | met |"),
+        (comparison([0.2], 0.15, more_is_better=False), "| ≤ 0.15 | missed |"),
+        (comparison([], 1.1), "| not measured | ≥ 1.1 | |"),
+    ],
+)
+def test_a_ratio_is_judged_by_its_median(row: dict[str, Any], ending: str) -> None:
+    (line,) = [line for line in peer_tables(report(comparisons=[row])).splitlines() if line.startswith("| decode")]
+    assert line.endswith(ending)
+
+
+def test_the_tables_name_machine_versions_and_what_was_left_out() -> None:
+    agreement = {
+        "ours": "zenray", "peer": "other", "same_start": 0.75,
+        "common_characters": asdict(Distribution.of([100])), "characters": asdict(Distribution.of([200])),
+    }  # fmt: skip
+    measured = {
+        "label": "zenray",
+        "measure": "decode",
+        "unit": "tok/s",
+        "value": asdict(Distribution.of([1.0, 2.0, 300.0])),
+    }
+    text = peer_tables(report(agreement=[agreement], measurements=[measured], disturbed_samples=2))
+    assert "2026-01-02 on A CPU, 2 threads, 40 GB/s" in text
+    assert "| zenray | decode | 2.00 | 1.00 to 300 | tok/s | 3 |" in text
+    assert "zenray and other: 100 of 200, 75% of prompts start alike" in text
+    assert "Versions: a 1, b 2." in text
+    assert "2 of 12 samples were left out" in text
