@@ -16,28 +16,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import queue
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from contestant import Contestant
 
 from zenray.bench.bandwidth import measure_bandwidth
 from zenray.bench.document import peer_tables, replace_block
 from zenray.bench.machine import CpuClock, describe_machine
 from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, longest_prefix
-from zenray.bench.statistics import Arrival, Distribution, RequestRecord, steady_decode_rate
+from zenray.bench.statistics import Distribution, steady_decode_rate
 
 DRIVER = Path(__file__).with_name("peer_driver.py")
-ANSWER_TIMEOUT_S = 600.0
 QUIET_SHARE = 0.05
 QUIET_WAIT_S = 60.0
 BATCH = 8
@@ -79,86 +75,6 @@ UNITS = {
     "repeat_cold": "ms",
     "repeat_warm": "ms",
 }
-
-
-@dataclass
-class Contestant:
-    """A driver process. `paused` between its turns, so that an idle engine's threads cost nobody."""
-
-    key: str
-    label: str
-    command: list[str]
-    measures: tuple[str, ...]
-    versions: str = ""
-    samples: dict[str, dict[int, float]] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    disturbed: int = 0
-
-    def start(self, stack: ExitStack) -> None:
-        """Loads the model. Raises RuntimeError with the driver's last words when that fails."""
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
-        stack.callback(self._log.close)
-        self._process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            start_new_session=True,
-        )
-        stack.callback(self._stop)
-        self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        ready = self._answer()["ready"]
-        self.versions = ready["version"]
-        print(f"  {self.label}: {ready['version']}, loaded in {ready['load_s']:.0f} s, {ready['resident_mib']:.0f} MiB")
-
-    def ask(self, prompts: list[str], max_tokens: int, cold: bool = True) -> list[RequestRecord]:
-        """One round of the driver; the streams' records, in seconds since its start."""
-        self.signal(signal.SIGCONT)
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"prompts": prompts, "max_tokens": max_tokens, "cold": cold}) + "\n")
-        self._process.stdin.flush()
-        streams = self._answer()["streams"]
-        self.signal(signal.SIGSTOP)
-        records = []
-        for prompt, stream in zip(prompts, streams, strict=True):
-            arrivals = tuple(Arrival(ms / 1e3, 1, "") for ms in stream["token_ms"])
-            records.append(RequestRecord(prompt, 0.0, arrivals[-1].at_s, arrivals, stream["prompt_tokens"]))
-            self.texts.setdefault(f"{max_tokens}:{prompt}", stream["text"])
-        return records
-
-    def signal(self, number: int) -> None:
-        os.killpg(self._process.pid, number)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._answers.put(line)
-        self._answers.put("")
-
-    def _answer(self) -> dict[str, Any]:
-        line = self._answers.get(timeout=ANSWER_TIMEOUT_S)
-        answer = json.loads(line) if line else {"error": "the driver ended"}
-        if "error" in answer:
-            self._log.seek(0)
-            tail = self._log.read().decode(errors="replace")[-1500:]
-            raise RuntimeError(f"{self.label}: {answer['error']}\n{tail}")
-        return dict(answer)
-
-    def _stop(self) -> None:
-        assert self._process.stdin is not None
-        self.signal(signal.SIGCONT)
-        self._process.stdin.close()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.signal(signal.SIGKILL)
-            self._process.wait()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,8 @@ from zenray.bench.prompts import Prompt
 from zenray.bench.targets import Call, Chunk, Ended, remote_target
 from zenray.bench.targets.openai_door import OpenAITarget, StreamFailed
 from zenray.bench.targets.sse import SseParser
-from zenray.errors import ConfigError, Unavailable
+from zenray.errors import ConfigError, Unavailable, ZenrayError
+from zenray.v1 import common_pb2, completion_pb2, completion_pb2_grpc
 
 STREAM = (
     'data: {"a": "é"}\r\n\r\n: a comment\nevent: x\ndata: one\ndata:two\n\n\n\ndata:  three\r\rdata: [DONE]\n\n'
@@ -194,3 +196,48 @@ async def test_a_server_without_models_asks_for_a_name() -> None:
         with pytest.raises(StreamFailed, match="--model"):
             await OpenAITarget(url).open()
         await OpenAITarget(url, "named").open()
+
+
+class Scripted(completion_pb2_grpc.CompletionServiceServicer):
+    """Three chunks and an end; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[completion_pb2.CompleteRequest] = []
+
+    async def GetModelInfo(self, request: Any, context: Any) -> completion_pb2.GetModelInfoResponse:
+        return completion_pb2.GetModelInfoResponse()
+
+    async def Complete(self, request: Any, context: Any) -> AsyncIterator[completion_pb2.CompleteEvent]:
+        self.requests.append(request)
+        event = completion_pb2.CompleteEvent
+        yield event(started=completion_pb2.Started(prompt_tokens=9, cached_tokens=8))
+        yield event(delta=completion_pb2.Delta(text="a", token_count=1))
+        yield event(delta=completion_pb2.Delta(text="bc", token_count=2))
+        final = completion_pb2.Final(text="abc", finish_reason=common_pb2.FINISH_REASON_LENGTH)
+        final.usage.prompt_tokens, final.usage.completion_tokens = 9, 3
+        final.timings.first_token_ms = 1.5
+        yield event(final=final)
+
+
+async def test_our_own_door() -> None:
+    service = Scripted()
+    server = grpc.aio.server()
+    completion_pb2_grpc.add_CompletionServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    target = remote_target(f"grpc://127.0.0.1:{port}/")
+    await target.open()
+    items = [[item async for item in target.stream(call)] for call in (CALL, Call(Prompt("short", "s", "text")))]
+    await target.close()
+    await server.stop(None)
+    assert items == [[Chunk("a", 1), Chunk("bc", 2), Ended("LENGTH", 9, 8, 3, 1.5)]] * 2
+    infill, plain = service.requests
+    assert (infill.infill.prefix, infill.infill.suffix, infill.limits.max_tokens) == ("before", "after", 7)
+    assert plain.prompt == "text" and plain.limits.ignore_eos and plain.sampling.temperature == 0
+
+
+async def test_nobody_at_our_door() -> None:
+    target = remote_target("grpc://127.0.0.1:1")
+    with pytest.raises(ZenrayError):
+        await target.open()
+    await target.close()
