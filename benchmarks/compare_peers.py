@@ -28,7 +28,7 @@ from typing import Any
 from contestant import Contestant
 
 from zenray.bench.bandwidth import measure_bandwidth
-from zenray.bench.document import peer_tables, replace_block
+from zenray.bench.document import peer_tables
 from zenray.bench.machine import CpuClock, describe_machine
 from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, longest_prefix
 from zenray.bench.statistics import Distribution, steady_decode_rate
@@ -317,9 +317,8 @@ def main() -> None:
     tables = peer_tables(report)
     print(f"\n{tables}\n\nwrote {options.json}")
     if options.doc:
-        options.doc.write_text(
-            replace_block(options.doc.read_text(encoding="utf-8"), "peers", tables), encoding="utf-8"
-        )
+        document = options.doc.read_text(encoding="utf-8")
+        options.doc.write_text(update_document(document, report), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,44 @@ def replace_block(document: str, name: str, body: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{body.strip()}\n{end}", document)
 
 
+def update_document(document: str, report: dict[str, Any]) -> str:
+    """`document` with the block of one report written again. Raises ConfigError for a report without one."""
+    if report.get("schema") == "zenray.peers/1":
+        return replace_block(document, "peers", peer_tables(report))
+    if report.get("kind") == "overhead":
+        return replace_block(document, "overhead", overhead_table(report))
+    raise ConfigError("only reports of compare_peers.py and of `zenray bench overhead` have a block in a document")
+
+
+def overhead_table(report: dict[str, Any]) -> str:
+    """A report of `zenray bench overhead` as Markdown."""
+    model = report["settings"]["config"]["model"]
+    lines = [
+        f"Measured {report['created'][:10]}: {model['name']} {model['weight_format']}, one request at a time.",
+        "",
+        "| path | TTFT p50 | p95 | ITL p50 | p95 | decode tok/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in (row for row in report["results"] if row["measure"] == "path"):
+        times = [row[name][at] for name in ("ttft_ms", "itl_ms") for at in ("p50", "p95")]
+        shown = " | ".join(f"{value:.2f} ms" for value in times)
+        lines.append(f"| {row['path']} | {shown} | {_number(row['tokens_per_s']['p50'])} |")
+    for row in (row for row in report["results"] if row["measure"] == "added"):
+        first = row["ttft_ms"]
+        lines += [
+            "",
+            f"Added on the first token: p50 {first['p50']:.2f} ms, p95 {first['p95']:.2f} ms (each request against the "
+            f"engine's own time for it). Added per streamed chunk: {row['itl_p50_difference_ms']:.2f} ms.",
+        ]
+    for row in (row for row in report["results"] if row["measure"] == "memory"):
+        lines += [
+            "",
+            f"Verifier process: {row['resident_mib']:.0f} MiB resident, of which weights {row['weights_mib']:.0f}, KV "
+            f"budget {row['kv_budget_mib']:.0f}, everything else {row['other_mib']:.0f} MiB.",
+        ]
+    return "\n".join(lines)
+
+
 def peer_tables(report: dict[str, Any]) -> str:
     """The report of benchmarks/compare_peers.py as Markdown: what was wanted, and every contestant's numbers."""
     machine = report["machine"]

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.bench.document import peer_tables, replace_block
+from zenray.bench.document import overhead_table, peer_tables, replace_block, update_document
 from zenray.bench.statistics import Distribution
 from zenray.errors import ConfigError
 
@@ -96,3 +97,42 @@ def test_the_tables_name_machine_versions_and_what_was_left_out() -> None:
     assert "zenray and other: 100 of 200, 75% of prompts start alike" in text
     assert "Versions: a 1, b 2." in text
     assert "2 of 12 samples were left out" in text
+
+
+def path_row(path: str, ttft_ms: float) -> dict[str, Any]:
+    value = asdict(Distribution.of([ttft_ms]))
+    return {"measure": "path", "path": path, "ttft_ms": value, "itl_ms": value, "tokens_per_s": value}
+
+
+OVERHEAD = {
+    "schema": "zenray.bench/1", "kind": "overhead", "created": "2026-01-02T03:04:05+00:00",
+    "settings": {"config": {"model": {"name": "a-model", "weight_format": "mixed"}}},
+    "results": [
+        path_row("direct", 50.0),
+        path_row("served", 53.0),
+        {"measure": "added", "ttft_ms": asdict(Distribution.of([3.0])), "itl_p50_difference_ms": 0.25},
+        {"measure": "memory", "resident_mib": 900.4, "weights_mib": 500, "kv_budget_mib": 100, "other_mib": 300.4},
+    ],
+}  # fmt: skip
+
+
+def test_the_overhead_table() -> None:
+    text = overhead_table(OVERHEAD)
+    assert "a-model mixed" in text
+    assert "| served | 53.00 ms | 53.00 ms | 53.00 ms | 53.00 ms | 53.0 |" in text
+    assert "first token: p50 3.00 ms" in text and "chunk: 0.25 ms" in text
+    assert "900 MiB resident, of which weights 500, KV budget 100, everything else 300 MiB" in text
+
+
+def test_each_report_finds_its_block() -> None:
+    both = DOCUMENT + "<!-- overhead:begin -->\n<!-- overhead:end -->\n"
+    text = update_document(update_document(both, OVERHEAD), {**report(), "schema": "zenray.peers/1"})
+    assert "a-model mixed" in text and "2026-01-02 on A CPU" in text and "After." in text
+    with pytest.raises(ConfigError, match="have a block"):
+        update_document(both, {"kind": "engine"})
+
+
+def test_the_shipped_document_has_the_blocks() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text()
+    for name in ("peers", "overhead"):
+        assert replace_block(document, name, "x") != document
