@@ -28,7 +28,7 @@ from typing import Any
 from contestant import Contestant
 
 from zenray.bench.bandwidth import measure_bandwidth
-from zenray.bench.document import peer_tables
+from zenray.bench.document import peer_tables, update_document
 from zenray.bench.machine import CpuClock, describe_machine
 from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, longest_prefix
 from zenray.bench.statistics import Distribution, steady_decode_rate
