@@ -293,9 +293,10 @@ ZENRAY_EXPORT void zenray_attention(zenray::bf16* out, const zenray::bf16* q, co
     int64_t max_rows = 0;
     for (const Item& item : items) max_rows = std::max(max_rows, item.num_tokens * a.group());
     if (num_tasks == num_items || num_items >= 8 * num_threads) {
-        parallel_for(num_threads, num_items, [&](int64_t item) {
+        // In a prompt the last item has the most keys: it goes first.
+        parallel_for(num_threads, num_items, [&](int64_t index) {
             Workspace w = thread_workspace(a, max_rows);
-            attend(a, items[static_cast<size_t>(item)], w);
+            attend(a, items[static_cast<size_t>(num_items - 1 - index)], w);
         });
         return;
     }

@@ -17,7 +17,6 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kStrip = 2 * kLanes;  // rows of the matrix taken together
 constexpr int64_t kTile = 8;            // rows of activations held in registers together
 constexpr int64_t kChunk = 256;         // columns transposed together: 16 KiB, a third of L1
-constexpr int64_t kChunkBytes = 256 << 10;  // weights a thread takes at a time
 constexpr int64_t kAhead = 128;         // columns whose cache lines are asked for early
 constexpr int64_t kPairs = kChunk / 2;
 
@@ -105,8 +104,7 @@ ZENRAY_EXPORT void zenray_linear_bf16(void* out, int64_t wide, const zenray::bf1
     using namespace zenray;
     const Product p{out, wide != 0, x, weight, bias, num_tokens, num_rows, num_columns};
     const int64_t num_strips = (num_rows + kStrip - 1) / kStrip;
-    const int64_t grain = std::clamp<int64_t>(kChunkBytes / (kStrip * num_columns * 2), 1, num_strips / (8 * num_threads) + 1);
-    parallel_ranges(num_threads, num_strips, grain, [&](int64_t begin, int64_t end) {
+    parallel_ranges(num_threads, num_strips, 1, [&](int64_t begin, int64_t end) {
         static thread_local Scratch memory;
         const size_t sums_bytes = static_cast<size_t>(num_tokens) * 2 * sizeof(__m512);
         auto* strip = reinterpret_cast<__m512i*>(memory.reserve(kPairs * 2 * sizeof(__m512i) + sums_bytes));

@@ -18,7 +18,6 @@ constexpr int64_t kSuperblock = 8;      // groups that share the super-scales of
 constexpr int64_t kPanel = 16;          // rows of the matrix in a panel
 constexpr int64_t kTile = 8;            // rows of activations held in registers together
 constexpr int64_t kPrefetch = 2048;     // bytes ahead in the stream of weights
-constexpr int64_t kChunkBytes = 64 << 10;   // weights a thread takes at a time
 constexpr int64_t kBlockBytes = 384 << 10;  // activations walked per pass over the panels: they stay in L2
 
 // Up to kTile rows of quantised activations, interleaved by group: quants [G][rows][32], scales [G][rows] and
@@ -190,10 +189,8 @@ void linear(void* out, bool wide, const bf16* x, int64_t num_tokens, int64_t num
                                  num_columns, m.num_groups);
     });
     const int64_t num_panels = (m.num_rows + kPanel - 1) / kPanel;
-    const int64_t panel_bytes = m.num_groups * (kInt4 ? 296 : 512);
-    const int64_t panel_grain = std::clamp<int64_t>(kChunkBytes / panel_bytes, 1, num_panels / (8 * num_threads) + 1);
     const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / bytes);
-    parallel_ranges(num_threads, num_panels, panel_grain, [&](int64_t begin, int64_t end) {
+    parallel_ranges(num_threads, num_panels, 1, [&](int64_t begin, int64_t end) {
         for (int64_t block = 0; block < num_tiles; block += tiles_per_block) {
             const int64_t block_end = std::min(num_tiles, block + tiles_per_block);
             for (int64_t panel = begin; panel < end; ++panel)

@@ -22,24 +22,27 @@ constexpr int kYieldAfter = 300;   // pauses of a waiting caller before it offer
 
 class Team {
   public:
-    void share_out(int64_t num_threads, int64_t num_chunks, void (*work)(void*, int64_t), void* context) {
+    void share_out(int64_t num_threads, int64_t num_items, int64_t share, RangeWork work, void* context) {
         std::unique_lock<std::mutex> lock(caller_, std::try_to_lock);
         if (!lock.owns_lock() || !grow(num_threads - 1)) {
-            for (int64_t chunk = 0; chunk < num_chunks; ++chunk) work(context, chunk);
+            work(context, 0, num_items);
             return;
         }
-        // Nobody holds a chunk here and none is left to claim, so these fields are not being read for a claim.
+        // Nobody holds an item here and none is left to claim: a thread that reads these fields now cannot claim
+        // with them.
+        num_items_.store(num_items, std::memory_order_relaxed);
+        share_.store(share, std::memory_order_relaxed);
         work_.store(work, std::memory_order_relaxed);
         context_.store(context, std::memory_order_relaxed);
         helpers_.store(static_cast<int>(num_threads - 1), std::memory_order_relaxed);
-        unfinished_.store(num_chunks, std::memory_order_relaxed);
+        unfinished_.store(num_items, std::memory_order_relaxed);
         const uint64_t job = (claims_.load(std::memory_order_relaxed) >> 32) + 1;
-        claims_.store(job << 32 | static_cast<uint64_t>(num_chunks), std::memory_order_seq_cst);
+        claims_.store(job << 32 | static_cast<uint64_t>(num_items), std::memory_order_seq_cst);
         if (sleepers_.load(std::memory_order_seq_cst) > 0) {
             wakes_.fetch_add(1, std::memory_order_seq_cst);
             futex(FUTEX_WAKE_PRIVATE, static_cast<int>(num_threads - 1));
         }
-        while (claim_one()) {
+        while (claim()) {
         }
         for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0;) {
             if (++spins < kYieldAfter) {
@@ -51,16 +54,21 @@ class Team {
     }
 
   private:
-    // Does one chunk of the present job, the last unclaimed one. The job's number stands beside the count of
-    // unclaimed chunks, so a thread that looked away cannot claim from a later job what it read of an earlier one.
-    bool claim_one() {
+    // Does a range of the present job. The job's number stands beside the count of unclaimed items, so a thread that
+    // looked away cannot claim from a later job with what it read of an earlier one.
+    bool claim() {
         uint64_t seen = claims_.load(std::memory_order_acquire);
         while (static_cast<uint32_t>(seen) > 0) {
-            void (*const work)(void*, int64_t) = work_.load(std::memory_order_relaxed);
+            const auto left = static_cast<int64_t>(static_cast<uint32_t>(seen));
+            const RangeWork work = work_.load(std::memory_order_relaxed);
             void* const context = context_.load(std::memory_order_relaxed);
-            if (claims_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
-                work(context, static_cast<int64_t>(static_cast<uint32_t>(seen)) - 1);
-                unfinished_.fetch_sub(1, std::memory_order_release);
+            const int64_t share = share_.load(std::memory_order_relaxed);
+            const int64_t begin = num_items_.load(std::memory_order_relaxed) - left;
+            const int64_t count = share > 0 && left > share ? left / share : 1;
+            const uint64_t next = seen - static_cast<uint64_t>(count);
+            if (claims_.compare_exchange_weak(seen, next, std::memory_order_acq_rel, std::memory_order_acquire)) {
+                work(context, begin, begin + count);
+                unfinished_.fetch_sub(count, std::memory_order_release);
                 return true;
             }
         }
@@ -70,7 +78,7 @@ class Team {
     void help(int index) {
         for (int spins = 0;;) {
             const bool wanted = index < helpers_.load(std::memory_order_relaxed);
-            if (wanted && claim_one()) {
+            if (wanted && claim()) {
                 spins = 0;
             } else if (++spins < kSpins) {
                 _mm_pause();
@@ -110,9 +118,10 @@ class Team {
 
     std::mutex caller_;
     int64_t num_helpers_ = 0;
-    alignas(64) std::atomic<uint64_t> claims_{0};  // job number << 32 | chunks not yet claimed
-    std::atomic<void (*)(void*, int64_t)> work_{nullptr};
+    alignas(64) std::atomic<uint64_t> claims_{0};  // job number << 32 | items not yet claimed
+    std::atomic<RangeWork> work_{nullptr};
     std::atomic<void*> context_{nullptr};
+    std::atomic<int64_t> num_items_{0}, share_{0};
     std::atomic<int> helpers_{0};
     alignas(64) std::atomic<int64_t> unfinished_{0};
     alignas(64) std::atomic<int> sleepers_{0};
@@ -133,8 +142,12 @@ Team& the_team() {
 
 }  // namespace
 
-void share_out(int64_t num_threads, int64_t num_chunks, void (*work)(void*, int64_t), void* context) {
-    the_team().share_out(num_threads, num_chunks, work, context);
+void share_out(int64_t num_threads, int64_t num_items, int64_t share, RangeWork work, void* context) {
+    if (num_threads <= 1 || num_items <= 1) {
+        if (num_items > 0) work(context, 0, num_items);
+        return;
+    }
+    the_team().share_out(num_threads, num_items, share, work, context);
 }
 
 }  // namespace zenray

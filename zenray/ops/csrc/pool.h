@@ -10,29 +10,35 @@
 
 namespace zenray {
 
-// Calls work(context, chunk) for every chunk of [0, num_chunks) on at most num_threads threads, the caller among
-// them. While the team serves another caller, the caller does all chunks itself.
-void share_out(int64_t num_threads, int64_t num_chunks, void (*work)(void*, int64_t), void* context);
+using RangeWork = void (*)(void* context, int64_t begin, int64_t end);
 
-template <class Work>
-void parallel_for(int64_t num_threads, int64_t num_chunks, const Work& work) {
-    if (num_threads <= 1 || num_chunks <= 1) {
-        for (int64_t chunk = 0; chunk < num_chunks; ++chunk) work(chunk);
-        return;
-    }
-    share_out(
-        num_threads, num_chunks,
-        [](void* context, int64_t chunk) { (*static_cast<const Work*>(context))(chunk); },
-        const_cast<void*>(static_cast<const void*>(&work)));
+// Calls work(context, begin, end) for ranges that cover [0, num_items), ascending, on at most num_threads threads, the
+// caller among them. A claim takes the `share`-th part of what is left, at least one item, so early ranges are
+// long (streams of weights stay unbroken) and late ones short (all finish together); share 0: always one item.
+// While the team serves another caller, the caller does everything itself.
+void share_out(int64_t num_threads, int64_t num_items, int64_t share, RangeWork work, void* context);
+
+// Calls body(item) for every item, one at a time: for items of unequal cost, the costly ones first.
+template <class Body>
+void parallel_for(int64_t num_threads, int64_t num_items, const Body& body) {
+    const auto work = [](void* context, int64_t begin, int64_t end) {
+        for (int64_t item = begin; item < end; ++item) (*static_cast<const Body*>(context))(item);
+    };
+    share_out(num_threads, num_items, 0, work, const_cast<void*>(static_cast<const void*>(&body)));
 }
 
-// Calls body(begin, end) for consecutive ranges of at most `grain` items.
+// Calls body(begin, end) for consecutive ranges that are multiples of `grain` long, but for the last.
 template <class Body>
 void parallel_ranges(int64_t num_threads, int64_t num_items, int64_t grain, const Body& body) {
-    parallel_for(num_threads, (num_items + grain - 1) / grain, [&](int64_t chunk) {
-        const int64_t begin = chunk * grain, end = begin + grain;
-        body(begin, end < num_items ? end : num_items);
-    });
+    struct Grains {
+        const Body& body;
+        int64_t num_items, grain;
+    } grains{body, num_items, grain};
+    const auto work = [](void* context, int64_t begin, int64_t end) {
+        const auto& g = *static_cast<const Grains*>(context);
+        g.body(begin * g.grain, end * g.grain < g.num_items ? end * g.grain : g.num_items);
+    };
+    share_out(num_threads, (num_items + grain - 1) / grain, 2 * num_threads, work, &grains);
 }
 
 // The grain for elementwise work on rows of `width`: what takes some 2 us, longer than sharing it out.
