@@ -136,4 +136,4 @@ def _bytes_by_id(tokenizer: tokenizers.Tokenizer, vocab_size: int) -> list[bytes
 @functools.cache
 def _latin1_table() -> dict[int, str]:
     """For `str.translate`: byte characters to the Latin-1 character of their byte, others out of Latin-1."""
-    return {code: "\uffff" for code in range(256)} | {ord(char): chr(byte) for byte, char in byte_to_char().items()}
+    return dict.fromkeys(range(256), "\uffff") | {ord(char): chr(byte) for byte, char in byte_to_char().items()}

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,10 +22,10 @@ from zenray.errors import ModelFileError
 from zenray.model.bpe import BpeTokenizer
 from zenray.model.config import ModelConfig
 from zenray.model.digest import digest
-from zenray.model.formats import activation_dtype, matrix_format, pack_matrix
+from zenray.model.formats import activation_dtype, pack_matrix, read_vector, shares_embedding
 from zenray.model.gguf_source import GgufSource
 from zenray.model.hf_source import HfSource, read_json
-from zenray.model.source import ModelSource, checked
+from zenray.model.source import ModelSource
 from zenray.model.tensor_file import TensorFileWriter, map_tensors
 from zenray.model.weights import has_bias, matrix_names, matrix_parts, vector_names
 from zenray.ops import PackedWeight, pack
@@ -68,7 +67,7 @@ def converted_folder(path: Path, weight_format: WeightFormat, progress: Progress
     report = None if progress is None else functools.partial(_report_hashing, progress, path.name)
     sha256 = digest(path, report).sha256
     root = home() / "converted"
-    folder = root / f"{sha256}-{weight_format}-{_version()}"
+    folder = root / f"{sha256}-{weight_format}-{version()}"
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(folder.name + ".lock")):
@@ -89,7 +88,8 @@ def _convert_into(
     source = open_source(path)
     tokenizer = source.tokenizer()
     _require_disk(source, weight_format, folder.parent)
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    part.mkdir()
     try:
         write_weights(source, weight_format, part / "weights.safetensors", progress)
         (part / "tokenizer.json").write_text(tokenizer.definition, encoding="utf-8")
@@ -117,14 +117,11 @@ def write_weights(
     dtype = activation_dtype(weight_format)
     with TensorFileWriter(path, max_tensors=len(vectors) + 7 * len(matrices)) as writer:
         for name in vectors:
-            stored = checked(source, name)
-            # Routers stay float32: bf16 scores flip near-ties between experts.
-            values = stored.read(0, stored.shape[0])
-            writer.add(name, values if name.endswith(".router") else values.to(dtype))
+            writer.add(name, read_vector(source, name, dtype))
         for name in matrices:
             if progress is not None:
                 progress(done, total, f"converting to {weight_format}")
-            if name == "head" and _shares_embedding(source, weight_format):
+            if name == "head" and shares_embedding(source, weight_format):
                 continue
             for key, tensor in pack_matrix(source, name, weight_format).to_tensors().items():
                 writer.add(f"{name}/{key}", tensor)
@@ -166,13 +163,6 @@ class ConvertedProvider:
         return BpeTokenizer.from_json(definition, self._tokenizer)
 
 
-def _shares_embedding(source: ModelSource, weight_format: WeightFormat) -> bool:
-    if not source.config.tie_word_embeddings:
-        return False
-    kinds = [source.tensor("embed").kind]
-    return matrix_format("embed", kinds, weight_format) == matrix_format("head", kinds, weight_format)
-
-
 def _source_bytes(source: ModelSource, name: str) -> int:
     parts = list(matrix_parts(source.config, name))
     if has_bias(source.config, name):
@@ -196,7 +186,7 @@ def _require_disk(source: ModelSource, weight_format: WeightFormat, folder: Path
 
 
 @functools.cache
-def _version() -> str:
+def version() -> str:
     """The converter's version and a fingerprint of the packed layouts, so weights packed by other kernels
     are never read as if they were of these."""
     matrix = torch.linspace(-1, 1, 48 * 320, dtype=torch.float64).reshape(48, 320).sin().float()

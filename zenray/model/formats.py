@@ -56,6 +56,41 @@ def pack_matrix(source: ModelSource, name: str, weight_format: WeightFormat) -> 
     return _stacked(pieces, bias)
 
 
+class SourceProvider:
+    """A `WeightProvider` that packs straight from the file, all in memory: for comparisons, nothing cached."""
+
+    def __init__(self, source: ModelSource, weight_format: WeightFormat) -> None:
+        self.dtype = activation_dtype(weight_format)
+        self._source, self._weight_format = source, weight_format
+        self._embed: PackedWeight | None = None
+
+    def matrix(self, name: str) -> PackedWeight:
+        if name == "head" and self._embed is not None and shares_embedding(self._source, self._weight_format):
+            return self._embed
+        packed = pack_matrix(self._source, name, self._weight_format)
+        if name == "embed":
+            self._embed = packed
+        return packed
+
+    def vector(self, name: str) -> torch.Tensor:
+        return read_vector(self._source, name, self.dtype)
+
+
+def read_vector(source: ModelSource, name: str, dtype: torch.dtype) -> torch.Tensor:
+    """A norm in the activation dtype, or a router in float32: bf16 scores would flip near-ties of experts."""
+    stored = checked(source, name)
+    values = stored.read(0, stored.shape[0])
+    return values if name.endswith(".router") else values.to(dtype)
+
+
+def shares_embedding(source: ModelSource, weight_format: WeightFormat) -> bool:
+    """Whether one packed table serves as embedding and head."""
+    if not source.config.tie_word_embeddings:
+        return False
+    kinds = [source.tensor("embed").kind]
+    return matrix_format("embed", kinds, weight_format) == matrix_format("head", kinds, weight_format)
+
+
 def _pack_rows(parts: list[SourceTensor], start: int, stop: int, format_: str) -> PackedWeight:
     if format_ == "int4" and all(part.read_groups is not None for part in parts):
         groups = [part.read_groups(a, b) for part, a, b in _spans(parts, start, stop) if part.read_groups is not None]

@@ -172,10 +172,9 @@ def _main(arguments: Sequence[str] | None = None) -> None:
                     with_tensors=options.tensors > 0,
                 )
             )
-    columns = ("model", "format", "weights", "read per token", "positions", "mean KL", "top-1", "perplexity", "ratio")
+    columns = ("format", "weights", "read per token", "positions", "mean KL", "top-1", "perplexity", "ratio")
     rows = [
         (
-            report.model,
             report.weight_format,
             f"{report.weight_bytes / 1e6:.0f} MB",
             f"{report.bytes_per_token / 1e6:.0f} MB",
@@ -190,7 +189,7 @@ def _main(arguments: Sequence[str] | None = None) -> None:
     if options.markdown:
         print("\n".join("| " + " | ".join(row) + " |" for row in (columns, ("---",) * len(columns), *rows)))
     else:
-        table = Table(*columns, title="Against bf16")
+        table = Table(*columns, title=f"{options.model.name} against {REFERENCE}")
         for row in rows:
             table.add_row(*row)
         Console().print(table)
