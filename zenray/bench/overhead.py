@@ -24,7 +24,16 @@ from zenray.bench.load import Bounds, closed_loop
 from zenray.bench.machine import find_processes, resident_bytes
 from zenray.bench.prompts import PromptSet
 from zenray.bench.report import make_report
-from zenray.bench.runs import deliver, engine_target, opened, progress_bar, prompts_of_engine, shown_config, with_room
+from zenray.bench.runs import (
+    check_outputs,
+    deliver,
+    engine_target,
+    opened,
+    progress_bar,
+    prompts_of_engine,
+    shown_config,
+    with_room,
+)
 from zenray.bench.statistics import Distribution, RequestRecord, summarise
 from zenray.bench.targets import Call, Target, remote_target
 from zenray.errors import Unavailable, ZenrayError
@@ -62,6 +71,7 @@ def run_overhead_bench(
     from zenray.config_load import load_config
     from zenray.engine.build import build_engine
 
+    check_outputs(json_out, plot_out)
     config = with_room(load_config(profile, file, list(overrides)), 1)
     with contextlib.ExitStack() as stack:
         bar, task = stack.enter_context(progress_bar())

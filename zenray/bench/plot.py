@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zenray.errors import ConfigError
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,11 +23,9 @@ _ENGINE_PANELS = ("decode", "prefill", "repeat")
 
 
 def plot_report(report: dict[str, Any], path: Path) -> None:
-    """Draws a report. Raises ConfigError when matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError("--plot needs matplotlib: pip install 'zenray[bench]'") from error
+    """Draws a report."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

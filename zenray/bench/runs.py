@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import os
 import time
@@ -64,6 +65,7 @@ def run_engine_bench(
     from zenray.config_load import load_config
     from zenray.engine.build import build_engine
 
+    check_outputs(json_out, plot_out)
     base = [*overrides, *([f"model.name={model}"] if model else [])]
     configs = [
         load_config(profile, file, [*base, *([f"model.weight_format={name}"] if name else [])])
@@ -120,6 +122,7 @@ def run_serving_bench(
     plot_out: Path | None,
 ) -> None:
     """`zenray bench serving`: every target under every load, targets taking turns."""
+    check_outputs(json_out, plot_out)
     targets = [remote_target(spec, model) for spec in specs]
     prompts = read_jsonl(prompt_file) if prompt_file else build_prompts()
     for kind in plan.kinds:
@@ -210,6 +213,15 @@ def prompts_for_model(model: str) -> PromptSet:
 
     tokenizer = load_tokenizer(model if model.startswith(PRESET_PREFIX) else Catalog.load().resolve(model))
     return build_prompts(lambda text: len(tokenizer.encode(text)))
+
+
+def check_outputs(json_out: Path | None, plot_out: Path | None) -> None:
+    """Raises ConfigError for what could not be written, before minutes of measuring rather than after."""
+    for option, path in (("--json", json_out), ("--plot", plot_out)):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
+    if plot_out is not None and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("--plot needs matplotlib: pip install 'zenray[bench]'")
 
 
 def deliver(report: dict[str, Any], json_out: Path | None, plot_out: Path | None) -> None:

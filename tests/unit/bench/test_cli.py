@@ -26,6 +26,9 @@ from zenray.errors import ConfigError
         (["serving", "--rate", "fast"], "positive numbers"),
         (["serving", "--target", "host:1"], "allowed: grpc://HOST:PORT"),
         (["profile", "--batch", ""], "positive whole numbers"),
+        (["engine", "--json", "/no/such/folder/out.json"], "--json /no/such/folder/out.json: there is no folder"),
+        (["serving", "--plot", "/no/such/folder/out.png"], "there is no folder"),
+        (["overhead", "--json", "/no/such/folder/out.json"], "there is no folder"),
     ],
 )
 def test_wrong_options_say_what_is_allowed(arguments: list[str], message: str) -> None:

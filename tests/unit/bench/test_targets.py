@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zenray.bench.prompts import Prompt
-from zenray.bench.targets import Call, Chunk, Ended, remote_target
-from zenray.bench.targets.openai_door import OpenAITarget, StreamFailed
+from zenray.bench.targets import Call, Chunk, Ended, TargetFailed, remote_target
+from zenray.bench.targets.openai_door import OpenAITarget
 from zenray.bench.targets.sse import SseParser
-from zenray.errors import ConfigError, Unavailable, ZenrayError
+from zenray.errors import ConfigError
 from zenray.v1 import common_pb2, completion_pb2, completion_pb2_grpc
 
 STREAM = (
@@ -179,7 +179,7 @@ async def test_streams_that_fail_say_why(status: int, pieces: list[bytes], messa
     async with http_server(lambda path, body: models(path) or (status, pieces)) as url:
         target = OpenAITarget(url)
         await target.open()
-        with pytest.raises(StreamFailed, match=message):
+        with pytest.raises(TargetFailed, match=message):
             await collect(target, CALL)
         await target.close()
 
@@ -187,13 +187,13 @@ async def test_streams_that_fail_say_why(status: int, pieces: list[bytes], messa
 async def test_nobody_there() -> None:
     async with http_server(lambda path, body: (200, [])) as url:
         pass
-    with pytest.raises(Unavailable, match="nothing answers"):
+    with pytest.raises(TargetFailed, match="nothing answers"):
         await OpenAITarget(url).open()
 
 
 async def test_a_server_without_models_asks_for_a_name() -> None:
     async with http_server(lambda path, body: (200, [b'{"data": []}'])) as url:
-        with pytest.raises(StreamFailed, match="--model"):
+        with pytest.raises(TargetFailed, match="--model"):
             await OpenAITarget(url).open()
         await OpenAITarget(url, "named").open()
 
@@ -238,6 +238,5 @@ async def test_our_own_door() -> None:
 
 async def test_nobody_at_our_door() -> None:
     target = remote_target("grpc://127.0.0.1:1")
-    with pytest.raises(ZenrayError):
+    with pytest.raises(TargetFailed, match="start a server with zenray serve"):
         await target.open()
-    await target.close()

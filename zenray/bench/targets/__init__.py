@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from zenray.bench.prompts import Prompt
-from zenray.errors import ConfigError
+from zenray.errors import ConfigError, ZenrayError
 
 SPELLINGS = "grpc://HOST:PORT, http://HOST:PORT or https://HOST:PORT (any OpenAI-compatible server)"
+
+
+class TargetFailed(ZenrayError):
+    """A target does not answer, answers with an error, or sends a stream that is not one of completions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Target(Protocol):
     name: str
 
     async def open(self) -> None:
-        """Connects or starts. Raises a `ZenrayError` that says what to do when nothing answers."""
+        """Connects or starts. Raises `TargetFailed` when nothing answers."""
         ...
 
     def stream(self, call: Call) -> AsyncIterator[Chunk | Ended]:

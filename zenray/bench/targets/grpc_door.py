@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from zenray.bench.targets import Call, Chunk, Ended
+from zenray.bench.targets import Call, Chunk, Ended, TargetFailed
 
 if TYPE_CHECKING:
     from zenray.api.client import AsyncClient
@@ -25,10 +25,15 @@ class GrpcTarget:
         self._client: AsyncClient | None = None
 
     async def open(self) -> None:
-        from zenray.api.client import AsyncClient
+        from zenray.api.client import AsyncClient, CallFailed
 
         self._client = AsyncClient(self._address)
-        await self._client.model_info(self._model)
+        try:
+            await self._client.model_info(self._model)
+        except CallFailed as error:
+            await self._client.close()
+            hint = "; start a server with zenray serve" if error.unreachable else ""
+            raise TargetFailed(f"{self.name} does not answer: {error}{hint}") from error
 
     async def close(self) -> None:
         if self._client is not None:

@@ -6,19 +6,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from zenray.bench.targets import Call, Chunk, Ended
+from zenray.bench.targets import Call, Chunk, Ended, TargetFailed
 from zenray.bench.targets.sse import SseParser
-from zenray.errors import Unavailable, ZenrayError
 
 if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT_S = 600.0
 _MAX_SHOWN = 300
-
-
-class StreamFailed(ZenrayError):
-    """The server answered with an error, or its stream is not one of completions."""
 
 
 class OpenAITarget:
@@ -47,13 +42,13 @@ class OpenAITarget:
         try:
             response = await self._client.get(f"{self._base}/models")
         except httpx.TransportError as error:
-            raise Unavailable(f"nothing answers at {self.name}: {error or type(error).__name__}") from error
+            raise TargetFailed(f"nothing answers at {self.name}: {error or type(error).__name__}") from error
         if self._model:
             return
         try:
             self._model = str(response.json()["data"][0]["id"])
         except (ValueError, LookupError, TypeError) as error:
-            raise StreamFailed(f"{self._base}/models lists no model; name one with --model") from error
+            raise TargetFailed(f"{self._base}/models lists no model; name one with --model") from error
 
     async def close(self) -> None:
         if self._client is not None:
@@ -73,11 +68,11 @@ class OpenAITarget:
                     async for item in _read_stream(response.aiter_raw()):
                         yield item
         except httpx.TransportError as error:
-            raise StreamFailed(f"{self.name}: {type(error).__name__}: {error}") from error
+            raise TargetFailed(f"{self.name}: {type(error).__name__}: {error}") from error
         if not refused:
             return
         if response.status_code not in (400, 422) or not self._forget_extras(refused):
-            raise StreamFailed(f"{self.name} answered {response.status_code}: {refused}")
+            raise TargetFailed(f"{self.name} answered {response.status_code}: {refused}")
         async for item in self.stream(call):
             yield item
 
@@ -108,7 +103,7 @@ class OpenAITarget:
 
 
 async def _read_stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[Chunk | Ended]:
-    """Chunks of a completion stream, then its end. Raises StreamFailed for an error in the stream, for
+    """Chunks of a completion stream, then its end. Raises TargetFailed for an error in the stream, for
     data that is no completion and for a stream that ends without saying so."""
     parser = SseParser()
     finish_reason = ""
@@ -130,16 +125,16 @@ async def _read_stream(pieces: AsyncIterator[bytes]) -> AsyncIterator[Chunk | En
                 finish_reason = choice.get("finish_reason") or finish_reason
                 if text := choice.get("text"):
                     yield Chunk(text, 1)
-    raise StreamFailed("the stream broke off before [DONE]")
+    raise TargetFailed("the stream broke off before [DONE]")
 
 
 def _parse(data: str) -> dict[str, Any]:
     try:
         chunk = json.loads(data)
     except ValueError as error:
-        raise StreamFailed(f"an event is not JSON: {data[:_MAX_SHOWN]!r}") from error
+        raise TargetFailed(f"an event is not JSON: {data[:_MAX_SHOWN]!r}") from error
     if not isinstance(chunk, dict):
-        raise StreamFailed(f"an event is not an object: {data[:_MAX_SHOWN]!r}")
+        raise TargetFailed(f"an event is not an object: {data[:_MAX_SHOWN]!r}")
     if chunk.get("error"):
-        raise StreamFailed(f"error in the stream: {json.dumps(chunk['error'])[:_MAX_SHOWN]}")
+        raise TargetFailed(f"error in the stream: {json.dumps(chunk['error'])[:_MAX_SHOWN]}")
     return chunk
