@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -78,7 +80,8 @@ class Cluster:
             except OSError as error:
                 raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
         try:
-            ray.init(address=address, **_options())
+            with _our_signals():
+                ray.init(address=address, **_options())
         except (ConnectionError, ValueError) as error:
             raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
         self._connected = True
@@ -90,13 +93,14 @@ class Cluster:
         self.peer_host = LOOPBACK
         self._guard = Guard()
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, round(num_cpus + 0.5)),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                **_options(),
-            )
+            with _our_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=max(os.cpu_count() or 1, round(num_cpus + 0.5)),
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    **_options(),
+                )
         except BaseException as error:
             self.stop()
             if isinstance(error, RuntimeError | OSError | ValueError):
@@ -104,6 +108,20 @@ class Cluster:
             raise
         self._processes = _descendants()
         self._guard.watch(process.pid for process in self._processes)
+
+
+@contextlib.contextmanager
+def _our_signals() -> Iterator[None]:
+    """Keeps this process's handling of signals: ray.init puts its own in place of SIGTERM's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _options() -> dict[str, Any]:
