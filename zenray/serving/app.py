@@ -6,6 +6,7 @@ clusters/.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -53,12 +54,16 @@ class AppArguments(BaseModel):
 
 def app(arguments: AppArguments) -> serve.Application:
     """The application of a Serve config file: `import_path: zenray.serving.app:app`."""
-    import yaml
+    return build_app(config_of(arguments))
 
+
+def config_of(arguments: AppArguments) -> ZenrayConfig:
+    """The configuration that builder arguments ask for. Raises as `load_config`."""
     from zenray.config_load import load_config
 
-    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in arguments.settings.items()]
-    return build_app(load_config(arguments.profile, None, overrides))
+    # JSON is YAML, which is what a setting is read as.
+    overrides = [f"{key}={json.dumps(value)}" for key, value in arguments.settings.items()]
+    return load_config(arguments.profile, None, overrides)
 
 
 def build_app(config: ZenrayConfig, peer_host: str | None = None) -> serve.Application:

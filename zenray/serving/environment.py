@@ -7,6 +7,7 @@ has set is left alone. On an existing cluster each node's own environment counts
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import MutableMapping
 
 RAY_ENVIRONMENT = {
@@ -38,3 +39,13 @@ def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> N
     """Sets what is not set yet."""
     for name, value in RAY_ENVIRONMENT.items():
         environment.setdefault(name, value)
+
+
+def main() -> None:
+    """Prints the variables as a shell takes them, for a node that starts Ray itself."""
+    for name, value in RAY_ENVIRONMENT.items():
+        print(f"export {name}={shlex.quote(os.environ.get(name, value))}")
+
+
+if __name__ == "__main__":
+    main()

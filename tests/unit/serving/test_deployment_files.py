@@ -1,0 +1,118 @@
+"""Cluster files and dashboards say what the code says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from zenray.config_load import load_config
+from zenray.engine.request import Delta, EngineLoad, Final, FinishReason, Started, Timings, Usage
+from zenray.errors import ConfigError
+from zenray.observe.metrics import RequestMeter, ServingMetrics
+from zenray.serving.app import APP_NAME, AppArguments, config_of
+from zenray.serving.environment import RAY_ENVIRONMENT
+
+ROOT = Path(__file__).parents[3]
+DEPLOYMENTS = {"ContextAggregator", "Verifier", "DraftPool"}
+
+
+@pytest.fixture
+def kuberay() -> dict[str, dict]:
+    documents = yaml.safe_load_all((ROOT / "clusters/kuberay.yaml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def test_the_kuberay_service_runs_this_application(kuberay: dict[str, dict]) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    serve_config = yaml.safe_load(kuberay["RayService"]["spec"]["serveConfigV2"])
+    schema = ServeDeploySchema.model_validate(serve_config)
+    (application,) = schema.applications
+    assert application.name == APP_NAME
+    assert str(schema.proxy_location.value) == "Disabled"
+    module, _, name = application.import_path.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    config = config_of(AppArguments.model_validate(application.args))
+    assert config.server.host == "0.0.0.0"
+    assert config.model.device.startswith("cuda")
+    assert {deployment.name for deployment in application.deployments} <= DEPLOYMENTS
+
+    groups = {
+        group["groupName"]: group for group in kuberay["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    }
+    assert groups["verifiers"]["replicas"] == config.server.verifier_replicas
+    assert groups["doors"]["replicas"] == config.server.aggregator_replicas
+    ports = {port["name"]: port["containerPort"] for port in containers(groups["doors"])[0]["ports"]}
+    assert ports == {"serve": config.server.http_port, "grpc": config.server.grpc_port}
+    door_label = groups["doors"]["template"]["metadata"]["labels"]
+    assert kuberay["Service"]["spec"]["selector"].items() <= door_label.items()
+    pulled = groups["verifiers"]["template"]["spec"]["initContainers"][0]["command"]
+    assert pulled == ["zenray", "models", "pull", config.model.name]
+
+
+def containers(group: dict) -> list[dict]:
+    return group["template"]["spec"]["containers"]
+
+
+def test_every_node_has_the_environment_ray_needs(kuberay: dict[str, dict]) -> None:
+    cluster = kuberay["RayService"]["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        environment = {entry["name"]: entry.get("value") for entry in containers(group)[0]["env"]}
+        assert RAY_ENVIRONMENT.items() <= environment.items()
+    launcher = (ROOT / "clusters/launcher.yaml").read_text()
+    assert launcher.count("python -m zenray.serving.environment") == 2
+
+
+def test_ray_takes_the_launcher_file() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(yaml.safe_load((ROOT / "clusters/launcher.yaml").read_text())))
+
+
+def test_the_cluster_files_ask_for_the_ray_that_is_tested() -> None:
+    import ray
+
+    assert f"ray:{ray.__version__}-" in (ROOT / "clusters/Dockerfile").read_text()
+    assert f'rayVersion: "{ray.__version__}"' in (ROOT / "clusters/kuberay.yaml").read_text()
+
+
+def test_application_arguments_are_checked_like_a_profile() -> None:
+    assert config_of(AppArguments(profile="tiny")) == load_config("tiny")
+    changed = config_of(AppArguments(profile="tiny", settings={"server.verifier_replicas": 3, "model.name": "a: b"}))
+    assert (changed.server.verifier_replicas, changed.model.name) == (3, "a: b")
+    with pytest.raises(ConfigError, match=r"verifier_replicas"):
+        config_of(AppArguments(profile="tiny", settings={"server.verifier_replica": 3}))
+
+
+def exported_names() -> set[str]:
+    """The sample names of a process that has seen a request."""
+    metrics = ServingMetrics(lambda: {"a": EngineLoad()})
+    meter = RequestMeter(metrics, "interactive")
+    for event in (
+        Started(1, 0),
+        Delta(0, "a", (1,)),
+        Delta(0, "b", (2,)),
+        Final(0, "ab", FinishReason.EOS, Usage(1, 2, 0), Timings(0, 0, 0)),
+    ):
+        meter.see(event)
+    meter.end("EOS")
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+
+
+def test_dashboards_and_rules_ask_for_metrics_that_exist() -> None:
+    dashboard = json.loads((ROOT / "dashboards/grafana.json").read_text())
+    rules = yaml.safe_load((ROOT / "dashboards/rules.yml").read_text())["groups"][0]["rules"]
+    assert yaml.safe_load((ROOT / "dashboards/prometheus.yml").read_text())["rule_files"] == ["rules.yml"]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions += [rule["expr"] for rule in rules]
+    asked = {name for expression in expressions for name in re.findall(r"\bzenray[a-z_:0-9]*", expression)}
+    assert len(asked) > 12
+    assert asked <= exported_names() | recorded
