@@ -56,24 +56,38 @@ def bpe_definition(
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": ignore_merges,
-            # Added tokens keep their ids only if the vocabulary knows them too.
-            "vocab": {**vocab, **spaces},
-            "merges": [list(merge) for merge in merges],
-        },
+        # Added tokens keep their ids only if the vocabulary knows them too.
+        "model": bpe_model({**vocab, **spaces}, merges, ignore_merges=ignore_merges),
+    }
+
+
+def bpe_model(
+    vocab: Mapping[str, int],
+    merges: Sequence[Sequence[str]],
+    *,
+    ignore_merges: bool = False,
+    byte_fallback: bool = False,
+) -> dict[str, Any]:
+    """The `model` of a tokenizer.json. Merges of tokens the vocabulary lacks are left out."""
+    known = [list(merge) for merge in merges if merge[0] in vocab and merge[1] in vocab and "".join(merge) in vocab]
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": byte_fallback,
+        "ignore_merges": ignore_merges,
+        "vocab": dict(vocab),
+        "merges": known,
     }
 
 
 class BpeTokenizer(Tokenizer):
     """A byte-level BPE whose `definition` is the JSON text of a `bpe_definition`."""
+
+    kind = "byte-level"
 
     def __init__(
         self,
@@ -88,7 +102,7 @@ class BpeTokenizer(Tokenizer):
         super().__init__(vocab_size, control_tokens, eos_token_ids, bos_token_id, add_bos, fim)
         self.definition = definition
         self._tokenizer = tokenizers.Tokenizer.from_str(definition)
-        self._bytes = _bytes_by_id(self._tokenizer, vocab_size)
+        self._bytes = self._bytes_by_id(self._tokenizer)
 
     def _encode(self, text: str, data: bytes) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -98,8 +112,9 @@ class BpeTokenizer(Tokenizer):
         return self._bytes[token_id]
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` needs besides the definition."""
+        """What `tokenizer_from_json` needs besides the definition."""
         return {
+            "kind": self.kind,
             "vocab_size": self.vocab_size,
             "control_tokens": {str(token_id): text for token_id, text in self._control_tokens.items()},
             "eos_token_ids": sorted(self.eos_token_ids),
@@ -108,29 +123,16 @@ class BpeTokenizer(Tokenizer):
             "fim": None if self.fim is None else {name: getattr(self.fim, name) for name in FimTokens.__slots__},
         }
 
-    @classmethod
-    def from_json(cls, definition: str, data: Mapping[str, Any]) -> BpeTokenizer:
-        return cls(
-            definition,
-            vocab_size=data["vocab_size"],
-            control_tokens={int(token_id): text for token_id, text in data["control_tokens"].items()},
-            eos_token_ids=data["eos_token_ids"],
-            bos_token_id=data["bos_token_id"],
-            add_bos=data["add_bos"],
-            fim=None if data["fim"] is None else FimTokens(**data["fim"]),
-        )
-
-
-def _bytes_by_id(tokenizer: tokenizers.Tokenizer, vocab_size: int) -> list[bytes]:
-    """Bytes of each id up to vocab_size; b"" for control and unused ids."""
-    plain = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    table, result = _latin1_table(), [b""] * vocab_size
-    for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
-        try:
-            result[token_id] = token.encode() if token in plain else token.translate(table).encode("latin-1")
-        except UnicodeEncodeError:  # characters that stand for no byte: the token is what it says
-            result[token_id] = token.encode()
-    return result
+    def _bytes_by_id(self, tokenizer: tokenizers.Tokenizer) -> list[bytes]:
+        """Bytes of each id; b"" for control and unused ids."""
+        plain = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+        table, result = _latin1_table(), [b""] * self.vocab_size
+        for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
+            try:
+                result[token_id] = token.encode() if token in plain else token.translate(table).encode("latin-1")
+            except UnicodeEncodeError:  # characters that stand for no byte: the token is what it says
+                result[token_id] = token.encode()
+        return result
 
 
 @functools.cache

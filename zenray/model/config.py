@@ -15,6 +15,17 @@ QkNorm = Literal["none", "head", "full"]
 RopeType = Literal["default", "linear", "llama3", "yarn", "factors"]
 
 
+_AT_LEAST_ONE = (
+    "vocab_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
     """How rotary frequencies are stretched past the trained context. Unused fields keep defaults.
@@ -69,9 +80,16 @@ class ModelConfig:
     bos_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.rope_theta > 0 or self.rms_norm_eps < 0 or not self.rope_scaling.factor > 0:
+            raise ConfigError(
+                f"rope_theta {self.rope_theta} and its factor {self.rope_scaling.factor} must be above 0, "
+                f"rms_norm_eps {self.rms_norm_eps} not below"
+            )
+        if self.rope_scaling.type in ("llama3", "yarn") and self.rope_scaling.original_max_position_embeddings < 1:
+            raise ConfigError(f"rope scaling {self.rope_scaling.type} needs original_max_position_embeddings")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(f"num_heads is {self.num_heads}; allowed: multiples of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:

@@ -27,13 +27,14 @@ from zenray.model.gguf_source import GgufSource
 from zenray.model.hf_source import HfSource, read_json
 from zenray.model.source import ModelSource
 from zenray.model.tensor_file import TensorFileWriter, map_tensors
+from zenray.model.tokenizer_json import tokenizer_from_json
 from zenray.model.weights import has_bias, matrix_names, matrix_parts, vector_names
 from zenray.ops import PackedWeight, pack
 
 Progress = Callable[[int, int, str], None]
 """Called with (done bytes, total bytes, what is being done)."""
 
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 """Raised whenever a converted folder of before would be read wrongly."""
 
 
@@ -160,7 +161,7 @@ class ConvertedProvider:
     def tokenizer(self) -> BpeTokenizer:
         """The tokenizer stored beside the weights."""
         definition = (self._folder / "tokenizer.json").read_text(encoding="utf-8")
-        return BpeTokenizer.from_json(definition, self._tokenizer)
+        return tokenizer_from_json(definition, self._tokenizer)
 
 
 def _source_bytes(source: ModelSource, name: str) -> int:

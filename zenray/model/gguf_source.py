@@ -5,9 +5,7 @@ llama.cpp's names and its q/k permutation are those of its `convert_hf_to_gguf.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +13,14 @@ import torch
 from gguf import quants
 from gguf.constants import GGMLQuantizationType
 
-from zenray.errors import ConfigError, ModelFileError
+from zenray.errors import ModelFileError
 from zenray.model.bpe import BpeTokenizer
-from zenray.model.config import ModelConfig, RopeScaling
 from zenray.model.gguf_blocks import GROUP_READERS
+from zenray.model.gguf_config import config_from_gguf
 from zenray.model.gguf_file import GgufFile, GgufTensor
 from zenray.model.gguf_tokenizer import tokenizer_from_gguf
 from zenray.model.source import Int4Groups, SourceTensor
 
-_ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe", "olmoe")
 _TYPES = frozenset(
     getattr(GGMLQuantizationType, name)
     for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
@@ -57,7 +54,7 @@ class GgufSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = GgufFile(path)
-        self.config = _config(self._file)
+        self.config = config_from_gguf(self._file)
 
     def tokenizer(self) -> BpeTokenizer:
         return tokenizer_from_gguf(self._file.metadata, self.config.vocab_size, self.path)
@@ -129,84 +126,3 @@ def _file_name(stem: str) -> tuple[str, int | None]:
     if pieces[0] != "layers":
         return leaf, None
     return f"blk.{pieces[1]}.{leaf}", int(pieces[3]) if pieces[2] == "experts" else None
-
-
-def _config(file: GgufFile) -> ModelConfig:
-    metadata, path, tensors = file.metadata, file.path, file.tensors
-    architecture = metadata.get("general.architecture")
-    if architecture not in _ARCHITECTURES:
-        raise ModelFileError(f"{path}: architecture {architecture!r}; supported: {', '.join(_ARCHITECTURES)}")
-
-    def key(name: str, default: Any = None) -> Any:
-        value = metadata.get(f"{architecture}.{name}", default)
-        if value is None:
-            raise ModelFileError(f"{path}: the metadata key {architecture}.{name} is missing")
-        return value
-
-    embedding = tensors.get("token_embd.weight")
-    if embedding is None:
-        raise ModelFileError(f"{path}: tensor token_embd.weight is missing; is the download complete?")
-    num_heads = _uniform(key("attention.head_count"), "attention.head_count", path)
-    hidden = key("embedding_length")
-    head_dim = key("attention.key_length", hidden // num_heads)
-    rotated = key("rope.dimension_count", head_dim)
-    if rotated != head_dim:
-        raise ModelFileError(f"{path}: rope.dimension_count is {rotated}; only whole heads ({head_dim}) are supported")
-    num_experts = key("expert_count", 0)
-    width = _uniform(key("feed_forward_length"), "feed_forward_length", path)
-    try:
-        return ModelConfig(
-            architecture={"qwen3moe": "qwen3_moe"}.get(architecture, architecture),
-            vocab_size=embedding.shape[0],
-            hidden_size=hidden,
-            num_layers=key("block_count"),
-            num_heads=num_heads,
-            num_kv_heads=_uniform(key("attention.head_count_kv", num_heads), "attention.head_count_kv", path),
-            head_dim=head_dim,
-            intermediate_size=0 if num_experts else width,
-            rms_norm_eps=key("attention.layer_norm_rms_epsilon"),
-            rope_theta=key("rope.freq_base", 10_000.0),
-            rope_scaling=_rope_scaling(file, metadata, str(architecture)),
-            max_position_embeddings=key("context_length"),
-            qkv_bias="blk.0.attn_q.bias" in tensors,
-            attention_out_bias="blk.0.attn_output.bias" in tensors,
-            qk_norm={"qwen3": "head", "qwen3moe": "head", "olmoe": "full"}.get(architecture, "none"),  # type: ignore[arg-type]
-            tie_word_embeddings="output.weight" not in tensors,
-            num_experts=num_experts,
-            num_experts_per_token=key("expert_used_count", 0),
-            expert_intermediate_size=key("expert_feed_forward_length", width) if num_experts else 0,
-            norm_topk_prob=architecture != "olmoe",
-        )
-    except ConfigError as error:
-        raise ModelFileError(f"{path}: {error}") from None
-
-
-def _uniform(value: Any, name: str, path: Path) -> int:
-    """A number that the format also allows per layer."""
-    values = set(value) if isinstance(value, list) else {value}
-    if len(values) != 1:
-        raise ModelFileError(f"{path}: {name} differs between layers ({sorted(values)}), which is not supported")
-    return int(values.pop())
-
-
-def _rope_scaling(file: GgufFile, metadata: Mapping[str, Any], architecture: str) -> RopeScaling:
-    def key(name: str, default: Any) -> Any:
-        return metadata.get(f"{architecture}.rope.scaling.{name}", default)
-
-    factors = file.tensors.get("rope_freqs.weight")
-    if factors is not None:
-        values = quants.dequantize(file.raw_rows(factors, 0, 1), factors.type).reshape(-1)
-        return RopeScaling(type="factors", frequency_factors=tuple(float(value) for value in values))
-    kind = key("type", "none")
-    if kind == "none":
-        return RopeScaling()
-    if kind not in ("linear", "yarn"):
-        raise ModelFileError(f"{file.path}: rope.scaling.type is {kind!r}; supported: none, linear, yarn")
-    original = key("original_context_length", metadata.get(f"{architecture}.context_length", 0))
-    return RopeScaling(
-        type=kind,
-        factor=key("factor", 1.0),
-        original_max_position_embeddings=original,
-        beta_fast=key("yarn_beta_fast", 32.0),
-        beta_slow=key("yarn_beta_slow", 1.0),
-    )

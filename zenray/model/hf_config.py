@@ -24,10 +24,13 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
     if model_type not in MODEL_TYPES:
         raise ModelFileError(f"{where}: model_type is {model_type!r}; supported: {', '.join(MODEL_TYPES)}")
 
-    def key(*names: str) -> Any:
+    def key(*names: str) -> int:
         for name in names:
-            if data.get(name) is not None:
-                return data[name]
+            value = data.get(name)
+            if value is not None:
+                if type(value) is not int or value < 0:
+                    raise ModelFileError(f"{where}: {name} is {value!r}; expected a whole number")
+                return value
         raise ModelFileError(f"{where}: {names[0]} is missing")
 
     _refuse(data, where, "hidden_act", lambda value: value in (None, "silu"), "silu")
@@ -35,7 +38,7 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
     _refuse(data, where, "quantization_config", lambda value: value is None, "none: weights in F32, F16 or BF16")
     _refuse(data, where, "decoder_sparse_step", lambda value: value in (None, 1), "1")
     is_moe = model_type in _MOE
-    num_heads, hidden = key("num_attention_heads"), key("hidden_size")
+    num_heads, hidden = max(key("num_attention_heads"), 1), key("hidden_size")
     eos = data.get("eos_token_id")
     biased = bool(data.get("attention_bias", False))
     width = key("intermediate_size")
@@ -48,11 +51,11 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
             hidden_size=hidden,
             num_layers=key("num_hidden_layers"),
             num_heads=num_heads,
-            num_kv_heads=data.get("num_key_value_heads") or num_heads,
-            head_dim=data.get("head_dim") or hidden // num_heads,
+            num_kv_heads=key("num_key_value_heads", "num_attention_heads"),
+            head_dim=key("head_dim") if data.get("head_dim") is not None else hidden // num_heads,
             intermediate_size=0 if is_moe and not data.get("mlp_only_layers") else width,
-            rms_norm_eps=key("rms_norm_eps"),
-            rope_theta=_rope(data).get("rope_theta") or data.get("rope_theta") or 10_000.0,
+            rms_norm_eps=_real(data, "rms_norm_eps", where),
+            rope_theta=_real({"rope_theta": 10_000.0, **data, **_rope(data)}, "rope_theta", where),
             rope_scaling=_rope_scaling(data, where),
             max_position_embeddings=min(key("max_position_embeddings"), window or 1 << 62),
             qkv_bias=biased or model_type == "qwen2",
@@ -62,7 +65,7 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
             tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
             num_experts=key("num_local_experts", "num_experts") if is_moe else 0,
             num_experts_per_token=key("num_experts_per_tok") if is_moe else 0,
-            expert_intermediate_size=(data.get("moe_intermediate_size") or width) if is_moe else 0,
+            expert_intermediate_size=key("moe_intermediate_size", "intermediate_size") if is_moe else 0,
             norm_topk_prob=model_type == "mixtral" or bool(data.get("norm_topk_prob", False)),
             dense_layers=tuple(data.get("mlp_only_layers") or ()) if is_moe else (),
             eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
@@ -70,6 +73,15 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
         )
     except ConfigError as error:
         raise ModelFileError(f"{where}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise ModelFileError(f"{where}: a value is missing or of the wrong type ({error})") from None
+
+
+def _real(data: Mapping[str, Any], name: str, where: str) -> float:
+    value = data.get(name)
+    if type(value) not in (int, float):
+        raise ModelFileError(f"{where}: {name} is {value!r}; expected a number")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _refuse(data: Mapping[str, Any], where: str, name: str, accepts: Callable[[Any], bool], allowed: str) -> None:

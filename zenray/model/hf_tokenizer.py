@@ -10,41 +10,51 @@ from typing import Any
 from zenray.errors import ModelFileError
 from zenray.model.bpe import BpeTokenizer, bpe_definition
 from zenray.model.config import ModelConfig
-from zenray.model.tokenizer import discover_fim, end_tokens
+from zenray.model.sentencepiece import SentencePieceTokenizer, has_all_bytes, sentencepiece_definition
+from zenray.model.tokenizer import discover_fim, end_tokens, unreachable_names
 
 
 def tokenizer_from_hf(folder: Path, config: ModelConfig) -> BpeTokenizer:
     """Reads tokenizer.json, and the ends of text of generation_config.json and tokenizer_config.json.
 
     Raises:
-        ModelFileError: no tokenizer.json, or not a byte-level BPE.
+        ModelFileError: no tokenizer.json, or not a BPE.
     """
     path = folder / "tokenizer.json"
     data = _read(path, required=True)
     settings = _read(folder / "tokenizer_config.json")
     model = data.get("model", {})
     byte_level, pre_tokenizer = _without_prefix_space(data.get("pre_tokenizer"))
-    if model.get("type") != "BPE" or not byte_level or model.get("byte_fallback"):
-        raise ModelFileError(f"{path}: a {model.get('type')} tokenizer; supported: byte-level BPE")
+    sentencepiece = bool(model.get("byte_fallback"))
+    if model.get("type") != "BPE" or not (byte_level or sentencepiece):
+        raise ModelFileError(f"{path}: a {model.get('type')} tokenizer; supported: byte-level and SentencePiece BPE")
     added: dict[str, int] = {token["content"]: token["id"] for token in data.get("added_tokens", ())}
-    # Added tokens of whitespace are text; all others steer the model and are kept out of the vocabulary.
-    spaces = {text: token_id for text, token_id in added.items() if text.isspace()}
-    control = {text: token_id for text, token_id in added.items() if text not in spaces}
-    vocab = {text: token_id for text, token_id in model["vocab"].items() if text not in added}
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
-    largest = max([*vocab.values(), *added.values()], default=0)
+    largest = max([*model["vocab"].values(), *added.values()], default=0)
     if largest >= config.vocab_size:
         raise ModelFileError(f"{path}: token id {largest}, but the embedding has {config.vocab_size} rows")
-    definition = bpe_definition(
-        vocab,
-        [merge for merge in merges if merge[0] in vocab and merge[1] in vocab and "".join(merge) in vocab],
-        pre_tokenizer,
-        ignore_merges=bool(model.get("ignore_merges", False)),
-        whitespace_tokens=spaces,
-    )
+    # Added tokens of whitespace are text; all others steer the model and are kept out of the vocabulary.
+    spaces = {} if sentencepiece else {text: token_id for text, token_id in added.items() if text.isspace()}
+    steering = {text: model["vocab"][text] for text in unreachable_names(model["merges"]) if text in model["vocab"]}
+    control = steering | {text: token_id for text, token_id in added.items() if text not in spaces}
+    vocab = {text: i for text, i in model["vocab"].items() if text not in added and text not in control}
+    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    kind: type[BpeTokenizer]
+    if sentencepiece:
+        if not has_all_bytes(vocab):
+            raise ModelFileError(f"{path}: the vocabulary lacks some of the byte tokens <0x00> to <0xFF>")
+        kind, definition = SentencePieceTokenizer, sentencepiece_definition(vocab, merges)
+    else:
+        kind = BpeTokenizer
+        definition = bpe_definition(
+            vocab,
+            merges,
+            pre_tokenizer,
+            ignore_merges=bool(model.get("ignore_merges", False)),
+            whitespace_tokens=spaces,
+        )
     fim = discover_fim(control)
     bos = control.get(_text(settings.get("bos_token")), config.bos_token_id)
-    return BpeTokenizer(
+    return kind(
         json.dumps(definition, ensure_ascii=False),
         config.vocab_size,
         {token_id: text for text, token_id in control.items()},

@@ -69,6 +69,14 @@ _END_NAMES = (
 )
 
 
+def unreachable_names(merges: Iterable[str | Sequence[str]]) -> frozenset[str]:
+    """Names of control tokens that no merge spells. In a vocabulary they steer the model whatever their
+    declared type; one that a merge spells, as `</s>` may be in one trained on HTML, is text."""
+    names = frozenset(_END_NAMES) | {name for names in _FIM_NAMES.values() for name in names}
+    spelled = {merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in merges}
+    return names - spelled
+
+
 def end_tokens(control_ids: Mapping[str, int], stated: Iterable[int], fim: FimTokens | None) -> frozenset[int]:
     """Ids after which nothing of a completion follows: those a file states, those known by name, and the
     padding, repository and file separators of FIM (a model that starts the next file has ended this one)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy.typing as npt
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Quant
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from zenray.errors import ModelFileError
 from zenray.model.bpe import byte_to_char
@@ -20,6 +23,8 @@ from zenray.model.evaluate import sequence_logits
 from zenray.model.formats import matrix_format, pack_matrix
 from zenray.model.gguf_source import GgufSource
 from zenray.model.load import load_model
+from zenray.model.source import checked
+from zenray.model.weights import matrix_names, matrix_parts
 from zenray.ops import unpack
 
 transformers = pytest.importorskip("transformers")
@@ -382,3 +387,30 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     write_gguf(tmp_path / "model.gguf", model, "qwen2")
     with pytest.raises(ModelFileError, match=r"blk\.1\.ffn_down\.weight"):
         load_model(tmp_path / "model.gguf", weight_format="int8")
+
+
+def _read_through(path: Path) -> None:
+    """Everything short of the weights' values."""
+    source = GgufSource(path)
+    source.tokenizer()
+    for name in matrix_names(source.config):
+        for part in matrix_parts(source.config, name):
+            checked(source, part)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.data(),
+    values=st.lists(st.sampled_from((0, 1, 4, 8, 9, 127, 128, 255)), min_size=1, max_size=4),
+)
+def test_damage_to_the_header_ends_in_a_typed_error_or_nowhere(
+    good_file: bytes, tmp_path: Path, data: st.DataObject, values: list[int]
+) -> None:
+    damaged = bytearray(good_file)
+    header_end = good_file.index(b"output_norm.weight") + 64
+    for value in values:
+        damaged[data.draw(st.integers(0, header_end - 1))] = value
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(bytes(damaged))
+    with contextlib.suppress(ModelFileError):
+        _read_through(path)

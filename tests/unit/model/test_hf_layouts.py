@@ -188,6 +188,11 @@ def test_a_sliding_window_bounds_the_context_instead_of_changing_results(tmp_pat
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
         ({"num_key_value_heads": 3}, "num_heads is 4"),
         ({"intermediate_size": 128}, r"gate_proj.weight has shape \[96, 64\], expected \[128, 64\]"),
+        ({"hidden_size": "64"}, "hidden_size is '64'; expected a whole number"),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small'; expected a number"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "factor"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": -1}}, "factor -1"),
         ({"num_hidden_layers": 5}, r"model\.layers\.3\..* is missing"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,12 @@ from hypothesis import strategies as st
 from zenray.errors import InvalidRequest, ModelFileError
 from zenray.model import pre_tokenizers
 from zenray.model.bpe import BpeTokenizer, bpe_definition, byte_to_char
+from zenray.model.gguf_tokenizer import tokenizer_from_gguf
 from zenray.model.hf_tokenizer import tokenizer_from_hf
 from zenray.model.presets import PRESETS
+from zenray.model.sentencepiece import SentencePieceTokenizer
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer, discover_fim, end_tokens
+from zenray.model.tokenizer_json import tokenizer_from_json
 
 QWEN_ADDED = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
@@ -162,6 +166,88 @@ def test_hugging_face_files_are_taken_apart(tmp_path: Path, write_tokenizer: Cal
     assert not tokenizer.control_token_ids & set(tokenizer.encode(text))
 
 
+def test_a_name_that_merges_spell_is_text(tmp_path: Path, write_tokenizer: Callable[..., None]) -> None:
+    """A vocabulary trained on HTML may know `</s>` as a word; one that merely lists `<EOT>` means the control."""
+    write_tokenizer(tmp_path, {}, merges=(("<", "/"), ("</", "s"), ("</s", ">")))
+    data = json.loads((tmp_path / "tokenizer.json").read_text())
+    data["model"]["vocab"]["<EOT>"] = 300
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    tokenizer = tokenizer_from_hf(tmp_path, PRESETS["tiny"].replace({"vocab_size": 400}))
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode("</s>")] == [b"</", b"s", b">"]
+    assert tokenizer.control_token_ids == {300}
+    assert tokenizer.eos_token_ids == {300}
+
+
+SPM_PIECES = ("▁", "▁d", "de", "def", "▁def", "in", "▁in", "▁▁", "▁▁▁▁", "é", "ef", "<", "▁<", "PRE", "RE", ">")
+
+
+def sentencepiece_vocabulary() -> tuple[list[str], list[float], list[int]]:
+    """Tokens, scores and types as a GGUF file of a CodeLlama-like model holds them."""
+    controls = ["<unk>", "<s>", "</s>", "▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"]
+    tokens = controls + [f"<0x{byte:02X}>" for byte in range(256)] + list(SPM_PIECES)
+    tokens += sorted({char for piece in SPM_PIECES for char in piece} - set(SPM_PIECES))
+    scores = [0.0] * (len(controls) + 256) + [-float(index) for index in range(len(tokens) - len(controls) - 256)]
+    types = [2, 3, 3, 1, 1, 1, 1] + [6] * 256 + [1] * (len(tokens) - len(controls) - 256)
+    return tokens, scores, types
+
+
+@functools.cache
+def sentencepiece_gguf() -> Tokenizer:
+    tokens, scores, types = sentencepiece_vocabulary()
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    return tokenizer_from_gguf(metadata, len(tokens) + 3, Path("model.gguf"))
+
+
+@settings(deadline=None, max_examples=200)
+@given(text=st.one_of(TEXTS, st.text(alphabet="▁ <PRE>SUFMIDEOTdefin\n", max_size=30)))
+def test_sentencepiece_text_survives_too(text: str) -> None:
+    tokenizer = sentencepiece_gguf()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not tokenizer.control_token_ids & set(ids)
+
+
+def test_sentencepiece_merges_follow_the_scores() -> None:
+    tokenizer = sentencepiece_gguf()
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode(" def in    x")] == [
+        b" def",
+        b" in",
+        b"    ",
+        b"x",
+    ]
+    assert [tokenizer.token_bytes(i) for i in tokenizer.encode("▁")] == [b"\xe2", b"\x96", b"\x81"]
+    assert tokenizer.fim is not None
+    assert (tokenizer.fim.prefix, tokenizer.fim.suffix, tokenizer.fim.middle) == (3, 4, 5)
+    assert tokenizer.eos_token_ids == {2, 6}
+    assert (tokenizer.bos_token_id, tokenizer.add_bos) == (1, True)
+
+
+def test_sentencepiece_tokenizer_json_gives_the_same_tokens(tmp_path: Path) -> None:
+    """Hugging Face stores the merges that GGUF leaves to be derived from scores."""
+    tokens, _, types = sentencepiece_vocabulary()
+    gguf_tokenizer = sentencepiece_gguf()
+    assert isinstance(gguf_tokenizer, SentencePieceTokenizer)
+    definition = json.loads(gguf_tokenizer.definition)
+    definition["model"]["vocab"] = {text: i for i, text in enumerate(tokens)}
+    definition["normalizer"] = {"type": "Prepend", "prepend": "▁"}
+    definition["added_tokens"] = [{"id": i, "content": tokens[i]} for i in range(7)]
+    assert types[3] == 1
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    ours = tokenizer_from_hf(tmp_path, PRESETS["tiny"].replace({"vocab_size": len(tokens)}))
+    for text in (" def f(x):\n    in <PRE> ▁<PRE>", "é日本"):
+        assert ours.encode(text) == gguf_tokenizer.encode(text)
+    again = tokenizer_from_json(ours.definition, json.loads(json.dumps(ours.to_json())))
+    assert isinstance(again, SentencePieceTokenizer)
+    assert again.encode(" def ▁") == ours.encode(" def ▁")
+
+
 def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path, write_tokenizer: Callable[..., None]) -> None:
     config = PRESETS["tiny"].replace({"vocab_size": 400})
     with pytest.raises(ModelFileError, match=r"tokenizer\.json is missing"):
@@ -170,7 +256,7 @@ def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path, write_tokenizer: C
     with pytest.raises(ModelFileError, match="token id 500, but the embedding has 400 rows"):
         tokenizer_from_hf(tmp_path, config)
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram"}}))
-    with pytest.raises(ModelFileError, match="Unigram tokenizer; supported: byte-level BPE"):
+    with pytest.raises(ModelFileError, match="Unigram tokenizer; supported: byte-level and SentencePiece BPE"):
         tokenizer_from_hf(tmp_path, config)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ModelFileError, match="cannot be read as JSON"):
@@ -180,6 +266,6 @@ def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path, write_tokenizer: C
 def test_a_tokenizer_survives_its_own_json() -> None:
     tokenizer = TOKENIZERS["spaces"]
     assert isinstance(tokenizer, BpeTokenizer)
-    again = BpeTokenizer.from_json(tokenizer.definition, json.loads(json.dumps(tokenizer.to_json())))
+    again = tokenizer_from_json(tokenizer.definition, json.loads(json.dumps(tokenizer.to_json())))
     assert again.to_json() == tokenizer.to_json()
     assert again.encode("def x    <|fim_pad|>") == tokenizer.encode("def x    <|fim_pad|>")
