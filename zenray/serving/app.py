@@ -52,9 +52,9 @@ class AppArguments(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="Dotted keys over the profile's values.")
 
 
-def app(arguments: AppArguments) -> serve.Application:
-    """The application of a Serve config file: `import_path: zenray.serving.app:app`."""
-    return build_app(config_of(arguments))
+def app(arguments: dict[str, Any]) -> serve.Application:
+    """The application of a Serve config file: `import_path: zenray.serving.app:app`, with `AppArguments`."""
+    return build_app(config_of(AppArguments.model_validate(arguments)))
 
 
 def config_of(arguments: AppArguments) -> ZenrayConfig:
@@ -219,7 +219,7 @@ def run(
     address: str | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Serves until `stop` is set, SIGINT (KeyboardInterrupt) arrives or the application fails; then cleans up.
+    """Serves until `stop` is set or SIGINT (KeyboardInterrupt) arrives; then cleans up.
 
     Raises what `start` raises.
     """

@@ -7,8 +7,10 @@ has set is left alone. On an existing cluster each node's own environment counts
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 from collections.abc import MutableMapping
+from pathlib import Path
 
 RAY_ENVIRONMENT = {
     # Nothing is reported to anybody outside.
@@ -36,9 +38,18 @@ RAY_ENVIRONMENT = {
 
 
 def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Sets what is not set yet."""
+    """Sets what is not set yet. Where Ray cannot keep its token, this process and its children get their own."""
     for name, value in RAY_ENVIRONMENT.items():
         environment.setdefault(name, value)
+    has_token = "RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment
+    if environment["RAY_AUTH_MODE"] == "token" and not has_token and not _can_keep_token():
+        environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _can_keep_token() -> bool:
+    """Whether Ray finds its token file in the user's home, or can write one there."""
+    folder = Path.home() / ".ray"
+    return (folder / "auth_token").exists() or os.access(folder if folder.exists() else Path.home(), os.W_OK)
 
 
 def main() -> None:

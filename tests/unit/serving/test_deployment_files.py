@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ from zenray.engine.request import Delta, EngineLoad, Final, FinishReason, Starte
 from zenray.errors import ConfigError
 from zenray.observe.metrics import RequestMeter, ServingMetrics
 from zenray.serving.app import APP_NAME, AppArguments, config_of
+from zenray.serving.app import app as build
 from zenray.serving.environment import RAY_ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +37,8 @@ def test_the_kuberay_service_runs_this_application(kuberay: dict[str, dict]) -> 
     assert application.name == APP_NAME
     assert str(schema.proxy_location.value) == "Disabled"
     module, _, name = application.import_path.partition(":")
-    assert callable(getattr(importlib.import_module(module), name))
+    assert name == build.__name__ == "app"
+    assert module == build.__module__
     config = config_of(AppArguments.model_validate(application.args))
     assert config.server.host == "0.0.0.0"
     assert config.model.device.startswith("cuda")
@@ -88,6 +89,20 @@ def test_application_arguments_are_checked_like_a_profile() -> None:
     assert (changed.server.verifier_replicas, changed.model.name) == (3, "a: b")
     with pytest.raises(ConfigError, match=r"verifier_replicas"):
         config_of(AppArguments(profile="tiny", settings={"server.verifier_replica": 3}))
+
+
+def test_serve_builds_the_application_from_what_a_file_says() -> None:
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as call_builder
+    from ray.serve._private.build_app import build_app as build_for_serve
+
+    built = build_for_serve(
+        call_builder(build, {"profile": "tiny", "settings": {"draft.num_replicas": 2}}), name=APP_NAME
+    )
+    assert {deployment.name: deployment.num_replicas for deployment in built.deployments} == {
+        "ContextAggregator": 1,
+        "Verifier": 1,
+        "DraftPool": 2,
+    }
 
 
 def exported_names() -> set[str]:
