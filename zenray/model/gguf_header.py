@@ -1,7 +1,7 @@
-"""The header of a GGUF file, read in milliseconds: metadata, tensor shapes and types, the size it implies.
+"""The header of a GGUF file, every length checked: metadata, tensor shapes and types, the size it implies.
 
-Arrays (a vocabulary is 150,000 strings) are skipped, not built. Reading the tensors themselves is
-`zenray.model`'s loader. Format: the GGUF specification of the ggml project, versions 2 and 3.
+The `gguf` package's own reader takes seconds for a vocabulary of 150,000 strings and reports a truncated
+file as a failed reshape. Format: the GGUF specification of the ggml project, versions 2 and 3.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from zenray.errors import ModelFileError
 
@@ -38,12 +39,13 @@ BLOCK_TYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape in GGUF order: the contiguous dimension first."""
+    """Shape in GGUF order: the contiguous dimension first. `offset` counts from the start of the file."""
 
     name: str
     shape: tuple[int, ...]
     type_name: str
     num_bytes: int
+    offset: int
 
     @property
     def num_weights(self) -> int:
@@ -52,10 +54,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """`metadata` holds scalars and strings; an array is present as its length."""
+    """`metadata` holds scalars and strings; an array is a list, or its length where arrays were skipped."""
 
     version: int
-    metadata: dict[str, object]
+    metadata: dict[str, Any]
     tensors: tuple[TensorInfo, ...]
     file_bytes: int
 
@@ -66,10 +68,13 @@ class _Cursor:
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.offset = data, 0
 
-    def scalar(self, code: str) -> int | float | bool:
-        value: int | float | bool = struct.unpack_from(f"<{code}", self.data, self.offset)[0]
-        self.offset += struct.calcsize(f"<{code}")
-        return value
+    def scalar(self, code: str) -> Any:
+        return self.scalars(code, 1)[0]
+
+    def scalars(self, code: str, count: int) -> tuple[Any, ...]:
+        start = self.offset
+        self.skip(count * struct.calcsize(f"<{code}"))
+        return struct.unpack_from(f"<{count}{code}", self.data, start)
 
     def count(self, code: str = "Q") -> int:
         return int(self.scalar(code))
@@ -85,7 +90,7 @@ class _Cursor:
         self.skip(length)
         return self.data[start : self.offset].decode("utf-8", "replace")
 
-    def value(self, kind: int) -> object:
+    def value(self, kind: int, with_arrays: bool) -> Any:
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         if kind == _STRING:
@@ -94,8 +99,12 @@ class _Cursor:
             raise ValueError(f"unknown value type {kind}")
         inner, length = self.count("I"), self.count()
         if inner in _SCALARS:
+            if with_arrays:
+                return list(self.scalars(_SCALARS[inner], length))
             self.skip(length * struct.calcsize(_SCALARS[inner]))
         elif inner == _STRING:
+            if with_arrays:
+                return [self.text() for _ in range(length)]
             for _ in range(length):
                 self.skip(self.count())
         else:
@@ -103,45 +112,57 @@ class _Cursor:
         return length
 
 
-def read_header(path: Path) -> GgufHeader:
-    """Raises ModelFileError when the file is no GGUF, is truncated in its header, or uses an unknown type."""
+def read_header(path: Path, *, with_arrays: bool = False) -> GgufHeader:
+    """Reads in milliseconds unless `with_arrays`, which builds the vocabulary too.
+
+    Raises ModelFileError when the file is no GGUF, is truncated in its header, or uses an unknown type.
+    """
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ModelFileError(f"{path}: not a GGUF file (its first bytes are not 'GGUF')")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _parse(data)
+                return _parse(data, with_arrays)
     except (struct.error, ValueError, OverflowError) as error:
         raise ModelFileError(f"{path}: damaged or truncated GGUF header: {error}") from error
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _parse(data: mmap.mmap) -> GgufHeader:
+def _parse(data: mmap.mmap, with_arrays: bool) -> GgufHeader:
     cursor = _Cursor(data)
     cursor.skip(4)
     version = cursor.count("I")
     if version not in (2, 3):
         raise ValueError(f"version {version}; known: 2, 3")
     num_tensors, num_values = cursor.count(), cursor.count()
-    metadata: dict[str, object] = {}
+    metadata: dict[str, Any] = {}
     for _ in range(num_values):
         key = cursor.text()
-        metadata[key] = cursor.value(cursor.count("I"))
-    tensors: list[TensorInfo] = []
-    data_end = 0
-    for _ in range(num_tensors):
-        name, num_dimensions = cursor.text(), cursor.count("I")
-        if num_dimensions > _MAX_DIMENSIONS:
-            raise ValueError(f"tensor {name!r} has {num_dimensions} dimensions")
-        shape = tuple(cursor.count() for _ in range(num_dimensions))
-        kind, offset = cursor.count("I"), cursor.count()
-        if kind not in BLOCK_TYPES:
-            raise ValueError(f"tensor {name!r} has the unsupported type {kind}")
-        type_name, block_weights, block_bytes = BLOCK_TYPES[kind]
-        num_bytes = math.prod(shape) // block_weights * block_bytes
-        tensors.append(TensorInfo(name, shape, type_name, num_bytes))
-        data_end = max(data_end, offset + num_bytes)
-    alignment = int(str(metadata.get("general.alignment", 32)))
+        metadata[key] = cursor.value(cursor.count("I"), with_arrays)
+    infos = [_tensor_info(cursor) for _ in range(num_tensors)]
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+        raise ValueError(f"general.alignment is {alignment!r}; expected a power of two")
     data_start = -(-cursor.offset // alignment) * alignment
-    return GgufHeader(version, metadata, tuple(tensors), data_start + data_end)
+    tensors = tuple(replace(info, offset=data_start + info.offset) for info in infos)
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise ValueError("two tensors have the same name")
+    return GgufHeader(version, metadata, tensors, max((t.offset + t.num_bytes for t in tensors), default=data_start))
+
+
+def _tensor_info(cursor: _Cursor) -> TensorInfo:
+    """One tensor's entry, its offset still relative to the data."""
+    name, num_dimensions = cursor.text(), cursor.count("I")
+    if not 1 <= num_dimensions <= _MAX_DIMENSIONS:
+        raise ValueError(f"tensor {name} has {num_dimensions} dimensions; expected 1 to {_MAX_DIMENSIONS}")
+    shape = tuple(cursor.count() for _ in range(num_dimensions))
+    kind, offset = cursor.count("I"), cursor.count()
+    if kind not in BLOCK_TYPES:
+        raise ValueError(f"tensor {name} has the unknown type {kind}")
+    type_name, block_weights, block_bytes = BLOCK_TYPES[kind]
+    if shape[0] % block_weights:
+        raise ValueError(
+            f"tensor {name} has rows of {shape[0]} weights; {type_name} holds multiples of {block_weights}"
+        )
+    return TensorInfo(name, shape, type_name, math.prod(shape) // block_weights * block_bytes, offset)
