@@ -39,7 +39,8 @@ def transformers_model(path: Path) -> Any:
     )
 
 
-def _main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
     from rich.console import Console
     from rich.table import Table
 
@@ -77,4 +78,4 @@ def _main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    sys.exit(main())

@@ -139,7 +139,8 @@ def tensor_errors(path: Path, weight_format: WeightFormat, progress: Progress | 
     return tuple(sorted(errors, key=lambda error: -error.relative_rms))
 
 
-def _main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
     from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.table import Table
@@ -199,4 +200,4 @@ def _main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    main()

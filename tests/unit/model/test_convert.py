@@ -9,14 +9,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 import torch
 
 from zenray.errors import ModelFileError
 from zenray.model import convert
-from zenray.model.bpe import byte_to_char
 from zenray.model.config import ModelConfig, RopeScaling
 from zenray.model.convert import converted_folder
 from zenray.model.evaluate import sequence_logits
@@ -26,55 +23,8 @@ from zenray.model.source import ModelSource
 from zenray.model.tensor_file import TensorFileWriter, map_tensors
 from zenray.model.weights import gather, matrix_names, vector_names
 
+WriteModel = Callable[..., Path]
 IDS = list(b"def f(x): return x")
-
-
-def write_model(path: Path, *, hidden: int = 64, vocab: int = 264, seed: int = 0, layers: int = 2) -> Path:
-    """A small qwen2 GGUF file of random weights."""
-    rng = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(path, "qwen2")
-    writer.add_block_count(layers)
-    writer.add_context_length(256)
-    writer.add_embedding_length(hidden)
-    writer.add_feed_forward_length(2 * hidden)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    table = byte_to_char()
-    writer.add_token_list([table[byte] for byte in range(256)] + ["<|endoftext|>"])
-    writer.add_token_types([1] * 256 + [3])
-    writer.add_token_merges(["a b"])
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocab, hidden), "output_norm.weight": (hidden,)}
-    for layer in range(layers):
-        shapes |= {
-            f"blk.{layer}.attn_norm.weight": (hidden,),
-            f"blk.{layer}.ffn_norm.weight": (hidden,),
-            f"blk.{layer}.attn_q.weight": (hidden, hidden),
-            f"blk.{layer}.attn_k.weight": (hidden // 2, hidden),
-            f"blk.{layer}.attn_v.weight": (hidden // 2, hidden),
-            f"blk.{layer}.attn_q.bias": (hidden,),
-            f"blk.{layer}.attn_k.bias": (hidden // 2,),
-            f"blk.{layer}.attn_v.bias": (hidden // 2,),
-            f"blk.{layer}.attn_output.weight": (hidden, hidden),
-            f"blk.{layer}.ffn_gate.weight": (2 * hidden, hidden),
-            f"blk.{layer}.ffn_up.weight": (2 * hidden, hidden),
-            f"blk.{layer}.ffn_down.weight": (hidden, 2 * hidden),
-        }
-    for name, shape in shapes.items():
-        values = rng.standard_normal(shape).astype(np.float32)
-        writer.add_tensor(name, values / np.float32(shape[-1] ** 0.5) if len(shape) > 1 else 1 + values / 10)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-@pytest.fixture
-def model_path(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "model.gguf")
 
 
 def folders(home: Path) -> list[Path]:
@@ -101,7 +51,9 @@ def test_the_second_load_converts_nothing(model_path: Path, own_home: Path, monk
     load_model(model_path, weight_format="int8")
 
 
-def test_one_home_keeps_models_and_formats_apart(tmp_path: Path, model_path: Path, own_home: Path) -> None:
+def test_one_home_keeps_models_and_formats_apart(
+    tmp_path: Path, model_path: Path, own_home: Path, write_model: WriteModel
+) -> None:
     other = write_model(tmp_path / "other.gguf", seed=1)
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(model_path.read_bytes())
@@ -111,7 +63,7 @@ def test_one_home_keeps_models_and_formats_apart(tmp_path: Path, model_path: Pat
     assert len(folders(own_home)) == 4, "content, not names, makes a folder"
 
 
-def test_a_change_of_the_file_is_noticed(model_path: Path) -> None:
+def test_a_change_of_the_file_is_noticed(model_path: Path, write_model: WriteModel) -> None:
     before = load_model(model_path, weight_format="bf16")
     write_model(model_path, seed=2)
     after = load_model(model_path, weight_format="bf16")
@@ -170,7 +122,7 @@ def _convert(path: str, home: str, start: Callable[[], object], results: multipr
     results.put(str(converted_folder(Path(path), "int8")[0]))
 
 
-def test_two_processes_convert_once(tmp_path: Path, own_home: Path) -> None:
+def test_two_processes_convert_once(tmp_path: Path, own_home: Path, write_model: WriteModel) -> None:
     path = write_model(tmp_path / "model.gguf", hidden=256, layers=4)
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(3), context.Queue()

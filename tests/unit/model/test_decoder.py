@@ -172,3 +172,12 @@ def test_weight_bytes_of_a_token_count_what_is_read() -> None:
     assert dense.decoder.weight_bytes_per_token == expected + config.hidden_size * 4
     moe = load_preset("tiny-moe", dtype=torch.float32)
     assert moe.decoder.weight_bytes_per_token < moe.decoder.weights.num_bytes / 2
+
+
+def test_weights_move_between_devices_with_their_sharing() -> None:
+    weights = load_preset("tiny-moe", dtype=torch.float32).decoder.weights
+    moved = weights.to(torch.device("meta"))
+    assert moved.head is moved.embed
+    assert moved.layers[1].qkv.data.is_meta
+    assert moved.layers[1].qkv.data.shape == weights.layers[1].qkv.data.shape
+    assert moved.dtype == torch.float32

@@ -188,6 +188,22 @@ def test_every_architecture_gives_the_logits_of_transformers(architecture: str, 
     assert float(error) <= 1e-4
 
 
+def test_experts_may_lie_in_tensors_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the first Mixtral files have them: blk.0.ffn_gate.3.weight instead of ffn_gate_exps."""
+    model = tiny("mixtral")
+    split: dict[str, npt.NDArray[np.float32]] = {}
+    for name, values in gguf_tensors(model, "mixtral").items():
+        if "_exps" in name:
+            split |= {name.replace("_exps", f".{expert}"): values[expert] for expert in range(len(values))}
+        else:
+            split[name] = values
+    monkeypatch.setitem(globals(), "gguf_tensors", lambda *_: split)
+    write_gguf(tmp_path / "model.gguf", model, "mixtral")
+    loaded = load_model(tmp_path / "model.gguf", weight_format="float32")
+    error = (sequence_logits(loaded.decoder, TOKEN_IDS) - expected_logits(model, TOKEN_IDS)).abs().max()
+    assert float(error) <= 1e-4
+
+
 def with_dequantised(model: Any, blocks: Mapping[str, npt.NDArray[np.uint8]], type_: Quant) -> Any:
     """The transformers model with the weights that gguf reads back from the blocks."""
     names = {"token_embd.weight": "model.embed_tokens.weight", "output.weight": "lm_head.weight"}
