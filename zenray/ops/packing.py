@@ -223,6 +223,7 @@ def _quantise_int4(matrix_NK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
             best_scale = torch.where(better, scale, best_scale)
             best_min = torch.where(better, offset, best_min)
             best_quants = torch.where(better[..., None], quants, best_quants)
+        _require_finite(best_error)
         all_quants.append(best_quants.to(torch.uint8).reshape(rows.shape[0], -1))
         all_scales.append(best_scale)
         all_mins.append(best_min)

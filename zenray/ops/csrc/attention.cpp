@@ -136,8 +136,8 @@ void score(const Attention& a, const Packed& packed, int64_t begin, const bf16* 
         }
         for (int r = 0; r < kRows; ++r) {
             for (int half = 0; half < 2; ++half) {
-                const auto last = static_cast<int32_t>(std::min<int64_t>(positions[r] - begin - key - half * kLanes, 99));
-                const __mmask16 seen = _mm512_cmple_epi32_mask(lane, _mm512_set1_epi32(std::max(last, -1)));
+                const int64_t last = std::clamp<int64_t>(positions[r] - begin - key - half * kLanes, -1, kLanes);
+                const __mmask16 seen = _mm512_cmple_epi32_mask(lane, _mm512_set1_epi32(static_cast<int32_t>(last)));
                 const __m512 value = _mm512_mask_mul_ps(_mm512_set1_ps(kMasked), seen, acc[r][half], scale);
                 _mm512_store_ps(scores + r * kPartition + key + half * kLanes, value);
             }
@@ -153,7 +153,8 @@ void soften(const float* scores, bf16* weights, int64_t num_keys, float& largest
     const __m512 shift = _mm512_set1_ps(largest == kMasked ? 0.0f : largest);
     __m512 sum = _mm512_setzero_ps();
     for (int64_t key = 0; key < num_keys; key += kLanes) {
-        const auto rounded = (__m256i)_mm512_cvtneps_pbh(exp_approx(_mm512_sub_ps(_mm512_load_ps(scores + key), shift)));
+        const __m512 weight = exp_approx(_mm512_sub_ps(_mm512_load_ps(scores + key), shift));
+        const auto rounded = (__m256i)_mm512_cvtneps_pbh(weight);
         _mm256_store_si256(reinterpret_cast<__m256i*>(weights + key), rounded);
         sum = _mm512_add_ps(sum, widen(rounded));
     }

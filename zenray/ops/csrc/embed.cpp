@@ -45,10 +45,11 @@ ZENRAY_EXPORT void zenray_embed(zenray::bf16* out, const int64_t* token_ids, int
     parallel_ranges(num_threads, num_tokens, row_grain(num_columns), [=](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; ++t) {
             bf16* row = out + t * num_columns;
+            const int64_t id = token_ids[t];
             if (supers) {
-                embed_int4(row, token_ids[t], num_columns, num_groups, data, static_cast<const uint8_t*>(scales), supers);
+                embed_int4(row, id, num_columns, num_groups, data, static_cast<const uint8_t*>(scales), supers);
             } else {
-                embed_int8(row, token_ids[t], num_columns, num_groups, data, static_cast<const float*>(scales));
+                embed_int8(row, id, num_columns, num_groups, data, static_cast<const float*>(scales));
             }
         }
     });

@@ -9,6 +9,7 @@
 #include "simd.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace zenray {
 namespace {
@@ -51,7 +52,8 @@ void quantise_tile(const Tile& tile, const bf16* x, int64_t rows, int64_t num_co
             const __m512 low = widen(_mm512_castsi512_si256(pairs));
             const __m512 high = widen(_mm512_extracti64x4_epi64(pairs, 1));
             const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            const float scale = largest / 127.0f;
+            const __mmask16 nan = _mm512_cmp_ps_mask(low, low, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(high, high, _CMP_UNORD_Q);
+            const float scale = nan ? std::numeric_limits<float>::quiet_NaN() : largest / 127.0f;
             const __m512 inverse = _mm512_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
             const __m512i first = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
             const __m512i second = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
