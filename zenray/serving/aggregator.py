@@ -28,6 +28,7 @@ from zenray.observe.logs import configure_logging
 from zenray.serving.channels import bracketed
 from zenray.serving.completion import ClusterCompletionService
 from zenray.serving.directory import watch
+from zenray.serving.memory import settle
 from zenray.serving.peers import Peers
 from zenray.serving.verifier_client import VerifierClient
 from zenray.serving.verifier_service import SERVICE_NAME
@@ -60,11 +61,12 @@ class ContextAggregator:
         self._grpc = await start_grpc(self._service, settings)
         self._http = HttpDoor(self._service, self._config)
         await self._http.start()
+        settle()
         log.info("listening on %s, gRPC %d, HTTP %d", settings.host, settings.grpc_port, settings.http_port)
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises: a background task of it has ended."""
-        if self._following.done() or not self._http.running:
+        if self._following.done() or not self._peers.following or not self._http.running:
             raise RuntimeError("the aggregator has stopped serving")
 
     async def pid(self) -> int:

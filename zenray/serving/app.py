@@ -8,39 +8,30 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from zenray.config import ServerSettings, ZenrayConfig
-from zenray.errors import ConfigError, DeadlineExceeded, ModelFileError, ZenrayError
 from zenray.serving.cluster import Cluster
 from zenray.serving.environment import prepare_environment
 from zenray.serving.preflight import free_port, preflight
+from zenray.serving.ready import Interrupted, Progress, wait_until_ready
 
 if TYPE_CHECKING:
     from ray import serve
 
 log = logging.getLogger(__name__)
 
+__all__ = ["APP_NAME", "AppArguments", "Interrupted", "Platform", "app", "build_app", "config_of", "run", "start"]
+
 APP_NAME = "zenray"
 AGGREGATOR_CPUS = 0.25
 DRAFT_CPUS = 0.25
 _CONSTRUCTOR_RETRIES = 2
-_POLL_S = 0.1
 _STOP_MARGIN_S = 5.0
-_PROBE_TIMEOUT_S = 2.0
-
-Progress = Callable[[str], None]
-"""Called with what start-up is doing now, in a few words."""
-
-
-class Interrupted(ZenrayError):
-    """Start-up was asked to stop, and has cleaned up."""
 
 
 class AppArguments(BaseModel):
@@ -201,7 +192,7 @@ def start(
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )
-        _wait_until_ready(settings, say, should_stop or (lambda: False))
+        wait_until_ready(APP_NAME, settings, say, should_stop or (lambda: False))
     except BaseException:
         if platform is None:
             cluster.stop()
@@ -272,69 +263,3 @@ def _take_down(*, owns_serve: bool, owns_ray: bool) -> None:
     remove_directory()
     if owns_serve and not owns_ray:
         serve.shutdown()  # type: ignore[no-untyped-call]  # With a Ray of our own, its end is the end of Serve, and faster.
-
-
-def _wait_until_ready(settings: ServerSettings, say: Progress, should_stop: Callable[[], bool]) -> None:
-    """Until every replica is up and the door answers SERVING."""
-    from ray import serve
-    from ray.serve.schema import ApplicationStatus
-
-    deadline_s = time.monotonic() + settings.start_timeout_s
-    what = ""
-    while True:
-        if should_stop():
-            raise Interrupted("stopped while starting")
-        application = serve.status().applications.get(APP_NAME)
-        if application is not None:
-            if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-                raise _start_error(application)
-            if application.status == ApplicationStatus.RUNNING and _is_serving(settings):
-                return
-            waiting = [
-                name
-                for name, deployment in application.deployments.items()
-                if not any(state == "RUNNING" for state in deployment.replica_states)
-            ]
-            now = f"starting {', '.join(waiting)}" if waiting else "opening the doors"
-            if now != what and application.deployments:
-                what = now
-                say(what)
-        if time.monotonic() > deadline_s:
-            messages = [
-                f"{name}: {deployment.message}"
-                for name, deployment in (application.deployments.items() if application else ())
-                if deployment.message
-            ]
-            raise DeadlineExceeded(
-                f"not ready after server.start_timeout_s = {settings.start_timeout_s:g} s while {what}. "
-                + " ".join(messages)
-            )
-        time.sleep(_POLL_S)
-
-
-def _is_serving(settings: ServerSettings) -> bool:
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared only
-    options = (("grpc.enable_http_proxy", 0),)
-    with grpc.insecure_channel(f"{host}:{settings.grpc_port}", options=options) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=_PROBE_TIMEOUT_S
-            )
-        except grpc.RpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-_RAISED = re.compile(r"zenray\.errors\.(\w+): (.+)")
-
-
-def _start_error(application: Any) -> ZenrayError:
-    """The error a replica raised while starting, as the error it was; else everything Serve says."""
-    messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
-    for message in messages:
-        for name, text in reversed(_RAISED.findall(message or "")):
-            return ModelFileError(text) if name == "ModelFileError" else ConfigError(text)
-    return ConfigError("the application could not start: " + "\n".join(filter(None, messages)))

@@ -73,6 +73,11 @@ class Peers:
             await peer.channel.close()
         self._peers.clear()
 
+    @property
+    def following(self) -> bool:
+        """The directory is being watched; nothing but `stop` should end that."""
+        return self._task is not None and not self._task.done()
+
     def listed(self) -> list[Peer]:
         """The replicas in the directory now."""
         return [peer for peer in self._peers.values() if peer.listed]

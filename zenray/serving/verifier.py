@@ -16,6 +16,7 @@ from zenray.engine.build import build_engine
 from zenray.observe.logs import configure_logging
 from zenray.serving.channels import SERVER_OPTIONS, bind
 from zenray.serving.directory import Endpoint, Registration, node_ip
+from zenray.serving.memory import settle
 from zenray.serving.model_card import served_model_info
 from zenray.serving.verifier_service import SERVICE_NAME, VerifierServicer, engine_failure, watch_engine
 from zenray.v1 import verifier_pb2_grpc
@@ -47,6 +48,7 @@ class Verifier:
         self._registration = Registration(SERVICE_NAME, Endpoint(replica_id, address))
         await self._registration.start()
         self._watchdog = asyncio.create_task(watch_engine(self._engine, settings.stall_timeout_s, self._give_up))
+        settle()
         log.info("verifier %s serves %s at %s", replica_id, self._config.model.name, address)
 
     async def check_health(self) -> None:

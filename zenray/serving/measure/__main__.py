@@ -18,7 +18,8 @@ def main() -> None:
     overhead.add_argument("--prompts", type=int, default=16)
     overhead.add_argument("--prompt-tokens", type=int, default=64)
     overhead.add_argument("--max-tokens", type=int, default=64)
-    commands.add_parser("transports", help="Every way from a client to an engine that was considered.")
+    transports = commands.add_parser("transports", help="Every way from a client to an engine that was considered.")
+    transports.add_argument("--only", default="", metavar="TEXT", help="Those whose name contains this.")
     one_way = commands.add_parser("one-way", help="One of them, in this process.")
     one_way.add_argument("edge", choices=["own", "proxy"])
     one_way.add_argument("inner", choices=["none", "tcp", "unix", "handle"])
@@ -32,7 +33,7 @@ def main() -> None:
     elif given.command == "transports":
         from zenray.serving.measure.transports import WAYS, measure_transports
 
-        for row in measure_transports(WAYS, _say):
+        for row in measure_transports(tuple(way for way in WAYS if given.only in way.name), _say):
             print(json.dumps(row))
     else:
         from zenray.serving.measure.transports import measure_one_way
