@@ -35,7 +35,6 @@ from zenray.bench.statistics import Distribution, steady_decode_rate
 
 DRIVER = Path(__file__).with_name("peer_driver.py")
 QUIET_SHARE = 0.05
-QUIET_WAIT_S = 60.0
 BATCH = 8
 
 
@@ -129,7 +128,7 @@ def measure(contestant: Contestant, name: str, work: Work, max_tokens: int) -> d
     return {"repeat_cold": cold, "repeat_warm": warm} if cold and warm else {}
 
 
-def run_group(contestants: list[Contestant], work: list[Work], options: argparse.Namespace) -> None:
+def run_group(contestants: list[Contestant], work: list[Work], options: argparse.Namespace, patience: Patience) -> None:
     """Loads the contestants of one group, warms them up and runs every round in turning order."""
     with ExitStack() as stack:
         for contestant in contestants:
@@ -141,7 +140,7 @@ def run_group(contestants: list[Contestant], work: list[Work], options: argparse
             order = contestants[number % len(contestants) :] + contestants[: number % len(contestants)]
             for contestant in order:
                 for name in contestant.measures:
-                    timed(contestant, name, item, number, options)
+                    timed(contestant, name, item, number, options, patience)
             shown = ", ".join(
                 f"{c.label} {c.samples['decode'][number]:.1f}"
                 for c in contestants
@@ -150,10 +149,12 @@ def run_group(contestants: list[Contestant], work: list[Work], options: argparse
             print(f"  round {number + 1} of {len(work) - 1}: decode tok/s: {shown}", flush=True)
 
 
-def timed(contestant: Contestant, name: str, work: Work, number: int, options: argparse.Namespace) -> None:
+def timed(
+    contestant: Contestant, name: str, work: Work, number: int, options: argparse.Namespace, patience: Patience
+) -> None:
     """One measure in a quiet moment; a disturbed one is tried once more, then left out."""
     for _ in range(2):
-        wait_until_quiet()
+        patience.wait_until_quiet()
         before, start_s = CpuClock.read([contestant.pid]), time.monotonic()
         values = measure(contestant, name, work, options.max_tokens)
         share = before.foreign_share(CpuClock.read([contestant.pid]), time.monotonic() - start_s)
@@ -164,14 +165,21 @@ def timed(contestant: Contestant, name: str, work: Work, number: int, options: a
         contestant.disturbed += 1
 
 
-def wait_until_quiet() -> None:
-    """Returns when other processes leave the cores alone, or after a minute of waiting."""
-    give_up_s = time.monotonic() + QUIET_WAIT_S
-    while time.monotonic() < give_up_s:
-        before, start_s = CpuClock.read(), time.monotonic()
-        time.sleep(0.25)
-        if before.foreign_share(CpuClock.read(), time.monotonic() - start_s) <= QUIET_SHARE:
-            return
+class Patience:
+    """Seconds left to wait for a quiet machine, over the whole run."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def wait_until_quiet(self) -> None:
+        """Returns when other processes leave the cores alone, or at once when the patience is used up."""
+        while True:
+            before, start_s = CpuClock.read(), time.monotonic()
+            time.sleep(0.25)
+            waited_s = time.monotonic() - start_s
+            if before.foreign_share(CpuClock.read(), waited_s) <= QUIET_SHARE or self.seconds <= 0:
+                return
+            self.seconds -= waited_s
 
 
 def make_contestants(options: argparse.Namespace) -> Iterator[list[Contestant]]:
@@ -184,7 +192,13 @@ def make_contestants(options: argparse.Namespace) -> Iterator[list[Contestant]]:
         run = command(sys.executable, "zenray", model, "--format", weight_format)
         return Contestant(f"zenray-{weight_format}-{size}", f"zenray {weight_format}, {size.upper()}", run, measures)
 
-    if options.gguf_05b and (options.vllm_python or options.transformers_python) and options.hf_05b:
+    wanted = options.groups.split(",")
+    if (
+        "bf16" in wanted
+        and options.gguf_05b
+        and (options.vllm_python or options.transformers_python)
+        and options.hf_05b
+    ):
         group = [ours("0.5b", options.gguf_05b, "bf16", "decode", "batch", "prefill")]
         if options.vllm_python:
             run = command(options.vllm_python, "vllm", options.hf_05b)
@@ -194,7 +208,7 @@ def make_contestants(options: argparse.Namespace) -> Iterator[list[Contestant]]:
             group.append(Contestant("transformers-0.5b", "transformers bf16, 0.5B", run, ("decode", "prefill")))
         yield group
     for size, model in (("0.5b", options.gguf_05b), ("1.5b", options.gguf_15b)):
-        if model and options.llama_python:
+        if size in wanted and model and options.llama_python:
             formats = options.formats.split(",") if size == "0.5b" else ["mixed"]
             group = [ours(size, model, name, "decode", "prefill", "repeat") for name in formats]
             run = command(options.llama_python, "llama", model)
@@ -250,48 +264,15 @@ def agreement(group: list[Contestant]) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gguf-05b", type=Path, help="Qwen2.5-Coder-0.5B-Instruct, q4_k_m GGUF")
-    parser.add_argument("--gguf-15b", type=Path, help="Qwen2.5-Coder-1.5B-Instruct, q4_k_m GGUF")
-    parser.add_argument("--hf-05b", type=Path, help="the 0.5B as a Hugging Face folder")
-    parser.add_argument("--llama-python")
-    parser.add_argument("--vllm-python")
-    parser.add_argument("--transformers-python")
-    parser.add_argument("--formats", default="mixed,int4", help="ours against llama.cpp on the 0.5B")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--max-foreign-share", type=float, default=0.1, help="of the cores, while timing")
-    parser.add_argument("--json", type=Path, default=Path("peers.json"))
-    parser.add_argument("--doc", type=Path, help="a document with a `peers` block to write the tables into")
-    options = parser.parse_args()
-
-    groups = list(make_contestants(options))
-    if not groups:
-        parser.error("nothing to compare: give a model and the Python of at least one peer")
-    from zenray.model.load import load_tokenizer
-
-    tokenizer = load_tokenizer(options.gguf_05b or options.gguf_15b)
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer.encode(text))
-
-    prompts = build_prompts(count_tokens)
-    work = make_work(prompts, count_tokens, options.rounds + 1)
-    bandwidths = [measure_bandwidth(options.threads).gb_per_s]
-    agreements = []
-    for group in groups:
-        print(", ".join(contestant.label for contestant in group))
-        run_group(group, work, options)
-        agreements += agreement(group)
-        bandwidths.append(measure_bandwidth(options.threads).gb_per_s)
+def make_report(
+    groups: list[list[Contestant]], bandwidths: list[float], prompts: PromptSet, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Everything measured so far as one JSON document."""
     everyone = {contestant.key: contestant for group in groups for contestant in group}
-    report = {
+    return {
         "schema": "zenray.peers/1",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {**describe_machine(options.threads), "read_gb_per_s": max(bandwidths)},
-        "read_gb_per_s": bandwidths,
         "prompts": {"sha256": prompts.sha256, "python": prompts.python_version},
         "rounds": options.rounds,
         "max_tokens": options.max_tokens,
@@ -311,9 +292,74 @@ def main() -> None:
             for c in everyone.values()
             for name, values in c.samples.items()
         ],
-        "agreement": agreements,
+        "agreement": [row for group in groups for row in agreement(group)],
     }
-    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` with the rows of `old` that it does not measure again, in the order of the comparisons."""
+
+    def together(name: str, *keys: str) -> list[dict[str, Any]]:
+        rows = {tuple(row[key] for key in keys): row for report in (old, new) for row in report[name]}
+        return list(rows.values())
+
+    order = {wanted.what: place for place, wanted in enumerate(COMPARISONS)}
+    comparisons = together("comparisons", "what")
+    return {
+        **new,
+        "versions": sorted({*old["versions"], *new["versions"]}),
+        "comparisons": sorted(comparisons, key=lambda row: order.get(row["what"], len(order))),
+        "measurements": together("measurements", "label", "measure"),
+        "agreement": together("agreement", "ours", "peer"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gguf-05b", type=Path, help="Qwen2.5-Coder-0.5B-Instruct, q4_k_m GGUF")
+    parser.add_argument("--gguf-15b", type=Path, help="Qwen2.5-Coder-1.5B-Instruct, q4_k_m GGUF")
+    parser.add_argument("--hf-05b", type=Path, help="the 0.5B as a Hugging Face folder")
+    parser.add_argument("--llama-python")
+    parser.add_argument("--vllm-python")
+    parser.add_argument("--transformers-python")
+    parser.add_argument("--formats", default="mixed,int4", help="ours against llama.cpp on the 0.5B")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--groups", default="bf16,0.5b,1.5b", help="of those that have what they need")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds of waiting for a quiet machine, in all")
+    parser.add_argument("--max-foreign-share", type=float, default=0.1, help="of the cores, while timing")
+    parser.add_argument("--json", type=Path, default=Path("peers.json"))
+    parser.add_argument("--keep", action="store_true", help="keep the rows in --json that are not measured again")
+    parser.add_argument("--doc", type=Path, help="a document with a `peers` block to write the tables into")
+    options = parser.parse_args()
+
+    groups = list(make_contestants(options))
+    if not groups:
+        parser.error("nothing to compare: give a model and the Python of at least one peer")
+    from zenray.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(options.gguf_05b or options.gguf_15b)
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer.encode(text))
+
+    prompts = build_prompts(count_tokens)
+    work = make_work(prompts, count_tokens, options.rounds + 1)
+    bandwidths = [measure_bandwidth(options.threads).gb_per_s]
+    patience = Patience(options.patience)
+    measured: list[list[Contestant]] = []
+    report: dict[str, Any] = {}
+    for group in groups:
+        print(", ".join(contestant.label for contestant in group), flush=True)
+        run_group(group, work, options, patience)
+        measured.append(group)
+        bandwidths.append(measure_bandwidth(options.threads).gb_per_s)
+        # After every group, so that what is measured is not lost with what comes.
+        report = make_report(measured, bandwidths, prompts, options)
+        if options.keep and options.json.exists():
+            report = merged(json.loads(options.json.read_text(encoding="utf-8")), report)
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     tables = peer_tables(report)
     print(f"\n{tables}\n\nwrote {options.json}")
     if options.doc:

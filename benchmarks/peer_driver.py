@@ -17,8 +17,11 @@ promises that nothing of the prompts is in a prefix cache. Several prompts are r
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -279,6 +282,12 @@ def serve(peer: Peer, answers: Any, load_s: float) -> None:
         send({"streams": streams, "wall_ms": clock.ms(), "resident_mib": resident_mib()})
 
 
+def end_with_parent() -> None:
+    """Lets the system kill this process when the one that started it is gone, even while it is stopped."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the end of stdin has to do
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=sorted(PEERS))
@@ -291,6 +300,7 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="vllm: without torch.compile")
     parser.add_argument("--prefix-cache", action="store_true", help="vllm: keep prompts between rounds")
     options = parser.parse_args()
+    end_with_parent()
     # Libraries print to stdout; the answers keep the real one to themselves.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
