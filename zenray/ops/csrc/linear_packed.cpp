@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 namespace zenray {
 namespace {
@@ -52,7 +53,7 @@ void quantise_tile(const Tile& tile, const bf16* x, int64_t rows, int64_t num_co
             const __m512 low = widen(_mm512_castsi512_si256(pairs));
             const __m512 high = widen(_mm512_extracti64x4_epi64(pairs, 1));
             const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            const __mmask16 nan = _mm512_cmp_ps_mask(low, low, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(high, high, _CMP_UNORD_Q);
+            const __mmask16 nan = _mm512_cmp_ps_mask(low, high, _CMP_UNORD_Q);  // where either is
             const float scale = nan ? std::numeric_limits<float>::quiet_NaN() : largest / 127.0f;
             const __m512 inverse = _mm512_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
             const __m512i first = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
@@ -72,13 +73,6 @@ void quantise_tile(const Tile& tile, const bf16* x, int64_t rows, int64_t num_co
     }
 }
 
-// acc += the four columns `step` of the group, for one row of activations.
-inline __m512i dot4(__m512i acc, __m512i weights, const int8_t* quants, int step) {
-    int32_t four;
-    std::memcpy(&four, quants + step * 4, sizeof four);
-    return _mm512_dpbusd_epi32(acc, weights, _mm512_set1_epi32(four));
-}
-
 struct Matrix {
     const uint8_t* data;
     const void* scales;      // int8: float32 [P, 16]; int4: uint8 [P, G, 2, 16]
@@ -87,96 +81,135 @@ struct Matrix {
     int64_t num_rows, num_groups;
 };
 
-template <int kRows>
-void panel_int8(const Matrix& m, int64_t panel, const Tile& x, __m512* out) {
-    __m512 acc[kRows];
-    for (auto& a : acc) a = _mm512_setzero_ps();
-    const uint8_t* data = m.data + panel * m.num_groups * 512;
-    for (int64_t g = 0; g < m.num_groups; ++g, data += 512) {
+// A panel of int8 weights: a group is 8 vectors, one for each step of 4 columns.
+struct Int8Panel {
+    const uint8_t* data;
+    const float* row_scales;
+
+    Int8Panel() = default;
+    Int8Panel(const Matrix& m, int64_t panel)
+        : data(m.data + panel * m.num_groups * 512), row_scales(static_cast<const float*>(m.scales) + panel * kPanel) {}
+
+    // The weights of steps i and i + 4 of group g.
+    void load(int64_t g, int i, __m512i& first, __m512i& second) const {
+        const uint8_t* at = data + g * 512 + i * 64;
+        first = _mm512_loadu_si512(at);
+        second = _mm512_loadu_si512(at + 256);
+        _mm_prefetch(at + kPrefetch, _MM_HINT_T0);
+        _mm_prefetch(at + 256 + kPrefetch, _MM_HINT_T0);
+    }
+
+    // Weights are held plus 128, which the dot product starts by taking back.
+    static __m512i start(int32_t sum) { return _mm512_set1_epi32(sum); }
+    void enter(int64_t) {}
+    void read_scales(int64_t) {}
+    __m512 add(__m512 acc, __m512i dots, float x_scale, int32_t) const {
+        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_set1_ps(x_scale), acc);
+    }
+    __m512 finish(__m512 acc) const { return _mm512_mul_ps(acc, _mm512_loadu_ps(row_scales)); }
+};
+
+// A panel of int4 weights: a group is 4 vectors, whose low nibbles are steps 0..3 and high nibbles steps 4..7.
+struct Int4Panel {
+    const uint8_t* data;
+    const uint8_t* codes;
+    const uint16_t* supers;
+    __m512 scale_unit, min_unit, scale, min;
+
+    Int4Panel() = default;
+    Int4Panel(const Matrix& m, int64_t panel)
+        : data(m.data + panel * m.num_groups * 256),
+          codes(static_cast<const uint8_t*>(m.scales) + panel * m.num_groups * 32),
+          supers(m.supers + panel * ((m.num_groups + kSuperblock - 1) / kSuperblock) * 32) {}
+
+    void load(int64_t g, int i, __m512i& first, __m512i& second) const {
+        const __m512i nibble = _mm512_set1_epi8(15);
+        const uint8_t* at = data + g * 256 + i * 64;
+        const __m512i packed = _mm512_loadu_si512(at);
+        _mm_prefetch(at + kPrefetch, _MM_HINT_T0);
+        first = _mm512_and_si512(packed, nibble);
+        second = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+    }
+
+    static __m512i start(int32_t) { return _mm512_setzero_si512(); }
+    void enter(int64_t superblock) {
+        const auto unit = [&](int64_t which) {
+            const uint16_t* at = supers + (superblock * 2 + which) * kPanel;
+            return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+        };
+        scale_unit = _mm512_mul_ps(unit(0), _mm512_set1_ps(1.0f / 4096));
+        min_unit = _mm512_mul_ps(unit(1), _mm512_set1_ps(1.0f / 2048));
+    }
+    void read_scales(int64_t g) {
+        const auto* at = reinterpret_cast<const __m128i*>(codes + g * 32);
+        scale = _mm512_mul_ps(scale_unit, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at))));
+        min = _mm512_mul_ps(min_unit, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at + 1))));
+    }
+    __m512 add(__m512 acc, __m512i dots, float x_scale, int32_t sum) const {
+        float scaled_sum;
+        std::memcpy(&scaled_sum, &sum, sizeof scaled_sum);
+        acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(scale, _mm512_set1_ps(x_scale)), acc);
+        return _mm512_fmadd_ps(min, _mm512_set1_ps(scaled_sum), acc);
+    }
+    __m512 finish(__m512 acc) const { return acc; }
+};
+
+// kRows rows of activations times kPanels panels from `first` on. Two panels share each broadcast.
+template <class Panel, int kPanels, int kRows>
+void multiply(const Matrix& m, int64_t first, const Tile& x, void* out, bool wide, int64_t first_row) {
+    Panel panels[kPanels];
+    for (int p = 0; p < kPanels; ++p) panels[p] = Panel(m, first + p);
+    alignas(64) float acc[kPanels][kRows][kPanel] = {};  // in L1: the registers are for the dots of a group
+    for (int64_t g = 0; g < m.num_groups; ++g) {
+        if (g % kSuperblock == 0)
+            for (auto& panel : panels) panel.enter(g / kSuperblock);
         const int8_t* quants = x.quants + g * kRows * kGroup;
-        __m512i dots[kRows];
-        for (int r = 0; r < kRows; ++r) dots[r] = _mm512_set1_epi32(x.sums[g * kRows + r]);
-        for (int step = 0; step < 8; ++step) {
-            const __m512i weights = _mm512_loadu_si512(data + step * 64);
-            _mm_prefetch(data + step * 64 + kPrefetch, _MM_HINT_T0);
-            for (int r = 0; r < kRows; ++r) dots[r] = dot4(dots[r], weights, quants + r * kGroup, step);
-        }
-        for (int r = 0; r < kRows; ++r)
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), _mm512_set1_ps(x.scales[g * kRows + r]), acc[r]);
-    }
-    const __m512 scale = _mm512_loadu_ps(static_cast<const float*>(m.scales) + panel * kPanel);
-    for (int r = 0; r < kRows; ++r) out[r] = _mm512_mul_ps(acc[r], scale);
-}
-
-template <int kRows>
-void panel_int4(const Matrix& m, int64_t panel, const Tile& x, __m512* out) {
-    __m512 acc[kRows];
-    for (auto& a : acc) a = _mm512_setzero_ps();
-    const int64_t num_supers = (m.num_groups + kSuperblock - 1) / kSuperblock;
-    const uint8_t* data = m.data + panel * m.num_groups * 256;
-    const uint8_t* codes = static_cast<const uint8_t*>(m.scales) + panel * m.num_groups * 32;
-    const uint16_t* supers = m.supers + panel * num_supers * 32;
-    const __m512i nibble = _mm512_set1_epi8(15);
-    const auto* sums = reinterpret_cast<const float*>(x.sums);
-    for (int64_t u = 0; u < num_supers; ++u, supers += 32) {
-        const __m512 scale_unit =
-            _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(supers))),
-                          _mm512_set1_ps(1.0f / 4096));
-        const __m512 min_unit =
-            _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(supers + 16))),
-                          _mm512_set1_ps(1.0f / 2048));
-        const int64_t last = std::min(m.num_groups, (u + 1) * kSuperblock);
-        for (int64_t g = u * kSuperblock; g < last; ++g, data += 256, codes += 32) {
-            __m512i weights[8];
-            for (int i = 0; i < 4; ++i) {
-                const __m512i packed = _mm512_loadu_si512(data + i * 64);
-                _mm_prefetch(data + i * 64 + kPrefetch, _MM_HINT_T0);
-                weights[i] = _mm512_and_si512(packed, nibble);
-                weights[i + 4] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+        const float* scales = x.scales + g * kRows;
+        const int32_t* sums = x.sums + g * kRows;
+        __m512i dots[kPanels][kRows];
+        for (int p = 0; p < kPanels; ++p)
+            for (int r = 0; r < kRows; ++r) dots[p][r] = Panel::start(sums[r]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            __m512i weights[2][kPanels];
+            for (int p = 0; p < kPanels; ++p) panels[p].load(g, i, weights[0][p], weights[1][p]);
+            for (int half = 0; half < 2; ++half) {
+                for (int r = 0; r < kRows; ++r) {
+                    int32_t four;
+                    std::memcpy(&four, quants + r * kGroup + half * 16 + i * 4, sizeof four);
+                    const __m512i activations = _mm512_set1_epi32(four);
+                    for (int p = 0; p < kPanels; ++p)
+                        dots[p][r] = _mm512_dpbusd_epi32(dots[p][r], weights[half][p], activations);
+                }
             }
-            const __m128i scale_codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
-            const __m128i min_codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16));
-            const __m512 scale = _mm512_mul_ps(scale_unit, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(scale_codes)));
-            const __m512 min = _mm512_mul_ps(min_unit, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(min_codes)));
-            const int8_t* quants = x.quants + g * kRows * kGroup;
-            __m512i dots[kRows];
-            for (auto& d : dots) d = _mm512_setzero_si512();
-            for (int step = 0; step < 8; ++step)
-                for (int r = 0; r < kRows; ++r) dots[r] = dot4(dots[r], weights[step], quants + r * kGroup, step);
+        }
+        for (int p = 0; p < kPanels; ++p) {
+            panels[p].read_scales(g);
             for (int r = 0; r < kRows; ++r) {
-                const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scales[g * kRows + r]));
-                acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), both, acc[r]);
-                acc[r] = _mm512_fmadd_ps(min, _mm512_set1_ps(sums[g * kRows + r]), acc[r]);
+                const __m512 sum = panels[p].add(_mm512_load_ps(acc[p][r]), dots[p][r], scales[r], sums[r]);
+                _mm512_store_ps(acc[p][r], sum);
             }
         }
     }
-    for (int r = 0; r < kRows; ++r) out[r] = acc[r];
-}
-
-template <bool kInt4, int kRows>
-void panel_rows(const Matrix& m, int64_t panel, const Tile& x, void* out, bool wide, int64_t first_row) {
-    __m512 sums[kRows];
-    if (kInt4) {
-        panel_int4<kRows>(m, panel, x, sums);
-    } else {
-        panel_int8<kRows>(m, panel, x, sums);
-    }
-    const int64_t column = panel * kPanel, width = std::min(kPanel, m.num_rows - column);
-    const auto mask = static_cast<__mmask16>((1u << width) - 1u);
-    const __m512 bias = m.bias ? _mm512_maskz_loadu_ps(mask, m.bias + column) : _mm512_setzero_ps();
-    for (int r = 0; r < kRows; ++r) {
-        store_masked(out, wide, (first_row + r) * m.num_rows + column, mask, _mm512_add_ps(sums[r], bias));
+    for (int p = 0; p < kPanels; ++p) {
+        const int64_t column = (first + p) * kPanel, width = std::min(kPanel, m.num_rows - column);
+        const auto mask = static_cast<__mmask16>((1u << width) - 1u);
+        const __m512 bias = m.bias ? _mm512_maskz_loadu_ps(mask, m.bias + column) : _mm512_setzero_ps();
+        for (int r = 0; r < kRows; ++r) {
+            const __m512 value = _mm512_add_ps(panels[p].finish(_mm512_load_ps(acc[p][r])), bias);
+            store_masked(out, wide, (first_row + r) * m.num_rows + column, mask, value);
+        }
     }
 }
 
-using PanelRows = void (*)(const Matrix&, int64_t, const Tile&, void*, bool, int64_t);
+using Multiply = void (*)(const Matrix&, int64_t, const Tile&, void*, bool, int64_t);
 
-template <bool kInt4>
-constexpr PanelRows kPanelRows[kTile] = {panel_rows<kInt4, 1>, panel_rows<kInt4, 2>, panel_rows<kInt4, 3>,
-                                         panel_rows<kInt4, 4>, panel_rows<kInt4, 5>, panel_rows<kInt4, 6>,
-                                         panel_rows<kInt4, 7>, panel_rows<kInt4, 8>};
+template <class Panel, int kPanels>
+constexpr Multiply kMultiply[kTile] = {
+    multiply<Panel, kPanels, 1>, multiply<Panel, kPanels, 2>, multiply<Panel, kPanels, 3>, multiply<Panel, kPanels, 4>,
+    multiply<Panel, kPanels, 5>, multiply<Panel, kPanels, 6>, multiply<Panel, kPanels, 7>, multiply<Panel, kPanels, 8>};
 
-template <bool kInt4>
+template <class Panel>
 void linear(void* out, bool wide, const bf16* x, int64_t num_tokens, int64_t num_columns, const Matrix& m,
             int64_t num_threads) {
     static thread_local Scratch memory;
@@ -187,18 +220,20 @@ void linear(void* out, bool wide, const bf16* x, int64_t num_tokens, int64_t num
     const int64_t tile_grain = std::max<int64_t>(1, 2 * kGroup / m.num_groups);
     parallel_ranges(num_threads, num_tiles, tile_grain, [&](int64_t begin, int64_t end) {
         for (int64_t tile = begin; tile < end; ++tile)
-            quantise_tile<kInt4>(tile_at(scratch, tile, m.num_groups), x + tile * kTile * num_columns, rows_of(tile),
-                                 num_columns, m.num_groups);
+            quantise_tile<std::is_same_v<Panel, Int4Panel>>(tile_at(scratch, tile, m.num_groups),
+                                                            x + tile * kTile * num_columns, rows_of(tile), num_columns,
+                                                            m.num_groups);
     });
     const int64_t num_panels = (m.num_rows + kPanel - 1) / kPanel;
     const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / bytes);
-    parallel_ranges(num_threads, num_panels, 1, [&](int64_t begin, int64_t end) {
+    parallel_ranges(num_threads, num_panels, 2, [&](int64_t begin, int64_t end) {
         for (int64_t block = 0; block < num_tiles; block += tiles_per_block) {
             const int64_t block_end = std::min(num_tiles, block + tiles_per_block);
-            for (int64_t panel = begin; panel < end; ++panel)
+            for (int64_t panel = begin; panel < end; panel += 2) {
+                const auto& by_rows = panel + 1 < end ? kMultiply<Panel, 2> : kMultiply<Panel, 1>;
                 for (int64_t tile = block; tile < block_end; ++tile)
-                    kPanelRows<kInt4>[rows_of(tile) - 1](m, panel, tile_at(scratch, tile, m.num_groups), out, wide,
-                                                         tile * kTile);
+                    by_rows[rows_of(tile) - 1](m, panel, tile_at(scratch, tile, m.num_groups), out, wide, tile * kTile);
+            }
         }
     });
 }
@@ -212,7 +247,7 @@ ZENRAY_EXPORT void zenray_linear_int8(void* out, int64_t wide, const zenray::bf1
                                       const float* bias, int64_t num_threads) {
     using namespace zenray;
     const Matrix m{data, scales, nullptr, bias, num_rows, (num_columns + kGroup - 1) / kGroup};
-    linear<false>(out, wide != 0, x, num_tokens, num_columns, m, num_threads);
+    linear<Int8Panel>(out, wide != 0, x, num_tokens, num_columns, m, num_threads);
 }
 
 ZENRAY_EXPORT void zenray_linear_int4(void* out, int64_t wide, const zenray::bf16* x, int64_t num_tokens,
@@ -220,5 +255,5 @@ ZENRAY_EXPORT void zenray_linear_int4(void* out, int64_t wide, const zenray::bf1
                                       const uint16_t* supers, const float* bias, int64_t num_threads) {
     using namespace zenray;
     const Matrix m{data, scales, supers, bias, num_rows, (num_columns + kGroup - 1) / kGroup};
-    linear<true>(out, wide != 0, x, num_tokens, num_columns, m, num_threads);
+    linear<Int4Panel>(out, wide != 0, x, num_tokens, num_columns, m, num_threads);
 }
