@@ -22,6 +22,7 @@ FLAGS = (
     "-std=c++17",
     "-O3",
     "-march=native",
+    "-mprefer-vector-width=512",
     "-fPIC",
     "-shared",
     "-pthread",

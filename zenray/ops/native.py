@@ -10,6 +10,8 @@ from zenray.ops import build
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
+    # sum, data, bytes, threads
+    "read": (_P, _P, _I, _I),
     # out, token ids, tokens, columns, data, scales, supers or None, threads
     "embed": (_P, _P, _I, _I, _P, _P, _P, _I),
     # out, x, residual or None, weight, weight is float32, rows, width, eps, threads
