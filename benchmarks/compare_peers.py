@@ -28,7 +28,7 @@ from typing import Any
 from contestant import Contestant
 
 from zenray.bench.bandwidth import measure_bandwidth
-from zenray.bench.document import peer_tables, update_document
+from zenray.bench.document import merge_peer_reports, peer_tables, update_document
 from zenray.bench.machine import CpuClock, describe_machine
 from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, longest_prefix
 from zenray.bench.statistics import Distribution, steady_decode_rate
@@ -296,24 +296,6 @@ def make_report(
     }
 
 
-def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`new` with the rows of `old` that it does not measure again, in the order of the comparisons."""
-
-    def together(name: str, *keys: str) -> list[dict[str, Any]]:
-        rows = {tuple(row[key] for key in keys): row for report in (old, new) for row in report[name]}
-        return list(rows.values())
-
-    order = {wanted.what: place for place, wanted in enumerate(COMPARISONS)}
-    comparisons = together("comparisons", "what")
-    return {
-        **new,
-        "versions": sorted({*old["versions"], *new["versions"]}),
-        "comparisons": sorted(comparisons, key=lambda row: order.get(row["what"], len(order))),
-        "measurements": together("measurements", "label", "measure"),
-        "agreement": together("agreement", "ours", "peer"),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf-05b", type=Path, help="Qwen2.5-Coder-0.5B-Instruct, q4_k_m GGUF")
@@ -358,7 +340,7 @@ def main() -> None:
         # After every group, so that what is measured is not lost with what comes.
         report = make_report(measured, bandwidths, prompts, options)
         if options.keep and options.json.exists():
-            report = merged(json.loads(options.json.read_text(encoding="utf-8")), report)
+            report = merge_peer_reports(json.loads(options.json.read_text(encoding="utf-8")), report)
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     tables = peer_tables(report)
     print(f"\n{tables}\n\nwrote {options.json}")

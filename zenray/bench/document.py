@@ -59,6 +59,22 @@ def overhead_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def merge_peer_reports(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` with the rows of `old` that it does not measure again; rows keep their first place."""
+
+    def together(name: str, *keys: str) -> list[dict[str, Any]]:
+        rows = {tuple(row[key] for key in keys): row for report in (old, new) for row in report[name]}
+        return list(rows.values())
+
+    return {
+        **new,
+        "versions": sorted({*old["versions"], *new["versions"]}),
+        "comparisons": together("comparisons", "what"),
+        "measurements": together("measurements", "label", "measure"),
+        "agreement": together("agreement", "ours", "peer"),
+    }
+
+
 def peer_tables(report: dict[str, Any]) -> str:
     """The report of benchmarks/compare_peers.py as Markdown: what was wanted, and every contestant's numbers."""
     machine = report["machine"]

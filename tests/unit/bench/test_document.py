@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.bench.document import overhead_table, peer_tables, replace_block, update_document
+from zenray.bench.document import merge_peer_reports, overhead_table, peer_tables, replace_block, update_document
 from zenray.bench.statistics import Distribution
 from zenray.errors import ConfigError
 
@@ -97,6 +97,19 @@ def test_the_tables_name_machine_versions_and_what_was_left_out() -> None:
     assert "zenray and other: 100 of 200, 75% of prompts start alike" in text
     assert "Versions: a 1, b 2." in text
     assert "2 of 12 samples were left out" in text
+
+
+def test_reports_of_groups_become_one() -> None:
+    def row(label: str, value: float) -> dict[str, Any]:
+        return {"label": label, "measure": "decode", "unit": "tok/s", "value": asdict(Distribution.of([value]))}
+
+    first = report(measurements=[row("a", 1.0), row("b", 2.0)], comparisons=[comparison([1.0], 1.0)], versions=["x 1"])
+    second = report(measurements=[row("b", 3.0), row("c", 4.0)], comparisons=[comparison([2.0], 1.0)], rounds=9)
+    both = merge_peer_reports(first, second)
+    assert [(each["label"], each["value"]["p50"]) for each in both["measurements"]] == [("a", 1), ("b", 3), ("c", 4)]
+    assert [each["ratio"]["p50"] for each in both["comparisons"]] == [2.0]
+    assert both["versions"] == ["a 1", "b 2", "x 1"] and both["rounds"] == 9
+    assert "| c | decode | 4.00" in peer_tables(both)
 
 
 def path_row(path: str, ttft_ms: float) -> dict[str, Any]:
