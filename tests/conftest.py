@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import zenray.serving  # noqa: F401 - sets Ray's environment before any test module can import Ray
 from zenray.config import EngineSettings
 from zenray.engine.engine import Engine
 from zenray.model.load import LoadedModel, load_preset

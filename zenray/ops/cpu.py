@@ -48,16 +48,19 @@ class CpuBackend(TorchCpuBackend):
         assert table.scales is not None
         num_tokens, num_columns = token_ids_T.shape[0], table.shape[1]
         out_TD = torch.empty(num_tokens, num_columns, dtype=torch.bfloat16)
-        self._kernels.embed(
+        num_strangers = self._kernels.embed(
             out_TD.data_ptr(),
             token_ids_T.contiguous().data_ptr(),
             num_tokens,
             num_columns,
+            table.shape[0],
             table.data.data_ptr(),
             table.scales.data_ptr(),
             None if table.supers is None else table.supers.data_ptr(),
             torch.get_num_threads(),
         )
+        if num_strangers:
+            raise IndexError(f"{num_strangers} token ids are no rows of a table of {table.shape[0]}")
         return out_TD
 
     def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -12,8 +12,8 @@ _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
     # sum, data, bytes, threads
     "read": (_P, _P, _I, _I),
-    # out, token ids, tokens, columns, data, scales, supers or None, threads
-    "embed": (_P, _P, _I, _I, _P, _P, _P, _I),
+    # out, token ids, tokens, columns, rows, data, scales, supers or None, threads; returns the number of bad ids
+    "embed": (_P, _P, _I, _I, _I, _P, _P, _P, _I),
     # out, x, residual or None, weight, weight is float32, rows, width, eps, threads
     "rms_norm": (_P, _P, _P, _P, _I, _I, _I, _F, _I),
     # out, gate_up, rows, width, threads
@@ -44,7 +44,7 @@ class Kernels:
             raise build.KernelsUnavailable(f"cannot load {path}: {error}") from error
         for name, arguments in _SIGNATURES.items():
             function = getattr(self.library, f"zenray_{name}")
-            function.argtypes, function.restype = arguments, None
+            function.argtypes, function.restype = arguments, _I if name == "embed" else None
             setattr(self, name, function)
 
     def __getattr__(self, name: str) -> ctypes._FuncPointer:  # for the type checker: set in __init__

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from zenray.config import ServerSettings, ZenrayConfig
 from zenray.serving.cluster import Cluster
-from zenray.serving.environment import prepare_environment
 from zenray.serving.preflight import free_port, preflight
 from zenray.serving.ready import Interrupted, Progress, wait_until_ready
 
@@ -62,7 +61,6 @@ def build_app(config: ZenrayConfig, peer_host: str | None = None) -> serve.Appli
 
     `peer_host` is where replicas listen for each other; None takes each node's address in the cluster.
     """
-    prepare_environment()
     from zenray.serving.aggregator import ContextAggregator
     from zenray.serving.draft_pool import DraftPool
     from zenray.serving.verifier import Verifier

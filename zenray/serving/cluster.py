@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 
 from zenray.errors import ConfigError, Unavailable
-from zenray.serving.environment import prepare_environment
 from zenray.serving.guard import Guard
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,6 @@ class Cluster:
         `num_cpus` are the logical CPUs a Ray of our own offers at least. Raises Unavailable when there is
         no cluster at `address`, ConfigError for an address that is none and when Ray cannot start here.
         """
-        prepare_environment()
         import ray
 
         self.owned = False

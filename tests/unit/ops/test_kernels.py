@@ -100,6 +100,13 @@ def test_embed(backend: Backend, num_rows: int, num_columns: int, format: str) -
     assert torch.equal(backend.embed(token_ids, table), unpack(table)[token_ids].bfloat16())
 
 
+@pytest.mark.parametrize("format", BF16_FORMATS)
+@pytest.mark.parametrize("token_id", [-1_000_000, 50])
+def test_ids_outside_the_table_are_an_error(backend: Backend, format: str, token_id: int) -> None:
+    with pytest.raises(IndexError):
+        backend.embed(torch.tensor([3, token_id]), pack(normal(50, 64), format))
+
+
 @given(num_tokens=st.integers(1, 70), width=st.integers(1, 900), wide=st.booleans())
 @several
 def test_rms_norm(backend: Backend, exact: ReferenceBackend, num_tokens: int, width: int, wide: bool) -> None:

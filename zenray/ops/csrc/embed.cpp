@@ -2,6 +2,8 @@
 #include "pool.h"
 #include "simd.h"
 
+#include <algorithm>
+
 namespace zenray {
 namespace {
 
@@ -37,10 +39,15 @@ void embed_int4(bf16* out, int64_t row, int64_t num_columns, int64_t num_groups,
 }  // namespace
 }  // namespace zenray
 
-// out [T, K] = rows token_ids [T] of the packed table; `supers` is null for int8.
-ZENRAY_EXPORT void zenray_embed(zenray::bf16* out, const int64_t* token_ids, int64_t num_tokens, int64_t num_columns,
-                                const uint8_t* data, const void* scales, const uint16_t* supers, int64_t num_threads) {
+// out [T, K] = rows token_ids [T] of the packed table [N, K]; `supers` is null for int8. Returns how many ids are no
+// rows of the table; then nothing is written.
+ZENRAY_EXPORT int64_t zenray_embed(zenray::bf16* out, const int64_t* token_ids, int64_t num_tokens, int64_t num_columns,
+                                   int64_t num_rows, const uint8_t* data, const void* scales, const uint16_t* supers,
+                                   int64_t num_threads) {
     using namespace zenray;
+    const int64_t strangers =
+        std::count_if(token_ids, token_ids + num_tokens, [=](int64_t id) { return id < 0 || id >= num_rows; });
+    if (strangers) return strangers;
     const int64_t num_groups = (num_columns + kGroup - 1) / kGroup;
     parallel_ranges(num_threads, num_tokens, row_grain(num_columns), [=](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; ++t) {
@@ -53,4 +60,5 @@ ZENRAY_EXPORT void zenray_embed(zenray::bf16* out, const int64_t* token_ids, int
             }
         }
     });
+    return 0;
 }

@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zenray.serving.environment import prepare_environment
 from zenray.serving.measure.cpu import CpuMeter
 
 Edge = Literal["own", "proxy"]
@@ -76,7 +75,6 @@ def measure_transports(ways: tuple[Way, ...], say: Callable[[str], None]) -> lis
 
 def measure_one_way(edge: Edge, inner: Inner) -> dict[str, Any]:
     """Runs in a process of its own: Ray, two bench deployments, a client."""
-    prepare_environment()
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions, gRPCOptions
