@@ -1,7 +1,8 @@
 """Environment variables that Ray reads when it starts, in one place and with their reasons.
 
 Importing `zenray.serving` sets them, before any module of it can import Ray; the processes Ray starts
-inherit them. A value the user has set is left alone. On an existing cluster each node's own environment counts: docs/serving.md.
+inherit them. A value the user has set is left alone. On an existing cluster each node's own environment
+counts: docs/serving.md.
 """
 
 from __future__ import annotations
