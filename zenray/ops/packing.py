@@ -95,9 +95,14 @@ def unpack(weight: PackedWeight) -> torch.Tensor:
 
 
 def unpack_rows(weight: PackedWeight, rows_T: torch.Tensor) -> torch.Tensor:
-    """Rows of the matrix as `unpack` gives them, [T, K]; unpacks only the panels they lie in."""
+    """Rows of the matrix as `unpack` gives them, [T, K]; unpacks only the panels they lie in.
+
+    Errors: IndexError.
+    """
     if weight.format == "dense":
         return unpack(replace(weight, data=weight.data[rows_T], shape=(len(rows_T), weight.shape[1])))
+    if bool(((rows_T < 0) | (rows_T >= weight.shape[0])).any()):
+        raise IndexError(f"rows {rows_T.tolist()} are not all of a matrix of {weight.shape[0]}")
     panels = rows_T // PANEL_ROWS
 
     def taken(tensor: torch.Tensor | None) -> torch.Tensor | None:
