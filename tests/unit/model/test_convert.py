@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,17 @@ def test_a_failure_leaves_nothing_behind(model_path: Path, own_home: Path, monke
     with pytest.raises(ModelFileError, match="tensor x is broken"):
         load_model(model_path, weight_format="int8")
     assert folders(own_home) == []
+
+
+def test_converting_leaves_the_number_of_threads_alone(model_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        converted_folder(model_path, "int8")
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_too_little_disk_is_told_before_the_work(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
