@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -57,17 +57,24 @@ def pack_matrix(source: ModelSource, name: str, weight_format: WeightFormat) -> 
 
 
 class SourceProvider:
-    """A `WeightProvider` that packs straight from the file, all in memory: for comparisons, nothing cached."""
+    """A `WeightProvider` that packs straight from the file, all in memory: for comparisons, nothing cached.
 
-    def __init__(self, source: ModelSource, weight_format: WeightFormat) -> None:
+    overrides: another format for matrices by the last part of their name, such as {"head": "int8"}.
+    """
+
+    def __init__(
+        self, source: ModelSource, weight_format: WeightFormat, overrides: Mapping[str, WeightFormat] | None = None
+    ) -> None:
         self.dtype = activation_dtype(weight_format)
-        self._source, self._weight_format = source, weight_format
+        self._source, self._weight_format, self._overrides = source, weight_format, overrides or {}
         self._embed: PackedWeight | None = None
 
     def matrix(self, name: str) -> PackedWeight:
-        if name == "head" and self._embed is not None and shares_embedding(self._source, self._weight_format):
+        shared = not self._overrides and shares_embedding(self._source, self._weight_format)
+        if name == "head" and self._embed is not None and shared:
             return self._embed
-        packed = pack_matrix(self._source, name, self._weight_format)
+        weight_format = self._overrides.get(name.rpartition(".")[2], self._weight_format)
+        packed = pack_matrix(self._source, name, weight_format)
         if name == "embed":
             self._embed = packed
         return packed

@@ -14,7 +14,7 @@ from zenray.config import WeightFormat
 from zenray.model.config import ModelConfig
 from zenray.model.convert import ConvertedProvider, Progress, converted_folder, open_source
 from zenray.model.decoder import Decoder
-from zenray.model.formats import activation_dtype
+from zenray.model.formats import SourceProvider, activation_dtype
 from zenray.model.presets import preset_config
 from zenray.model.random_weights import RandomProvider
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer
@@ -89,6 +89,22 @@ def load_model(
     config = provider.config.replace({"eos_token_ids": tuple(sorted(tokenizer.eos_token_ids))})
     decoder = _decoder(config, provider, device)
     return LoadedModel(decoder, tokenizer, _info(path.name, path, digest, weight_format, decoder, started))
+
+
+def load_unconverted(
+    path: Path, weight_format: WeightFormat, overrides: Mapping[str, WeightFormat] | None = None
+) -> LoadedModel:
+    """A model packed in memory, past the cache: for comparisons and experiments (`SourceProvider`).
+
+    Raises:
+        ModelFileError: as `load_model`.
+    """
+    started = time.perf_counter()
+    source = open_source(path)
+    tokenizer, provider = source.tokenizer(), SourceProvider(source, weight_format, overrides)
+    decoder = _decoder(source.config, provider, "cpu")
+    shown = " ".join([weight_format, *(f"{name}={format_}" for name, format_ in (overrides or {}).items())])
+    return LoadedModel(decoder, tokenizer, _info(path.name, path, "", shown, decoder, started))
 
 
 def load_tokenizer(path_or_preset: str | Path, preset_overrides: Mapping[str, Any] | None = None) -> Tokenizer:

@@ -17,12 +17,8 @@ from typing import Any, get_args
 import torch
 
 from zenray.config import WeightFormat
-from zenray.model.convert import open_source
-from zenray.model.decoder import Decoder
 from zenray.model.evaluate import chunked_logits, code_texts, token_windows
-from zenray.model.formats import SourceProvider
-from zenray.model.weights import gather
-from zenray.ops import backend_for
+from zenray.model.load import load_unconverted
 
 REQUIRED_AGREEMENT = 0.995
 
@@ -52,19 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     console = Console()
-    source = open_source(options.model)
-    tokenizer, provider = source.tokenizer(), SourceProvider(source, options.format)
-    decoder = Decoder(source.config, gather(source.config, provider), backend_for("cpu", provider.dtype))
+    model = load_unconverted(options.model, options.format)
     with console.status("reading the model with transformers"):
         reference = transformers_model(options.model)
         reference.eval()
     texts = code_texts(options.text)
     table = Table("text", "positions", "top-1 equal", "largest difference", "largest logit", title=options.model.name)
     total = agreed = 0
-    for name, window in zip(texts, token_windows(tokenizer, texts, options.tokens), strict=True):
+    for name, window in zip(texts, token_windows(model.tokenizer, texts, options.tokens), strict=True):
         with torch.inference_mode():
             expected = reference(torch.tensor([window])).logits[0].float()
-        got = torch.cat(list(chunked_logits(decoder, window)))
+        got = torch.cat(list(chunked_logits(model.decoder, window)))
         equal = int((expected.argmax(-1) == got.argmax(-1)).sum())
         difference = float((expected - got).abs().max())
         table.add_row(

@@ -1,6 +1,6 @@
 """What a weight format costs: logits against bf16 on held-out code, and each tensor against its source.
 
-    python -m zenray.model.quality --model PATH [--formats int8 int4 mixed] [--text FILE …] [--markdown]
+    python -m zenray.model.quality --model PATH [--formats int8 int4 mixed] [--override head=int8] [--text FILE …]
 
 KL is KL(bf16 || format) in nats per position, teacher-forced; agreement is the share of positions whose
 most likely token is the same; perplexities are of the text itself.
@@ -21,7 +21,7 @@ from zenray.config import WeightFormat
 from zenray.model.convert import Progress, open_source
 from zenray.model.evaluate import chunked_logits, code_texts, token_windows
 from zenray.model.formats import pack_matrix
-from zenray.model.load import LoadedModel, load_model
+from zenray.model.load import LoadedModel, load_model, load_unconverted
 from zenray.model.weights import matrix_names
 from zenray.ops import quantisation_error, unpack
 
@@ -66,16 +66,21 @@ def compare(
     *,
     tokens_each: int = 512,
     with_tensors: bool = True,
+    overrides: Mapping[str, WeightFormat] | None = None,
 ) -> QualityReport:
     """Measures `weight_format` against bf16 on the first `tokens_each` tokens of each text.
 
     texts: by name; None takes fixed files of the Python standard library.
+    overrides: another format for some matrices, as `zenray.model.formats.SourceProvider` takes it.
 
     Raises:
         ModelFileError: as `load_model`.
     """
     reference = load_model(path, weight_format=REFERENCE, progress=progress)
-    model = load_model(path, weight_format=weight_format, progress=progress)
+    if overrides:
+        model = load_unconverted(path, weight_format, overrides)
+    else:
+        model = load_model(path, weight_format=weight_format, progress=progress)
     windows = token_windows(model.tokenizer, code_texts() if texts is None else texts, tokens_each)
     tensors = tensor_errors(path, weight_format, progress) if with_tensors else ()
     return _compare_logits(reference, model, windows, tensors, progress)
@@ -150,9 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--formats", nargs="+", default=["int8", "mixed", "int4"], choices=get_args(WeightFormat))
     parser.add_argument("--text", nargs="+", type=Path, default=[], help="held-out files; default: standard library")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of each text")
+    parser.add_argument("--override", nargs="+", default=[], metavar="MATRIX=FORMAT", help="such as head=int8")
     parser.add_argument("--tensors", type=int, default=0, help="also list this many of the worst tensors")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     options = parser.parse_args(arguments)
+    overrides = dict(override.split("=", 1) for override in options.override)
 
     reports = []
     with Bar(transient=True, disable=options.markdown) as bar:
@@ -171,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     show,
                     tokens_each=options.tokens,
                     with_tensors=options.tensors > 0,
+                    overrides=overrides,
                 )
             )
     columns = ("format", "weights", "read per token", "positions", "mean KL", "top-1", "perplexity", "ratio")

@@ -55,6 +55,14 @@ def test_fewer_bits_lose_more(model_path: Path) -> None:
     )
 
 
+def test_one_matrix_may_be_held_better(model_path: Path) -> None:
+    plain = quality.compare(model_path, "int4", TEXTS, with_tensors=False)
+    better = quality.compare(model_path, "int4", TEXTS, with_tensors=False, overrides={"down": "int8", "qkv": "int8"})
+    assert better.weight_format == "int4 down=int8 qkv=int8"
+    assert better.bytes_per_token > plain.bytes_per_token
+    assert better.mean_kl < plain.mean_kl
+
+
 def test_the_default_texts_are_there() -> None:
     assert all(len(text) > 1000 for text in code_texts().values())
 

@@ -18,10 +18,8 @@ import torch
 from zenray.model.convert import open_source
 from zenray.model.decoder import Decoder
 from zenray.model.evaluate import BLOCK_SIZE, sequence_logits, step_batch
-from zenray.model.formats import SourceProvider
+from zenray.model.load import load_unconverted
 from zenray.model.source import ModelSource
-from zenray.model.weights import gather
-from zenray.ops import backend_for
 
 pytestmark = pytest.mark.real_model
 GOLDEN = Path(__file__).parent / "data" / "qwen2.5-coder-0.5b.json"
@@ -39,10 +37,9 @@ def source(real_model_05b: Path) -> ModelSource:
 
 
 @pytest.fixture(scope="module")
-def decoder(source: ModelSource) -> Decoder:
+def decoder(real_model_05b: Path) -> Decoder:
     torch.set_num_threads(2)
-    provider = SourceProvider(source, "float32")
-    return Decoder(source.config, gather(source.config, provider), backend_for("cpu", torch.float32))
+    return load_unconverted(real_model_05b, "float32").decoder
 
 
 def test_the_text_is_tokenised_as_by_transformers(source: ModelSource, golden: dict[str, Any]) -> None:
