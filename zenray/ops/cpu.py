@@ -66,6 +66,8 @@ class CpuBackend(TorchCpuBackend):
     def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
         """x @ weight.T (+ bias): [T, N]."""
         num_tokens, num_columns = x_TD.shape
+        assert x_TD.dtype is torch.bfloat16, x_TD.dtype
+        assert num_columns == weight.shape[1], (x_TD.shape, weight.shape)
         wide = out_dtype is torch.float32
         x_TD = x_TD.contiguous()
         out_TN = torch.empty(num_tokens, weight.shape[0], dtype=torch.float32 if wide else torch.bfloat16)
@@ -81,44 +83,33 @@ class CpuBackend(TorchCpuBackend):
             assert weight.scales is not None
             self._kernels.linear_int8(*head, weight.data.data_ptr(), weight.scales.data_ptr(), bias, threads)
         else:
+            assert weight.data.dtype is torch.bfloat16, weight.data.dtype
             self._kernels.linear_bf16(*head, weight.data.data_ptr(), bias, threads)
         return out_TN
 
     def rms_norm(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
         """Root-mean-square norm over the last dimension, accumulated in float32."""
-        x_TD = x_TD.contiguous()
-        out_TD = torch.empty_like(x_TD)
-        width = x_TD.shape[-1]
-        wide = weight_D.dtype is torch.float32
-        self._kernels.rms_norm(
-            out_TD.data_ptr(),
-            x_TD.data_ptr(),
-            None,
-            weight_D.data_ptr(),
-            wide,
-            x_TD.numel() // width,
-            width,
-            eps,
-            torch.get_num_threads(),
-        )
-        return out_TD
+        return self._norm(x_TD.contiguous(), None, weight_D, eps)
 
     def add_rms_norm_(
         self, x_TD: torch.Tensor, residual_TD: torch.Tensor, weight_D: torch.Tensor, eps: float
     ) -> torch.Tensor:
         """residual += x in place; returns rms_norm(residual)."""
         assert residual_TD.is_contiguous()
-        x_TD = x_TD.contiguous()
+        return self._norm(x_TD.contiguous(), residual_TD, weight_D, eps)
+
+    def _norm(
+        self, x_TD: torch.Tensor, residual_TD: torch.Tensor | None, weight_D: torch.Tensor, eps: float
+    ) -> torch.Tensor:
         out_TD = torch.empty_like(x_TD)
-        num_tokens, width = x_TD.shape
-        wide = weight_D.dtype is torch.float32
+        width = x_TD.shape[-1]
         self._kernels.rms_norm(
             out_TD.data_ptr(),
             x_TD.data_ptr(),
-            residual_TD.data_ptr(),
+            None if residual_TD is None else residual_TD.data_ptr(),
             weight_D.data_ptr(),
-            wide,
-            num_tokens,
+            weight_D.dtype is torch.float32,
+            x_TD.numel() // width,
             width,
             eps,
             torch.get_num_threads(),
