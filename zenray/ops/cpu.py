@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from zenray.ops.batch import LayerCache, StepBatch
-from zenray.ops.native import kernels
+from zenray.ops.native import Kernels, kernels
 from zenray.ops.packing import unpack
 from zenray.ops.reference import ReferenceBackend
 from zenray.ops.weights import PackedWeight
@@ -37,9 +37,9 @@ class CpuBackend(TorchCpuBackend):
 
     name = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, library: Kernels | None = None) -> None:
         super().__init__(torch.bfloat16)
-        self._kernels = kernels()
+        self._kernels = library or kernels()
 
     def embed(self, token_ids_T: torch.Tensor, table: PackedWeight) -> torch.Tensor:
         """Rows of the embedding table: [T, D]."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from zenray.ops import Backend, LayerCache, StepBatch
+from zenray.ops import Backend, LayerCache, StepBatch, build
 from zenray.ops.build import KernelsUnavailable
 from zenray.ops.cpu import CpuBackend, TorchCpuBackend
+from zenray.ops.native import Kernels
 from zenray.ops.reference import ReferenceBackend
 
 
@@ -23,11 +24,17 @@ def compiled() -> CpuBackend:
         pytest.skip(str(error))
 
 
-@pytest.fixture(params=["compiled", "torch", "reference"])
+@pytest.fixture(scope="session")
+def compiled_without_bf16(compiled: CpuBackend) -> CpuBackend:
+    """The kernels as they are built for a processor without AVX-512 BF16."""
+    return CpuBackend(Kernels(build.library(extra_flags=("-mno-avx512bf16",))))
+
+
+@pytest.fixture(params=["compiled", "compiled_without_bf16", "torch", "reference"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend for bfloat16 activations."""
-    if request.param == "compiled":
-        return request.getfixturevalue("compiled")
+    if request.param.startswith("compiled"):
+        return request.getfixturevalue(request.param)
     return TorchCpuBackend(torch.bfloat16) if request.param == "torch" else ReferenceBackend(torch.bfloat16)
 
 

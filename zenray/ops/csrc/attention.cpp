@@ -110,10 +110,10 @@ void pack_partition(const Attention& a, const Item& item, int64_t begin, Packed&
     }
 }
 
-inline __m512bh pair_at(const bf16* at) {
+inline __m512i pair_at(const bf16* at) {
     int32_t both;
     std::memcpy(&both, at, sizeof both);
-    return (__m512bh)_mm512_set1_epi32(both);
+    return _mm512_set1_epi32(both);
 }
 
 // scores [row][key] = q . key * scale for up to 8 rows; keys after a row's own position are masked.
@@ -129,9 +129,9 @@ void score(const Attention& a, const Packed& packed, int64_t begin, const bf16* 
         for (auto& row : acc) row[0] = row[1] = _mm512_setzero_ps();
         for (int64_t pair = 0; pair < pairs; ++pair) {
             for (int r = 0; r < kRows; ++r) {
-                const __m512bh both = pair_at(q[r] + pair * 2);
-                acc[r][0] = _mm512_dpbf16_ps(acc[r][0], (__m512bh)keys[pair], both);
-                acc[r][1] = _mm512_dpbf16_ps(acc[r][1], (__m512bh)keys[pairs + pair], both);
+                const __m512i both = pair_at(q[r] + pair * 2);
+                acc[r][0] = dot2(acc[r][0], keys[pair], both);
+                acc[r][1] = dot2(acc[r][1], keys[pairs + pair], both);
             }
         }
         for (int r = 0; r < kRows; ++r) {
@@ -154,7 +154,7 @@ void soften(const float* scores, bf16* weights, int64_t num_keys, float& largest
     __m512 sum = _mm512_setzero_ps();
     for (int64_t key = 0; key < num_keys; key += kLanes) {
         const __m512 weight = exp_approx(_mm512_sub_ps(_mm512_load_ps(scores + key), shift));
-        const auto rounded = (__m256i)_mm512_cvtneps_pbh(weight);
+        const __m256i rounded = narrow(weight);
         _mm256_store_si256(reinterpret_cast<__m256i*>(weights + key), rounded);
         sum = _mm512_add_ps(sum, widen(rounded));
     }
@@ -171,9 +171,9 @@ void gather(const Attention& a, const Packed& packed, const bf16* weights, float
         for (auto& row : acc) row[0] = row[1] = _mm512_setzero_ps();
         for (int64_t pair = 0; pair < packed.num_keys / 2; ++pair, values += vectors) {
             for (int r = 0; r < kRows; ++r) {
-                const __m512bh both = pair_at(weights + r * kPartition + pair * 2);
-                acc[r][0] = _mm512_dpbf16_ps(acc[r][0], (__m512bh)values[0], both);
-                acc[r][1] = _mm512_dpbf16_ps(acc[r][1], (__m512bh)values[1], both);
+                const __m512i both = pair_at(weights + r * kPartition + pair * 2);
+                acc[r][0] = dot2(acc[r][0], values[0], both);
+                acc[r][1] = dot2(acc[r][1], values[1], both);
             }
         }
         for (int r = 0; r < kRows; ++r) {

@@ -57,11 +57,11 @@ void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t col
         for (int half = 0; half < 2; ++half) acc[r][half] = sums[r * 2 + half];
     const bf16* x = p.x + token * p.num_columns + column;
     const auto step = [&](int64_t pair, auto load) {
-        const auto low = (__m512bh)strip[pair * 2], high = (__m512bh)strip[pair * 2 + 1];
+        const __m512i low = strip[pair * 2], high = strip[pair * 2 + 1];
         for (int r = 0; r < kRows; ++r) {
-            const auto both = (__m512bh)_mm512_set1_epi32(load(x + r * p.num_columns + pair * 2));
-            acc[r][0] = _mm512_dpbf16_ps(acc[r][0], low, both);
-            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], high, both);
+            const __m512i both = _mm512_set1_epi32(load(x + r * p.num_columns + pair * 2));
+            acc[r][0] = dot2(acc[r][0], low, both);
+            acc[r][1] = dot2(acc[r][1], high, both);
         }
     };
     for (int64_t pair = 0; pair < width / 2; ++pair) {

@@ -14,12 +14,38 @@ inline __m512 widen(__m256i halves) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
+// 16 float32 rounded to bfloat16, to nearest even.
+inline __m256i narrow(__m512 values) {
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh(values);
+#else
+    const __m512i bits = _mm512_castps_si512(values);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
+#endif
+}
+
+// acc + the products of both bfloat16 in each 32-bit lane.
+inline __m512 dot2(__m512 acc, __m512i a, __m512i b) {
+#ifdef __AVX512BF16__
+    return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+#else
+    const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u));
+    const auto even = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); };
+    const auto odd = [=](__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)); };
+    return _mm512_fmadd_ps(odd(a), odd(b), _mm512_fmadd_ps(even(a), even(b), acc));
+#endif
+}
+
 // Stores the masked lanes from element `at` of `out` on: as float32 if `wide`, else rounded to bfloat16.
 inline void store_masked(void* out, bool wide, int64_t at, __mmask16 mask, __m512 value) {
     if (wide) {
         _mm512_mask_storeu_ps(static_cast<float*>(out) + at, mask, value);
     } else {
-        _mm256_mask_storeu_epi16(static_cast<bf16*>(out) + at, mask, (__m256i)_mm512_cvtneps_pbh(value));
+        _mm256_mask_storeu_epi16(static_cast<bf16*>(out) + at, mask, narrow(value));
     }
 }
 
