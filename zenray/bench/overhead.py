@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -46,6 +47,7 @@ VERIFIER_TITLE = "ServeReplica:zenray:Verifier"
 """How Ray names the process of a verifier replica."""
 
 _STOP_TIMEOUT_S = 60.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,11 @@ def memory_rows(engine: Engine, config: ZenrayConfig, server_pid: int | None) ->
     return rows
 
 
+def _stop_with_parent() -> None:
+    """Asks the kernel to interrupt this process when a killed benchmark can no longer do so."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
 @contextlib.contextmanager
 def started_server(
     profile: str, file: Path | None, overrides: Sequence[str], timeout_s: float
@@ -189,7 +196,14 @@ def started_server(
         command += ["--set", item]
     with tempfile.TemporaryFile() as log:
         # Its own process group: Ctrl-C reaches it once, from here, and not from the terminal as well.
-        server = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_stop_with_parent if sys.platform == "linux" else None,
+        )
         try:
             asyncio.run(_wait_until_ready(f"127.0.0.1:{grpc_port}", server, timeout_s, log))
             yield f"grpc://127.0.0.1:{grpc_port}", server.pid
