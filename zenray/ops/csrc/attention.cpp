@@ -71,41 +71,51 @@ Workspace workspace(Scratch& memory, int64_t head_dim, int64_t row_floats, int64
             reinterpret_cast<float*>(base + 2 * packed + 2 * scores + rows)};
 }
 
-void pack_partition(const Attention& a, const Item& item, int64_t begin, Packed& packed) {
-    const int64_t end = std::min(begin + kPartition, item.num_keys()), C = a.head_dim;
-    packed.num_keys = (end - begin + 31) / 32 * 32;
-    const int32_t* table = a.tables + item.sequence * a.table_stride;
-    const auto offset_of = [&](int64_t position) {
-        const int64_t block = table[position / a.block_size];
-        return ((block * a.num_kv_heads + item.kv_head) * a.block_size + position % a.block_size) * C;
+// Packs 16 keys and values at `offsets`; unless kFull, only `count` of them exist; the others are zero.
+template <bool kFull>
+void pack_lanes(const Attention& a, const int64_t* offsets, int64_t count, __m512i* keys, __m512i* values) {
+    const int64_t C = a.head_dim;
+    const auto load = [&](const bf16* pool, int64_t i, int64_t channel) {
+        return kFull || i < count ? _mm512_loadu_si512(pool + offsets[i] + channel) : _mm512_setzero_si512();
     };
-    int64_t all_offsets[kPartition + kAhead];
-    for (int64_t i = 0; i < end - begin; ++i) all_offsets[i] = offset_of(begin + i);
-    for (int64_t i = end - begin; i < end - begin + kAhead; ++i) all_offsets[i] = all_offsets[end - begin - 1];
+    for (int64_t channel = 0; channel < C; channel += 32) {
+        __m512i pairs[kLanes];
+        for (int64_t i = 0; i < kLanes; ++i) pairs[i] = load(a.keys, i, channel);
+        transpose(pairs);
+        for (int64_t i = 0; i < kLanes; ++i) keys[channel / 2 + i] = pairs[i];
+        for (int64_t i = 0; i < kLanes; i += 2) {
+            __m512i* to = values + (i / 2 * C + channel) / kLanes;
+            interleave(load(a.values, i, channel), load(a.values, i + 1, channel), to[0], to[1]);
+        }
+    }
+}
+
+void pack_partition(const Attention& a, const Item& item, int64_t begin, Packed& packed) {
+    const int64_t count = std::min(kPartition, item.num_keys() - begin), C = a.head_dim;
+    packed.num_keys = (count + 31) / 32 * 32;
+    const int32_t* table = a.tables + item.sequence * a.table_stride + begin / a.block_size;
+    int64_t offsets[kPartition + kAhead];
+    for (int64_t i = 0, slot = begin % a.block_size; i < count; ++i) {
+        offsets[i] = ((*table * a.num_kv_heads + item.kv_head) * a.block_size + slot) * C;
+        if (++slot == a.block_size) {
+            slot = 0;
+            ++table;
+        }
+    }
+    std::fill(offsets + count, offsets + count + kAhead, offsets[count - 1]);
     for (int64_t first = 0; first < packed.num_keys; first += kLanes) {
-        const int64_t count = std::clamp<int64_t>(end - begin - first, 0, kLanes);
-        const int64_t* offsets = all_offsets + first;
-        for (int64_t i = kAhead; i < kAhead + count; ++i) {
+        for (int64_t i = first + kAhead; i < std::min(first + kLanes, count) + kAhead; ++i) {
             for (int64_t channel = 0; channel < C; channel += 32) {
                 _mm_prefetch(a.keys + offsets[i] + channel, _MM_HINT_T0);
                 _mm_prefetch(a.values + offsets[i] + channel, _MM_HINT_T0);
             }
         }
-        const auto load = [&](const bf16* pool, int64_t i, int64_t channel) {
-            return i < count ? _mm512_loadu_si512(pool + offsets[i] + channel) : _mm512_setzero_si512();
-        };
-        for (int64_t channel = 0; channel < C; channel += 32) {
-            __m512i rows[kLanes];
-            for (int64_t i = 0; i < kLanes; ++i) rows[i] = load(a.keys, i, channel);
-            transpose(rows);
-            for (int64_t i = 0; i < kLanes; ++i) packed.keys[first / kLanes * (C / 2) + channel / 2 + i] = rows[i];
-            for (int64_t i = 0; i < kLanes; i += 2) {
-                __m512i low, high;
-                interleave(load(a.values, i, channel), load(a.values, i + 1, channel), low, high);
-                __m512i* to = packed.values + ((first + i) / 2 * C + channel) / kLanes;
-                to[0] = low;
-                to[1] = high;
-            }
+        __m512i* keys = packed.keys + first / kLanes * (C / 2);
+        __m512i* values = packed.values + first / 2 * C / kLanes;
+        if (first + kLanes <= count) {
+            pack_lanes<true>(a, offsets + first, kLanes, keys, values);
+        } else {
+            pack_lanes<false>(a, offsets + first, std::max<int64_t>(count - first, 0), keys, values);
         }
     }
 }

@@ -49,9 +49,11 @@ void load_strip(const Product& p, int64_t row, int64_t column, int64_t width, __
     }
 }
 
-// acc [rows][2] += the strip's columns times the activations' of kRows rows.
+// acc [rows][2] += the strip's columns times the activations' of kRows rows. Meanwhile asks for the chunk of the matrix
+// at `next`, if given: memory would rest otherwise.
 template <int kRows>
-void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t column, int64_t width, __m512* sums) {
+void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t column, int64_t width, __m512* sums,
+              const bf16* next) {
     __m512 acc[kRows][2];
     for (int r = 0; r < kRows; ++r)
         for (int half = 0; half < 2; ++half) acc[r][half] = sums[r * 2 + half];
@@ -65,6 +67,11 @@ void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t col
         }
     };
     for (int64_t pair = 0; pair < width / 2; ++pair) {
+        if (next) {  // two lines for each pair: 32 rows of 8 lines for 128 pairs
+            const bf16* lines = next + pair / 4 * p.num_columns + pair % 4 * 64;
+            _mm_prefetch(lines, _MM_HINT_T0);
+            _mm_prefetch(lines + 32, _MM_HINT_T0);
+        }
         step(pair, [](const bf16* at) {
             int32_t both;
             std::memcpy(&both, at, sizeof both);
@@ -76,7 +83,7 @@ void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t col
         for (int half = 0; half < 2; ++half) sums[r * 2 + half] = acc[r][half];
 }
 
-using Multiply = void (*)(const Product&, const __m512i*, int64_t, int64_t, int64_t, __m512*);
+using Multiply = void (*)(const Product&, const __m512i*, int64_t, int64_t, int64_t, __m512*, const bf16*);
 constexpr Multiply kMultiply[kTile] = {multiply<1>, multiply<2>, multiply<3>, multiply<4>,
                                        multiply<5>, multiply<6>, multiply<7>, multiply<8>};
 
@@ -114,9 +121,11 @@ ZENRAY_EXPORT void zenray_linear_bf16(void* out, int64_t wide, const zenray::bf1
             for (int64_t column = 0; column < num_columns; column += kChunk) {
                 const int64_t width = std::min(kChunk, num_columns - column);
                 load_strip(p, row, column, width, strip);
+                const bool last = column + kChunk >= num_columns;
+                const bf16* next = weight + (last ? (row + kStrip) * num_columns : row * num_columns + column + kChunk);
                 for (int64_t token = 0; token < num_tokens; token += kTile)
-                    kMultiply[std::min(kTile, num_tokens - token) - 1](p, strip, token, column, width,
-                                                                       sums + token * 2);
+                    kMultiply[std::min(kTile, num_tokens - token) - 1](p, strip, token, column, width, sums + token * 2,
+                                                                       token == 0 ? next : nullptr);
             }
             store(p, row, sums);
         }
