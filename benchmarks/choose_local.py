@@ -28,7 +28,7 @@ from zenray.config import ContextSettings, EngineSettings, ModelSettings, Zenray
 from zenray.context.assemble import assemble
 from zenray.context.budget import PromptLimits
 from zenray.context.request import CompletionRequest, EditorState
-from zenray.engine.build import build_engine
+from zenray.build import build_engine
 from zenray.engine.engine import Engine
 from zenray.engine.request import Delta, Final, Limits
 

@@ -202,7 +202,7 @@ class Zenray:
 
         from zenray.bench.runs import engine_target
         from zenray.config_load import load_config
-        from zenray.engine.build import build_engine
+        from zenray.build import build_engine
 
         settings = {
             "model.name": options.model,

@@ -7,7 +7,7 @@ are errors that name the nearest right key. Units stand in the names.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,12 +49,40 @@ class EngineSettings(Settings):
     prefix_cache: bool = True
 
 
+DrafterName = Literal["draft_model", "draft_pool", "suffix", "recycling"]
+
+
+class SpeculationSettings(Settings):
+    """Who drafts for the verifier, and how much. None of this changes a token."""
+
+    drafters: tuple[DrafterName, ...] = Field(
+        ("suffix", "recycling"),
+        description="Any of draft_model (in the verifier's process), draft_pool (its replicas), suffix (copies of "
+        "earlier text) and recycling (the verifier's own former candidates); empty decodes plainly.",
+    )
+    gamma: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        "auto", description="Draft tokens per round; auto chooses by measured cost and acceptance."
+    )
+    max_gamma: int = Field(64, ge=1, le=64, description="Longest draft that auto may choose.")
+    draft_timeout_ms: float = Field(
+        200, gt=0, description="Longest wait for the draft pool in a round; a replica silent for longer is left alone."
+    )
+    session_tokens: int = Field(65_536, ge=0, description="Tokens of a session's recent requests kept to copy from.")
+    max_sessions: int = Field(64, ge=1, description="Sessions remembered, least recently used forgotten.")
+
+
 class DraftSettings(Settings):
-    """The draft pool. With speculative decoding absent it holds its model idle."""
+    """The draft model, held by the verifier itself or by the replicas of the draft pool."""
 
     model: str | None = None
     weight_format: WeightFormat = "int4"
-    num_replicas: int = Field(1, ge=0)
+    num_replicas: int = Field(1, ge=0, description="Replicas of the draft pool.")
+    num_cpus: float = Field(0.1, ge=0, description="CPUs Ray reserves for a replica.")
+    num_threads: int = Field(0, ge=0, description="CPU threads of a replica; 0 takes the cores given to it.")
+    kv_cache_mib: float = Field(128, gt=0, description="Memory of the draft model's own KV blocks.")
+    head_tokens: int = Field(
+        0, ge=0, description="Restrict the draft's output head to this many frequent code tokens; 0 keeps all."
+    )
 
 
 class RequestBoundsSettings(Settings):
@@ -118,6 +146,7 @@ class ZenrayConfig(Settings):
 
     model: ModelSettings
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    speculation: SpeculationSettings = Field(default_factory=SpeculationSettings)
     draft: DraftSettings = Field(default_factory=DraftSettings)
     bounds: RequestBoundsSettings = Field(default_factory=RequestBoundsSettings)
     defaults: RequestDefaults = Field(default_factory=RequestDefaults)

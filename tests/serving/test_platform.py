@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from zenray.api.client import CallFailed, Client
 from zenray.config import ZenrayConfig
-from zenray.engine.build import build_model
+from zenray.build import build_model
 from zenray.serving.app import Platform
 from zenray.serving.harness import eventually, is_idle, replica_processes, request
 from zenray.v1 import common_pb2, completion_pb2

@@ -71,7 +71,7 @@ def run_overhead_bench(
 ) -> None:
     """`zenray bench overhead`. Starts a server of its own unless `target` names one of the same profile."""
     from zenray.config_load import load_config
-    from zenray.engine.build import build_engine
+    from zenray.build import build_engine
 
     check_outputs(json_out, plot_out)
     config = with_room(load_config(profile, file, list(overrides)), 1)

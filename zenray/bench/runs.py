@@ -63,7 +63,7 @@ def run_engine_bench(
 ) -> None:
     """`zenray bench engine`: one engine per weight format, one after the other."""
     from zenray.config_load import load_config
-    from zenray.engine.build import build_engine
+    from zenray.build import build_engine
 
     check_outputs(json_out, plot_out)
     base = [*overrides, *([f"model.name={model}"] if model else [])]

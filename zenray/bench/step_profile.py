@@ -185,7 +185,7 @@ def run_step_profile(
 
     from zenray.bench.runs import prompts_of_engine, with_room
     from zenray.config_load import load_config
-    from zenray.engine.build import build_engine
+    from zenray.build import build_engine
 
     config = with_room(load_config(profile, file, list(overrides)), max(batches))
     engine = build_engine(config)

@@ -60,13 +60,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One prompt for one verifier. `prompt_token_ids` is never empty and fits the context."""
+    """One prompt for one verifier. `prompt_token_ids` is never empty and fits the context.
+
+    Requests of one `session_id` may draft from each other's text; empty belongs to no session.
+    """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
     sampling: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     priority: Priority = Priority.INTERACTIVE
+    session_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,29 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class DrafterUsage:
+    """What one drafter did for one choice: `rounds` verified drafts of `drafted_tokens` in all, of which
+    `accepted_tokens` were the verifier's own choice; the others were wasted."""
+
+    drafter: str
+    rounds: int
+    drafted_tokens: int
+    accepted_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one choice."""
+    """Token counts of one choice.
+
+    `rounds` verifier steps chose its tokens; each gave one token of the verifier's own (the bonus token when
+    a draft preceded it) and the accepted tokens of a draft.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    rounds: int = 0
+    drafters: tuple[DrafterUsage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +155,25 @@ GenerateEvent = Started | Delta | Final
 
 
 @dataclass(frozen=True, slots=True)
+class DrafterLoad:
+    """Counters of one drafter since start, as `zenray.v1.DrafterLoad`.
+
+    `timeouts` are rounds in which a remote drafter had nothing by the deadline; `draft_ms` is the time the
+    verifier spent on drafting or waiting; `queue_age_ms` is the age of the newest answer when it was used,
+    and `replicas` how many remote ones are connected (both 0 for local drafters).
+    """
+
+    drafter: str
+    rounds: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    timeouts: int = 0
+    draft_ms: float = 0.0
+    queue_age_ms: float = 0.0
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """Counters of one engine, as `zenray.v1.Load`."""
 
@@ -147,3 +187,5 @@ class EngineLoad:
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
     preemptions: int = 0
+    rounds: int = 0
+    drafters: tuple[DrafterLoad, ...] = ()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from zenray.engine.blocks import ROOT_HASH, chain_hash
 from zenray.engine.noise import choice_seed
 from zenray.engine.output import OutputText
-from zenray.engine.request import FinishReason, GenerateRequest, Timings, TokenLogprob, Usage
+from zenray.engine.request import DrafterUsage, FinishReason, GenerateRequest, Timings, TokenLogprob, Usage
+from zenray.engine.speculation import Draft
 
 
 class Sequence:
@@ -16,6 +17,7 @@ class Sequence:
 
     `token_ids` is prompt plus output. `num_computed` of them have their keys and values in
     `block_ids`; the rest are pending. A preempted sequence has no blocks and everything pending.
+    `draft` is what the next step verifies behind the pending token; it is no part of `token_ids`.
     """
 
     def __init__(
@@ -36,6 +38,10 @@ class Sequence:
         self.num_cached: int | None = None  # prompt tokens the prefix cache gave at first admission
         self.block_ids: list[int] = []
         self._block_hashes: list[bytes] = []
+
+        self.draft: Draft | None = None
+        self.num_rounds = 0
+        self._drafter_usage: dict[str, DrafterUsage] = {}
 
         self.output = OutputText(request.limits)
         self.output_counts: Counter[int] = Counter()
@@ -58,6 +64,11 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Its next step produces a token from a single pending one."""
         return self.num_pending == 1 and self.num_output > 0
+
+    @property
+    def max_draft(self) -> int:
+        """Draft tokens that could be of use: the last token to come is always the verifier's own."""
+        return max(0, self.request.limits.max_tokens - self.num_output - 1)
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -92,8 +103,26 @@ class Sequence:
         self.output_counts[token_id] += 1
         self.unsent_ids.append(token_id)
 
+    def count_round(self, draft: Draft | None, num_accepted: int) -> None:
+        """Books a verified round."""
+        self.num_rounds += 1
+        if draft is not None:
+            known = self._drafter_usage.get(draft.drafter, DrafterUsage(draft.drafter, 0, 0, 0))
+            self._drafter_usage[draft.drafter] = DrafterUsage(
+                draft.drafter,
+                known.rounds + 1,
+                known.drafted_tokens + len(draft.token_ids),
+                known.accepted_tokens + num_accepted,
+            )
+
     def usage(self) -> Usage:
-        return Usage(self.num_prompt, self.num_output, self.num_cached or 0)
+        return Usage(
+            self.num_prompt,
+            self.num_output,
+            self.num_cached or 0,
+            self.num_rounds,
+            tuple(self._drafter_usage.values()),
+        )
 
     def timings(self, now_s: float) -> Timings:
         def since_arrival_ms(moment_s: float | None) -> float:

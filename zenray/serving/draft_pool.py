@@ -72,7 +72,7 @@ def load_draft_model(config: ZenrayConfig) -> LoadedModel | None:
     """The draft model, None when none is configured. Raises NotFound and ModelFileError as `build_model`."""
     if config.draft.model is None:
         return None
-    from zenray.engine.build import build_model
+    from zenray.build import build_model
 
     # The draft is a model like any other, on the verifier's device and in its own weight format.
     model = config.model.model_copy(

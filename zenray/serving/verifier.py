@@ -12,7 +12,7 @@ from ray import serve
 
 from zenray.config import ZenrayConfig
 from zenray.engine.async_engine import AsyncEngine
-from zenray.engine.build import build_engine
+from zenray.build import build_engine
 from zenray.observe.logs import configure_logging
 from zenray.serving.channels import SERVER_OPTIONS, bind
 from zenray.serving.directory import Endpoint, Registration, node_ip
