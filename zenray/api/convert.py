@@ -22,11 +22,12 @@ from zenray.api.convert_common import (
     usage_to_proto,
 )
 from zenray.api.service import ModelCard, ServiceLoad
+from zenray.api.totals import total_usage
 from zenray.api.validate import Violations
 from zenray.context.assemble import AssembledPrompt, ContextSource
 from zenray.context.documents import LinePosition, OffsetPosition, PositionUnit, cursor_offset, language_of
 from zenray.context.request import CompletionInput, CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
-from zenray.engine.request import Delta, Final, GenerateEvent, Limits, Priority, Sampling, Started
+from zenray.engine.request import Delta, Final, GenerateEvent, Limits, Priority, Sampling, Started, Usage
 from zenray.errors import InvalidRequest
 from zenray.v1 import completion_pb2, context_pb2
 
@@ -145,12 +146,12 @@ class ResponseBuilder:
     def __init__(self, request_id: str, token_bytes: TokenBytes) -> None:
         self._response = completion_pb2.CompleteResponse(request_id=request_id)
         self._choices: dict[int, completion_pb2.Choice] = {}
+        self._usage = Usage(0, 0, 0)
         self._token_bytes = token_bytes
 
     def add(self, event: GenerateEvent) -> None:
         if isinstance(event, Started):
-            self._response.usage.prompt_tokens = event.prompt_tokens
-            self._response.usage.cached_tokens = event.cached_tokens
+            self._usage = Usage(event.prompt_tokens, 0, event.cached_tokens)
             self._response.prompt_logprobs.extend(logprobs_to_proto(event.prompt_logprobs, self._token_bytes))
             return
         choice = self._choices.setdefault(event.index, completion_pb2.Choice(index=event.index))
@@ -161,11 +162,12 @@ class ResponseBuilder:
         choice.finish_reason = finish_reason_to_proto(event.finish_reason)
         choice.usage.CopyFrom(usage_to_proto(event.usage))
         choice.timings.CopyFrom(timings_to_proto(event.timings))
-        self._response.usage.completion_tokens += event.usage.completion_tokens
+        self._usage = total_usage((self._usage, event.usage))
 
     def build(self) -> completion_pb2.CompleteResponse:
         """The response; the prompt, which all choices share, is counted once."""
         self._response.choices.extend(self._choices[index] for index in sorted(self._choices))
+        self._response.usage.CopyFrom(usage_to_proto(self._usage))
         return self._response
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from zenray.api.service import ModelCard
-from zenray.engine.request import EngineLoad, FinishReason, Limits, Priority, Sampling, Timings, TokenLogprob, Usage
+from zenray.engine.request import (
+    DrafterLoad,
+    DrafterUsage,
+    EngineLoad,
+    FinishReason,
+    Limits,
+    Priority,
+    Sampling,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
 from zenray.v1 import common_pb2
 
 TokenBytes = Callable[[int], bytes]
@@ -137,7 +148,16 @@ def logprobs_to_proto(logprobs: Iterable[TokenLogprob], token_bytes: TokenBytes)
 
 
 def usage_from_proto(message: common_pb2.Usage) -> Usage:
-    return Usage(message.prompt_tokens, message.completion_tokens, message.cached_tokens)
+    return Usage(
+        prompt_tokens=message.prompt_tokens,
+        completion_tokens=message.completion_tokens,
+        cached_tokens=message.cached_tokens,
+        rounds=message.rounds,
+        drafters=tuple(
+            DrafterUsage(drafter.drafter, drafter.rounds, drafter.drafted_tokens, drafter.accepted_tokens)
+            for drafter in message.drafters
+        ),
+    )
 
 
 def usage_to_proto(usage: Usage) -> common_pb2.Usage:
@@ -145,6 +165,16 @@ def usage_to_proto(usage: Usage) -> common_pb2.Usage:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         cached_tokens=usage.cached_tokens,
+        rounds=usage.rounds,
+        drafters=[
+            common_pb2.DrafterUsage(
+                drafter=drafter.drafter,
+                rounds=drafter.rounds,
+                drafted_tokens=drafter.drafted_tokens,
+                accepted_tokens=drafter.accepted_tokens,
+            )
+            for drafter in usage.drafters
+        ],
     )
 
 
@@ -172,12 +202,20 @@ def model_info_to_proto(card: ModelCard) -> common_pb2.ModelInfo:
     )
 
 
-_LOAD_FIELDS = tuple(field.name for field in common_pb2.Load.DESCRIPTOR.fields)
+_LOAD_FIELDS = tuple(field.name for field in common_pb2.Load.DESCRIPTOR.fields if field.message_type is None)
+_DRAFTER_LOAD_FIELDS = tuple(field.name for field in common_pb2.DrafterLoad.DESCRIPTOR.fields)
 
 
 def load_from_proto(message: common_pb2.Load) -> EngineLoad:
-    return EngineLoad(**{name: getattr(message, name) for name in _LOAD_FIELDS})
+    drafters = tuple(
+        DrafterLoad(**{name: getattr(drafter, name) for name in _DRAFTER_LOAD_FIELDS}) for drafter in message.drafters
+    )
+    return EngineLoad(**{name: getattr(message, name) for name in _LOAD_FIELDS}, drafters=drafters)
 
 
 def load_to_proto(load: EngineLoad) -> common_pb2.Load:
-    return common_pb2.Load(**{name: getattr(load, name) for name in _LOAD_FIELDS})
+    drafters = [
+        common_pb2.DrafterLoad(**{name: getattr(drafter, name) for name in _DRAFTER_LOAD_FIELDS})
+        for drafter in load.drafters
+    ]
+    return common_pb2.Load(**{name: getattr(load, name) for name in _LOAD_FIELDS}, drafters=drafters)

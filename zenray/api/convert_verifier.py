@@ -30,6 +30,7 @@ def generate_request_to_proto(request: GenerateRequest) -> verifier_pb2.Generate
         sampling=sampling_to_proto(request.sampling),
         limits=limits_to_proto(request.limits),
         priority=priority_to_proto(request.priority),
+        session_id=request.session_id,
     )
 
 
@@ -42,6 +43,7 @@ def generate_request_from_proto(message: verifier_pb2.GenerateRequest) -> Genera
         sampling=sampling_from_proto(message.sampling, Sampling()),
         limits=limits_from_proto(message.limits, Limits()),
         priority=Priority.INTERACTIVE if priority is None else priority,
+        session_id=message.session_id,
     )
 
 

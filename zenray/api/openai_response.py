@@ -119,11 +119,16 @@ def _num_characters(raw: bytes) -> int:
 
 @dataclass(slots=True)
 class UsageSum:
-    """Token counts over the prompts and choices of one request; a prompt counts once for all its choices."""
+    """Token counts over the prompts and choices of one request; a prompt counts once for all its choices.
+
+    Prediction tokens are those of drafts; unlike OpenAI's, rejected ones are no completion tokens.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     def add(self, event: GenerateEvent) -> None:
         if isinstance(event, Started):
@@ -131,6 +136,8 @@ class UsageSum:
             self.cached_tokens += event.cached_tokens
         elif isinstance(event, Final):
             self.completion_tokens += event.usage.completion_tokens
+            self.drafted_tokens += sum(drafter.drafted_tokens for drafter in event.usage.drafters)
+            self.accepted_tokens += sum(drafter.accepted_tokens for drafter in event.usage.drafters)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -138,6 +145,10 @@ class UsageSum:
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": self.accepted_tokens,
+                "rejected_prediction_tokens": self.drafted_tokens - self.accepted_tokens,
+            },
         }
 
 

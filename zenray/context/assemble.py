@@ -65,6 +65,7 @@ class AssembledPrompt:
                 stop_token_ids=tuple(dict.fromkeys((*limits.stop_token_ids, *self.stop_token_ids))),
             ),
             priority=request.priority,
+            session_id=request.session_id,
         )
 
 

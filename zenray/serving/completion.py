@@ -9,9 +9,10 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from zenray.api.service import ModelCard, ServiceLoad
+from zenray.api.totals import total_load
 from zenray.config import ZenrayConfig
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits
@@ -98,10 +99,7 @@ class ClusterCompletionService:
 
     async def load(self) -> ServiceLoad:
         loads = await self._client.loads()
-        total = EngineLoad()
-        for load in loads.values():
-            total = EngineLoad(**{name: value + getattr(total, name) for name, value in asdict(load).items()})
-        return ServiceLoad(total, len(loads))
+        return ServiceLoad(total_load(loads.values()), len(loads))
 
     async def check_ready(self) -> None:
         if self._draining:

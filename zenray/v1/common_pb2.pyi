@@ -100,14 +100,30 @@ class TopLogprob(_message.Message):
     def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    __slots__ = ("prompt_tokens", "completion_tokens", "cached_tokens", "rounds", "drafters")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    DRAFTERS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+    rounds: int
+    drafters: _containers.RepeatedCompositeFieldContainer[DrafterUsage]
+    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., rounds: _Optional[int] = ..., drafters: _Optional[_Iterable[_Union[DrafterUsage, _Mapping]]] = ...) -> None: ...
+
+class DrafterUsage(_message.Message):
+    __slots__ = ("drafter", "rounds", "drafted_tokens", "accepted_tokens")
+    DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    drafter: str
+    rounds: int
+    drafted_tokens: int
+    accepted_tokens: int
+    def __init__(self, drafter: _Optional[str] = ..., rounds: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_ms", "first_token_ms", "total_ms")
@@ -142,7 +158,7 @@ class ModelInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., architecture: _Optional[str] = ..., weight_format: _Optional[str] = ..., num_parameters: _Optional[int] = ..., context_length: _Optional[int] = ..., vocab_size: _Optional[int] = ..., supports_infill: _Optional[bool] = ..., license: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("running_sequences", "waiting_sequences", "max_waiting_sequences", "free_blocks", "cached_blocks", "total_blocks", "generated_tokens", "prompt_tokens", "cached_prompt_tokens", "preemptions")
+    __slots__ = ("running_sequences", "waiting_sequences", "max_waiting_sequences", "free_blocks", "cached_blocks", "total_blocks", "generated_tokens", "prompt_tokens", "cached_prompt_tokens", "preemptions", "rounds", "drafters")
     RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     WAITING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     MAX_WAITING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +169,8 @@ class Load(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    DRAFTERS_FIELD_NUMBER: _ClassVar[int]
     running_sequences: int
     waiting_sequences: int
     max_waiting_sequences: int
@@ -163,4 +181,26 @@ class Load(_message.Message):
     prompt_tokens: int
     cached_prompt_tokens: int
     preemptions: int
-    def __init__(self, running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., free_blocks: _Optional[int] = ..., cached_blocks: _Optional[int] = ..., total_blocks: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_prompt_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ...) -> None: ...
+    rounds: int
+    drafters: _containers.RepeatedCompositeFieldContainer[DrafterLoad]
+    def __init__(self, running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., free_blocks: _Optional[int] = ..., cached_blocks: _Optional[int] = ..., total_blocks: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_prompt_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., rounds: _Optional[int] = ..., drafters: _Optional[_Iterable[_Union[DrafterLoad, _Mapping]]] = ...) -> None: ...
+
+class DrafterLoad(_message.Message):
+    __slots__ = ("drafter", "rounds", "drafted_tokens", "accepted_tokens", "timeouts", "draft_ms", "queue_age_ms", "replicas")
+    DRAFTER_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUTS_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_MS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    drafter: str
+    rounds: int
+    drafted_tokens: int
+    accepted_tokens: int
+    timeouts: int
+    draft_ms: float
+    queue_age_ms: float
+    replicas: int
+    def __init__(self, drafter: _Optional[str] = ..., rounds: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., timeouts: _Optional[int] = ..., draft_ms: _Optional[float] = ..., queue_age_ms: _Optional[float] = ..., replicas: _Optional[int] = ...) -> None: ...

@@ -14,6 +14,7 @@ from zenray.context.budget import PromptLimits
 from zenray.context.request import CompletionRequest
 from zenray.engine.request import (
     Delta,
+    DrafterUsage,
     EngineLoad,
     Final,
     FinishReason,
@@ -112,7 +113,8 @@ class FakeService:
                 await asyncio.Event().wait()
         text = self.tokenizer.decode(token_ids).removesuffix("\ufffd")
         for index in range(wants.n):
-            usage = Usage(len(prompt.token_ids), len(token_ids), 3)
+            drafters = (DrafterUsage("suffix", 2, 4, 1), DrafterUsage("recycling", 1, 2, 0))
+            usage = Usage(len(prompt.token_ids), len(token_ids), 3, max(0, len(token_ids) - 1), drafters)
             yield Final(index, text, self.finish_reason, usage, Timings(1.0, 2.0, 3.0))
 
     def _logprob(self, token_id: int, num_top: int | None) -> TokenLogprob:

@@ -12,6 +12,8 @@ from zenray.api.validate import Violations
 from zenray.context.request import EditorState, Infill, TextPrompt, TokenPrompt
 from zenray.engine.request import (
     Delta,
+    DrafterLoad,
+    DrafterUsage,
     EngineLoad,
     Final,
     FinishReason,
@@ -60,6 +62,24 @@ requests = st.builds(
     sampling=samplings,
     limits=limits,
     priority=st.sampled_from(Priority),
+    session_id=st.text(),
+)
+names = st.sampled_from(("draft_model", "draft_pool", "suffix", "recycling"))
+usages = st.builds(
+    Usage,
+    prompt_tokens=uint32,
+    completion_tokens=uint32,
+    cached_tokens=uint32,
+    rounds=uint32,
+    drafters=st.lists(st.builds(DrafterUsage, names, uint32, uint32, uint32), max_size=3).map(tuple),
+)
+uint64, float64 = st.integers(0, 2**64 - 1), st.floats(allow_nan=False)
+drafter_loads = st.builds(DrafterLoad, names, uint64, uint64, uint64, uint64, float64, float64, uint32)
+loads = st.builds(
+    EngineLoad,
+    *[uint32] * 6,
+    *[uint64] * 5,
+    drafters=st.lists(drafter_loads, max_size=3).map(tuple),
 )
 events: st.SearchStrategy[GenerateEvent] = st.one_of(
     st.builds(Started, uint32, uint32, st.lists(logprobs, max_size=3).map(tuple)),
@@ -69,7 +89,7 @@ events: st.SearchStrategy[GenerateEvent] = st.one_of(
         uint32,
         st.text(),
         st.sampled_from(FinishReason),
-        st.builds(Usage, uint32, uint32, uint32),
+        usages,
         st.builds(Timings, float32, float32, float32),
     ),
 )
@@ -92,9 +112,10 @@ def test_an_event_of_a_newer_protocol_is_an_error() -> None:
         convert_verifier.generate_event_from_proto(verifier_pb2.GenerateEvent())
 
 
-def test_loads_round_trip() -> None:
-    load = EngineLoad(*range(1, 11))
-    assert convert_common.load_from_proto(convert_common.load_to_proto(load)) == load
+@given(loads)
+def test_loads_round_trip_through_the_wire(load: EngineLoad) -> None:
+    wire = convert_common.load_to_proto(load).SerializeToString()
+    assert convert_common.load_from_proto(common_pb2.Load.FromString(wire)) == load
 
 
 def decoded(message: completion_pb2.CompleteRequest, card: ModelCard) -> tuple[object, list[str]]:
@@ -178,8 +199,8 @@ def test_a_response_is_the_fold_of_its_events() -> None:
         Started(5, 2, (TokenLogprob(97, None), TokenLogprob(98, -0.5))),
         Delta(1, "x", (120,), (TokenLogprob(120, -1.0, ((121, -0.5),)),)),
         Delta(0, "y", (121,)),
-        Final(1, "x", FinishReason.STOP, Usage(5, 1, 2), timings),
-        Final(0, "y", FinishReason.LENGTH, Usage(5, 3, 2), timings),
+        Final(1, "x", FinishReason.STOP, Usage(5, 1, 2, 1, (DrafterUsage("suffix", 1, 4, 0),)), timings),
+        Final(0, "y", FinishReason.LENGTH, Usage(5, 3, 2, 2, (DrafterUsage("suffix", 1, 2, 1),)), timings),
     ):
         builder.add(event)
     response = builder.build()
@@ -187,5 +208,9 @@ def test_a_response_is_the_fold_of_its_events() -> None:
     assert response.choices[1].finish_reason == common_pb2.FINISH_REASON_STOP
     assert response.choices[1].logprobs[0].top[0].token == b"y"
     assert (response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.cached_tokens) == (5, 4, 2)
+    assert response.usage.rounds == 3
+    assert list(response.usage.drafters) == [
+        common_pb2.DrafterUsage(drafter="suffix", rounds=2, drafted_tokens=6, accepted_tokens=1)
+    ]
     assert not response.prompt_logprobs[0].HasField("logprob")
     assert response.prompt_logprobs[1].token == b"b"

@@ -69,6 +69,8 @@ async def test_the_openai_client_completes(client: openai.AsyncOpenAI, service: 
     usage = completion.usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (6, 10, 16)
     assert usage.prompt_tokens_details.cached_tokens == 3
+    predicted = usage.completion_tokens_details
+    assert (predicted.accepted_prediction_tokens, predicted.rejected_prediction_tokens) == (2, 10)
     (request,) = service.requests
     assert (request.sampling.seed, request.sampling.temperature, request.sampling.n) == (7, 0.5, 2)
 

@@ -15,6 +15,7 @@ from zenray.config_load import load_config
 from zenray.context.request import CompletionRequest, TextPrompt
 from zenray.engine.request import (
     Delta,
+    DrafterLoad,
     EngineLoad,
     Final,
     FinishReason,
@@ -56,7 +57,11 @@ class FakeClient:
         yield Final(0, "a", FinishReason.EOS, Usage(1, 1, 0), Timings(0, 0, 0))
 
     async def loads(self) -> dict[str, EngineLoad]:
-        return {"a": EngineLoad(free_blocks=3, total_blocks=5), "b": EngineLoad(free_blocks=4, total_blocks=5)}
+        suffix = DrafterLoad("suffix", rounds=2, drafted_tokens=9, accepted_tokens=4)
+        return {
+            "a": EngineLoad(free_blocks=3, total_blocks=5, rounds=6, drafters=(suffix,)),
+            "b": EngineLoad(free_blocks=4, total_blocks=5, rounds=1, drafters=(suffix, DrafterLoad("recycling"))),
+        }
 
     async def info(self) -> common_pb2.ModelInfo:
         return common_pb2.ModelInfo(name="tiny", context_length=256, vocab_size=512)
@@ -109,7 +114,7 @@ async def test_a_request_gets_a_seed_a_deadline_and_a_key(
     assert first.sampling.seed is not None
     assert 0 <= first.sampling.seed < 2**63
     assert first.limits.deadline_ms == config.defaults.deadline_ms
-    assert key == "editor"
+    assert (key, first.session_id, second.session_id) == ("editor", "editor", "")
     assert second.sampling.seed == 5
     assert second.limits.deadline_ms == 700
     assert other_key not in ("", "editor")
@@ -162,6 +167,8 @@ async def test_draining_refuses_new_requests_and_waits_for_running_ones(
 async def test_load_is_summed_over_the_replicas(service: ClusterCompletionService) -> None:
     found = await service.load()
     assert (found.verifier_replicas, found.load.free_blocks, found.load.total_blocks) == (2, 7, 10)
+    assert found.load.rounds == 7
+    assert found.load.drafters == (DrafterLoad("suffix", 4, 18, 8), DrafterLoad("recycling"))
 
 
 async def test_the_log_has_no_text_of_a_request(
