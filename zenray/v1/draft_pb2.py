@@ -25,17 +25,27 @@ _sym_db = _symbol_database.Default()
 from zenray.v1 import common_pb2 as zenray_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15zenray/v1/draft.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\"\x15\n\x13GetDraftInfoRequest\"O\n\x14GetDraftInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12\x12\n\nreplica_id\x18\x02 \x01(\t2_\n\x0c\x44raftService\x12O\n\x0cGetDraftInfo\x12\x1e.zenray.v1.GetDraftInfoRequest\x1a\x1f.zenray.v1.GetDraftInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15zenray/v1/draft.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\"w\n\x0c\x44raftRequest\x12)\n\x08openings\x18\x01 \x03(\x0b\x32\x17.zenray.v1.DraftOpening\x12\'\n\x07\x63ommits\x18\x02 \x03(\x0b\x32\x16.zenray.v1.DraftCommit\x12\x13\n\x0b\x63losed_keys\x18\x03 \x03(\x04\"\x98\x01\n\x0c\x44raftOpening\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\r\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x18\n\x10max_draft_tokens\x18\x06 \x01(\r\"B\n\x0b\x44raftCommit\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\"6\n\rDraftResponse\x12%\n\x05paths\x18\x01 \x03(\x0b\x32\x16.zenray.v1.DraftedPath\"e\n\x0b\x44raftedPath\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\x13\n\x0b\x62\x61se_length\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\r\x12\x10\n\x08token_ms\x18\x05 \x01(\x02\"\x15\n\x13GetDraftInfoRequest\"O\n\x14GetDraftInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12\x12\n\nreplica_id\x18\x02 \x01(\t2\x9f\x01\n\x0c\x44raftService\x12>\n\x05\x44raft\x12\x17.zenray.v1.DraftRequest\x1a\x18.zenray.v1.DraftResponse(\x01\x30\x01\x12O\n\x0cGetDraftInfo\x12\x1e.zenray.v1.GetDraftInfoRequest\x1a\x1f.zenray.v1.GetDraftInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zenray.v1.draft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETDRAFTINFOREQUEST']._serialized_start=60
-  _globals['_GETDRAFTINFOREQUEST']._serialized_end=81
-  _globals['_GETDRAFTINFORESPONSE']._serialized_start=83
-  _globals['_GETDRAFTINFORESPONSE']._serialized_end=162
-  _globals['_DRAFTSERVICE']._serialized_start=164
-  _globals['_DRAFTSERVICE']._serialized_end=259
+  _globals['_DRAFTREQUEST']._serialized_start=60
+  _globals['_DRAFTREQUEST']._serialized_end=179
+  _globals['_DRAFTOPENING']._serialized_start=182
+  _globals['_DRAFTOPENING']._serialized_end=334
+  _globals['_DRAFTCOMMIT']._serialized_start=336
+  _globals['_DRAFTCOMMIT']._serialized_end=402
+  _globals['_DRAFTRESPONSE']._serialized_start=404
+  _globals['_DRAFTRESPONSE']._serialized_end=458
+  _globals['_DRAFTEDPATH']._serialized_start=460
+  _globals['_DRAFTEDPATH']._serialized_end=561
+  _globals['_GETDRAFTINFOREQUEST']._serialized_start=563
+  _globals['_GETDRAFTINFOREQUEST']._serialized_end=584
+  _globals['_GETDRAFTINFORESPONSE']._serialized_start=586
+  _globals['_GETDRAFTINFORESPONSE']._serialized_end=665
+  _globals['_DRAFTSERVICE']._serialized_start=668
+  _globals['_DRAFTSERVICE']._serialized_end=827
 # @@protoc_insertion_point(module_scope)

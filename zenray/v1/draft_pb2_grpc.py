@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class DraftServiceStub:
-    """A pool replica that holds a draft model. It answers what it holds; drafting joins with speculative decoding.
+    """What a verifier asks of one draft pool replica: committed token ids in, guesses at the next ones out. Nothing
+    that is said here can change a completion; it only makes it come sooner.
     """
 
     def __init__(self, channel):
@@ -35,6 +36,11 @@ class DraftServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Draft = channel.stream_stream(
+                '/zenray.v1.DraftService/Draft',
+                request_serializer=zenray_dot_v1_dot_draft__pb2.DraftRequest.SerializeToString,
+                response_deserializer=zenray_dot_v1_dot_draft__pb2.DraftResponse.FromString,
+                _registered_method=True)
         self.GetDraftInfo = channel.unary_unary(
                 '/zenray.v1.DraftService/GetDraftInfo',
                 request_serializer=zenray_dot_v1_dot_draft__pb2.GetDraftInfoRequest.SerializeToString,
@@ -43,8 +49,17 @@ class DraftServiceStub:
 
 
 class DraftServiceServicer:
-    """A pool replica that holds a draft model. It answers what it holds; drafting joins with speculative decoding.
+    """What a verifier asks of one draft pool replica: committed token ids in, guesses at the next ones out. Nothing
+    that is said here can change a completion; it only makes it come sooner.
     """
+
+    def Draft(self, request_iterator, context):
+        """One stream per verifier, for all of its sequences. The replica drafts ahead without being asked again and
+        says what it has as soon as it has it. A message out of bounds ends the stream with INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetDraftInfo(self, request, context):
         """Which draft model this replica holds.
@@ -56,6 +71,11 @@ class DraftServiceServicer:
 
 def add_DraftServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Draft': grpc.stream_stream_rpc_method_handler(
+                    servicer.Draft,
+                    request_deserializer=zenray_dot_v1_dot_draft__pb2.DraftRequest.FromString,
+                    response_serializer=zenray_dot_v1_dot_draft__pb2.DraftResponse.SerializeToString,
+            ),
             'GetDraftInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDraftInfo,
                     request_deserializer=zenray_dot_v1_dot_draft__pb2.GetDraftInfoRequest.FromString,
@@ -70,8 +90,36 @@ def add_DraftServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DraftService:
-    """A pool replica that holds a draft model. It answers what it holds; drafting joins with speculative decoding.
+    """What a verifier asks of one draft pool replica: committed token ids in, guesses at the next ones out. Nothing
+    that is said here can change a completion; it only makes it come sooner.
     """
+
+    @staticmethod
+    def Draft(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/zenray.v1.DraftService/Draft',
+            zenray_dot_v1_dot_draft__pb2.DraftRequest.SerializeToString,
+            zenray_dot_v1_dot_draft__pb2.DraftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetDraftInfo(request,
