@@ -14,11 +14,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from zenray.engine.request import Delta, EngineLoad, Final, GenerateEvent, Started
+from zenray.engine.request import Delta, DrafterLoad, EngineLoad, Final, GenerateEvent, Started, Usage
 
 _FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1, 1.5, 2.5, 5, 10, 30)
 _BETWEEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1, 2, 5)
 _TOKEN_BUCKETS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_PER_ROUND_BUCKETS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+_RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 Loads = Callable[[], Mapping[str, EngineLoad]]
 
@@ -35,11 +37,26 @@ _COUNTERS = {
     "prompt_tokens": "Prompt tokens taken in.",
     "cached_prompt_tokens": "Prompt tokens found in the prefix cache.",
     "preemptions": "Sequences that lost their blocks to others.",
+    "rounds": "Times a step chose tokens for a sequence.",
+}
+_DRAFTER_GAUGES: dict[str, tuple[str, Callable[[DrafterLoad], float]]] = {
+    "queue_age_seconds": ("Age of the newest remote draft when it was used.", lambda load: load.queue_age_ms / 1000),
+    "replicas": ("Remote replicas connected.", lambda load: load.replicas),
+}
+_DRAFTER_COUNTERS: dict[str, tuple[str, Callable[[DrafterLoad], float]]] = {
+    "rounds": ("Drafts verified.", lambda load: load.rounds),
+    "drafted_tokens": ("Tokens of verified drafts.", lambda load: load.drafted_tokens),
+    "accepted_tokens": ("Draft tokens that were the verifier's own choice.", lambda load: load.accepted_tokens),
+    "wasted_tokens": ("Draft tokens that were not.", lambda load: load.drafted_tokens - load.accepted_tokens),
+    "bonus_tokens": ("Tokens of the verifier behind a draft: one per round.", lambda load: load.rounds),
+    "timeouts": ("Rounds without a draft because none came in time.", lambda load: load.timeouts),
+    "draft_seconds": ("The verifier's time spent drafting or waiting.", lambda load: load.draft_ms / 1000),
 }
 
 
 class VerifierCollector(Collector):
-    """Every verifier's counters as last heard, labelled by replica, and how often a request was run again."""
+    """Every verifier's counters as last heard, labelled by replica, those of its drafters also by drafter, and
+    how often a request was run again."""
 
     def __init__(self, loads: Loads, reruns: Callable[[], int]) -> None:
         self._loads, self._reruns = loads, reruns
@@ -56,9 +73,20 @@ class VerifierCollector(Collector):
             for replica_id, load in loads.items():
                 counter.add_metric([replica_id], getattr(load, name))
             yield counter
+        yield from _drafter_families(loads)
         yield GaugeMetricFamily("zenray_verifier_replicas", "Verifier replicas that answer.", value=len(loads))
         text = "Requests run again because their verifier was lost."
         yield CounterMetricFamily("zenray_reruns", text, value=self._reruns())
+
+
+def _drafter_families(loads: Mapping[str, EngineLoad]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    for family, metrics in ((GaugeMetricFamily, _DRAFTER_GAUGES), (CounterMetricFamily, _DRAFTER_COUNTERS)):
+        for name, (text, value) in metrics.items():
+            made = family(f"zenray_drafter_{name}", text, labels=["replica", "drafter"])
+            for replica_id, load in loads.items():
+                for drafter in load.drafters:
+                    made.add_metric([replica_id, drafter.drafter], value(drafter))
+            yield made
 
 
 class ServingMetrics:
@@ -91,6 +119,19 @@ class ServingMetrics:
         self.completion_tokens = Histogram(
             "zenray_completion_tokens", "Tokens of one choice.", buckets=_TOKEN_BUCKETS, registry=self.registry
         )
+        self.tokens_per_round = Histogram(
+            "zenray_tokens_per_round",
+            "Tokens of one choice over the verifier's rounds for it; 1 without speculation.",
+            buckets=_PER_ROUND_BUCKETS,
+            registry=self.registry,
+        )
+        self.acceptance = Histogram(
+            "zenray_acceptance_ratio",
+            "Accepted over drafted tokens of one choice.",
+            ["drafter"],
+            buckets=_RATIO_BUCKETS,
+            registry=self.registry,
+        )
         self.cached_tokens = Counter(
             "zenray_cached_prompt_tokens", "Prompt tokens found in a prefix cache.", registry=self.registry
         )
@@ -112,6 +153,7 @@ class RequestMeter:
         self._between_tokens = metrics.between_tokens.labels(priority)
         self.first_token_ms: float | None = None
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.rounds = self.drafted_tokens = self.accepted_tokens = 0
         self.finish_reason = ""
         metrics.ongoing.inc()
 
@@ -134,6 +176,18 @@ class RequestMeter:
             self.finish_reason = event.finish_reason.value
             self.completion_tokens += event.usage.completion_tokens
             self._metrics.completion_tokens.observe(event.usage.completion_tokens)
+            self._see_rounds(event.usage)
+
+    def _see_rounds(self, usage: Usage) -> None:
+        self.rounds += usage.rounds
+        if usage.rounds:
+            self._metrics.tokens_per_round.observe(usage.completion_tokens / usage.rounds)
+        for drafter in usage.drafters:
+            self.drafted_tokens += drafter.drafted_tokens
+            self.accepted_tokens += drafter.accepted_tokens
+            if drafter.drafted_tokens:
+                ratio = drafter.accepted_tokens / drafter.drafted_tokens
+                self._metrics.acceptance.labels(drafter.drafter).observe(ratio)
 
     def end(self, outcome: str) -> float:
         """Counts the request under `outcome`: a finish reason, or a status name. Returns its milliseconds."""

@@ -154,6 +154,9 @@ class ClusterCompletionService:
                 "prompt_tokens": meter.prompt_tokens,
                 "cached_tokens": meter.cached_tokens,
                 "completion_tokens": meter.completion_tokens,
+                "rounds": meter.rounds,
+                "drafted_tokens": meter.drafted_tokens,
+                "accepted_tokens": meter.accepted_tokens,
             },
         )
 

@@ -7,7 +7,17 @@ import logging
 
 import pytest
 
-from zenray.engine.request import Delta, EngineLoad, Final, FinishReason, Started, Timings, Usage
+from zenray.engine.request import (
+    Delta,
+    DrafterLoad,
+    DrafterUsage,
+    EngineLoad,
+    Final,
+    FinishReason,
+    Started,
+    Timings,
+    Usage,
+)
 from zenray.observe.logs import JsonFormatter
 from zenray.observe.metrics import RequestMeter, ServingMetrics
 
@@ -55,6 +65,40 @@ def test_every_verifier_is_shown_by_its_replica_id() -> None:
     assert "zenray_reruns_total 3.0" in text
     loads.clear()
     assert 'replica="a"' not in metrics.text().decode()
+
+
+def test_every_drafter_is_shown_beside_its_verifier() -> None:
+    pool = DrafterLoad("draft_pool", 10, 40, 30, timeouts=2, draft_ms=1500.0, queue_age_ms=20.0, replicas=3)
+    loads = {"a": EngineLoad(rounds=25, drafters=(pool, DrafterLoad("suffix", 4, 12, 12))), "b": EngineLoad()}
+    metrics = ServingMetrics(lambda: loads)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"replica": "a", **labels})
+
+    assert value("zenray_verifier_rounds_total") == 25
+    shown = {
+        name: value(f"zenray_drafter_{name}", drafter="draft_pool")
+        for name in (
+            *("rounds_total", "drafted_tokens_total", "accepted_tokens_total", "wasted_tokens_total"),
+            *("bonus_tokens_total", "timeouts_total", "draft_seconds_total", "queue_age_seconds", "replicas"),
+        )
+    }
+    assert list(shown.values()) == [10, 40, 30, 10, 10, 2, 1.5, 0.02, 3]
+    assert value("zenray_drafter_wasted_tokens_total", drafter="suffix") == 0
+    assert 'zenray_drafter_rounds_total{drafter="suffix",replica="b"}' not in metrics.text().decode()
+
+
+def test_a_choice_is_measured_by_its_tokens_per_round_and_what_it_accepted() -> None:
+    metrics = ServingMetrics(dict)
+    meter = RequestMeter(metrics, "interactive")
+    drafters = (DrafterUsage("suffix", 2, 20, 15), DrafterUsage("recycling", 3, 5, 1))
+    meter.see(Final(0, "", FinishReason.EOS, Usage(1, 24, 0, 8, drafters), Timings(0, 0, 0)))
+    meter.see(Final(1, "", FinishReason.DEADLINE, Usage(1, 0, 0), Timings(0, 0, 0)))
+    value = metrics.registry.get_sample_value
+    assert (value("zenray_tokens_per_round_count"), value("zenray_tokens_per_round_sum")) == (1, 3)
+    assert value("zenray_acceptance_ratio_sum", {"drafter": "suffix"}) == 0.75
+    assert value("zenray_acceptance_ratio_sum", {"drafter": "recycling"}) == 0.2
+    assert (meter.rounds, meter.drafted_tokens, meter.accepted_tokens) == (8, 25, 16)
 
 
 def test_a_log_line_is_one_json_object() -> None:

@@ -11,7 +11,17 @@ import yaml
 from prometheus_client import generate_latest
 
 from zenray.config_load import load_config
-from zenray.engine.request import Delta, EngineLoad, Final, FinishReason, Started, Timings, Usage
+from zenray.engine.request import (
+    Delta,
+    DrafterLoad,
+    DrafterUsage,
+    EngineLoad,
+    Final,
+    FinishReason,
+    Started,
+    Timings,
+    Usage,
+)
 from zenray.errors import ConfigError
 from zenray.observe.metrics import RequestMeter, ServingMetrics
 from zenray.serving.app import APP_NAME, AppArguments, config_of
@@ -107,13 +117,13 @@ def test_serve_builds_the_application_from_what_a_file_says() -> None:
 
 def exported_names() -> set[str]:
     """The sample names of a process that has seen a request."""
-    metrics = ServingMetrics(lambda: {"a": EngineLoad()})
+    metrics = ServingMetrics(lambda: {"a": EngineLoad(drafters=(DrafterLoad("suffix"),))})
     meter = RequestMeter(metrics, "interactive")
     for event in (
         Started(1, 0),
         Delta(0, "a", (1,)),
         Delta(0, "b", (2,)),
-        Final(0, "ab", FinishReason.EOS, Usage(1, 2, 0), Timings(0, 0, 0)),
+        Final(0, "ab", FinishReason.EOS, Usage(1, 2, 0, 1, (DrafterUsage("suffix", 1, 1, 1),)), Timings(0, 0, 0)),
     ):
         meter.see(event)
     meter.end("EOS")
