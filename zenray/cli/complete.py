@@ -55,7 +55,12 @@ def complete(
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="Choices.", rich_help_panel=_SAMPLING)] = None,
     stats: Annotated[
         bool,
-        typer.Option("--stats", help="Also print TTFT, tokens/s, cached tokens (to stderr).", rich_help_panel=_OUTPUT),
+        typer.Option(
+            "--stats",
+            help="Also print TTFT, tokens/s, cached tokens, and what each drafter proposed and got accepted "
+            "(to stderr).",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = False,
     as_json: Annotated[
         bool,

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.text import Text
 
+from zenray.api.totals import total_drafter_usage
 from zenray.cli.console import printable, stderr, stdout
+from zenray.cli.drafters import acceptance, drafter_table
+from zenray.engine.request import DrafterUsage
 from zenray.v1 import common_pb2
 
 if TYPE_CHECKING:
@@ -54,6 +58,24 @@ class Recorder:
             return None
         return (self.num_tokens - self.num_first_tokens) / (self.last_at - self.first_at)
 
+    @property
+    def rounds(self) -> int:
+        """Verifier steps that chose tokens, over all choices."""
+        return sum(final.usage.rounds for final in self.finals)
+
+    @property
+    def tokens_per_round(self) -> float | None:
+        return self.num_tokens / self.rounds if self.rounds else None
+
+    @property
+    def drafters(self) -> tuple[DrafterUsage, ...]:
+        """What each drafter did, over all choices."""
+        return total_drafter_usage(
+            DrafterUsage(entry.drafter, entry.rounds, entry.drafted_tokens, entry.accepted_tokens)
+            for final in self.finals
+            for entry in final.usage.drafters
+        )
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "event": "stats",
@@ -65,6 +87,12 @@ class Recorder:
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "finish_reasons": [finish_reason(final) for final in self.finals],
+            "rounds": self.rounds,
+            "tokens_per_round": _rounded(self.tokens_per_round),
+            "drafters": [
+                {**asdict(entry), "acceptance": _rounded(acceptance(entry.accepted_tokens, entry.drafted_tokens))}
+                for entry in self.drafters
+            ],
         }
 
 
@@ -130,6 +158,7 @@ class JsonLines:
                         "prompt_tokens": final.usage.prompt_tokens,
                         "completion_tokens": final.usage.completion_tokens,
                         "cached_tokens": final.usage.cached_tokens,
+                        "rounds": final.usage.rounds,
                     },
                     "timings": {
                         "queue_ms": _rounded(final.timings.queue_ms),
@@ -226,7 +255,7 @@ _REASONS_IN_WORDS = {
 
 
 def _print_stats(recorder: Recorder) -> None:
-    """Two lines: how fast it was; what went in and why it ended."""
+    """Two lines: how fast it was; what went in and why it ended. Then what the drafters did, if any drafted."""
     speed: list[str] = []
     if recorder.ttft_ms is not None:
         inside = recorder.finals[0].timings.first_token_ms if recorder.finals else 0
@@ -240,6 +269,10 @@ def _print_stats(recorder: Recorder) -> None:
     context = f"prompt {recorder.prompt_tokens} tokens, {recorder.cached_tokens} cached"
     for line in (" · ".join(speed), f"{context} · {ends}" if ends else context):
         stderr().print(Text(line, "quiet"))
+    if recorder.drafters:
+        per_round = f"{recorder.num_tokens} tokens in {recorder.rounds} verifier rounds"
+        stderr().print(Text(f"{per_round}, {recorder.tokens_per_round:.2f} each (1 without drafts):", "quiet"))
+        stderr().print(drafter_table(recorder.rounds, recorder.drafters))
 
 
 def _rounded(value: float | None) -> float | None:

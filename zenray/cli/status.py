@@ -11,9 +11,11 @@ import typer
 from rich.text import Text
 
 from zenray.cli.console import facts, millions, stdout
+from zenray.cli.drafters import drafter_line
 from zenray.cli.options import DEFAULT_ADDRESS, Address
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
     from rich.console import RenderableType
 
     from zenray.api.client import Client
@@ -27,7 +29,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Every second, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one per line.")] = False,
 ) -> None:
-    """Is a server up? Its model, replicas, load and KV memory. Exit code 1 when none answers."""
+    """Is a server up? Its model, replicas, load, KV memory and drafters. Exit code 1 when none answers."""
     from zenray.api.client import Client
 
     with Client(address) as client:
@@ -65,10 +67,17 @@ def _read(client: Client) -> dict[str, Any]:
     counters = load.load
     return {
         "address": client.address,
-        "model": {field.name: getattr(info, field.name) for field in info.DESCRIPTOR.fields},
+        "model": {name: getattr(info, name) for name in _field_names(info)},
         "verifier_replicas": load.verifier_replicas,
-        "load": {field.name: getattr(counters, field.name) for field in counters.DESCRIPTOR.fields},
+        "load": {
+            **{name: getattr(counters, name) for name in _field_names(counters) if name != "drafters"},
+            "drafters": [{name: getattr(entry, name) for name in _field_names(entry)} for entry in counters.drafters],
+        },
     }
+
+
+def _field_names(message: Message) -> list[str]:
+    return [field.name for field in message.DESCRIPTOR.fields]
 
 
 def _render(found: dict[str, Any], tokens_per_second: float | None = None) -> RenderableType:
@@ -85,6 +94,10 @@ def _render(found: dict[str, Any], tokens_per_second: float | None = None) -> Re
     rows.add_row("KV blocks", _blocks(used, load["cached_blocks"], load["total_blocks"]))
     speed = "" if tokens_per_second is None else f", {tokens_per_second:.1f} tokens/s now"
     rows.add_row("generated", f"{load['generated_tokens']:,} tokens since start{speed}")
+    if load["rounds"]:
+        rows.add_row("rounds", f"{load['rounds']:,}, {load['generated_tokens'] / load['rounds']:.2f} tokens each")
+    for drafter in load["drafters"]:
+        rows.add_row(f"drafts, {drafter['drafter']}", drafter_line(drafter))
     share = load["cached_prompt_tokens"] / load["prompt_tokens"] if load["prompt_tokens"] else 0.0
     rows.add_row("prompts", f"{load['prompt_tokens']:,} tokens, {share:.0%} from the prefix cache")
     if load["preemptions"]:

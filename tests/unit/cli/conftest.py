@@ -36,6 +36,7 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
     pieces: tuple[str, ...] = ("return ", "a + b", "\n")
     fail_after: tuple[int, ZenrayError] | None = None
     hold: bool = False
+    drafters: tuple[common_pb2.DrafterUsage, ...] = ()
     address: str = ""
     requests: list[Any] = field(default_factory=list)
     holding: threading.Event = field(default_factory=threading.Event)
@@ -65,7 +66,13 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
                     index=index,
                     text="".join(self.pieces),
                     finish_reason=common_pb2.FINISH_REASON_EOS,
-                    usage=common_pb2.Usage(prompt_tokens=12, completion_tokens=2 * len(self.pieces), cached_tokens=8),
+                    usage=common_pb2.Usage(
+                        prompt_tokens=12,
+                        completion_tokens=2 * len(self.pieces),
+                        cached_tokens=8,
+                        rounds=3,
+                        drafters=self.drafters,
+                    ),
                     timings=common_pb2.Timings(queue_ms=0.5, first_token_ms=21.0, total_ms=40.0),
                 )
             )
@@ -95,6 +102,20 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
                 generated_tokens=1234,
                 prompt_tokens=1000,
                 cached_prompt_tokens=250,
+                rounds=617,
+                drafters=[
+                    common_pb2.DrafterLoad(
+                        drafter="draft_pool",
+                        rounds=300,
+                        drafted_tokens=1200,
+                        accepted_tokens=600,
+                        timeouts=4,
+                        draft_ms=900,
+                        queue_age_ms=12,
+                        replicas=2,
+                    ),
+                    common_pb2.DrafterLoad(drafter="suffix"),
+                ],
             ),
             verifier_replicas=1,
         )

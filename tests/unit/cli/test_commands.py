@@ -76,11 +76,16 @@ class TestStatus:
             assert words in text
         assert "10 in use, 30 cached, 100 in all" in text
         assert "1,000 tokens, 25% from the prefix cache" in text
+        assert "617, 2.00 tokens each" in text
+        assert "50% of 1,200 draft tokens accepted, 3.00 tokens/round, 3.00 ms a draft" in text
+        assert "2 replicas, answers 12 ms old, 4 late" in text
+        assert "no draft verified yet" in text
 
     def test_json(self, fake_server: Any) -> None:
         found = json.loads(run("status", "--json", "--address", fake_server.address).stdout)
         assert found["model"]["name"] == "toy-coder"
         assert found["load"]["generated_tokens"] == 1234
+        assert [drafter["accepted_tokens"] for drafter in found["load"]["drafters"]] == [600, 0]
         assert found["verifier_replicas"] == 1
 
     def test_nothing_up_is_exit_code_1(self) -> None:

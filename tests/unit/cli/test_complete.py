@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from zenray.cli.main import app
 from zenray.errors import Unavailable
-from zenray.v1 import completion_pb2
+from zenray.v1 import common_pb2, completion_pb2
 
 CODE = "def add(a, b):\n    \n\nprint(add(1, 2))\n"
 
@@ -174,6 +174,28 @@ class TestOutput:
         assert "prompt 12 tokens, 8 cached" in result.stderr
         assert "EOS (the model ended)" in result.stderr
 
+    def test_stats_tell_what_each_drafter_did(self, fake_server: Any) -> None:
+        fake_server.drafters = (
+            common_pb2.DrafterUsage(drafter="suffix", rounds=1, drafted_tokens=4, accepted_tokens=3),
+            common_pb2.DrafterUsage(drafter="recycling", rounds=1, drafted_tokens=2, accepted_tokens=0),
+        )
+        complete = ("complete", "--prompt", "x", "--stats", "-n", "2", "--address", fake_server.address)
+        text = run(*complete).stderr
+        assert "12 tokens in 6 verifier rounds, 2.00 each (1 without drafts):" in text
+        rows = [line.split() for line in text.splitlines()]
+        assert ["suffix", "2", "8", "6", "75%", "4.00", "2"] in rows
+        assert ["recycling", "2", "4", "0", "0%", "1.00", "4"] in rows
+        assert ["no", "draft", "2", "1.00"] in rows
+        stats = json.loads(run(*complete, "--json").stdout.splitlines()[-1])
+        assert (stats["rounds"], stats["tokens_per_round"]) == (6, 2)
+        assert stats["drafters"][0] == {
+            "drafter": "suffix", "rounds": 2, "drafted_tokens": 8, "accepted_tokens": 6, "acceptance": 0.75,
+        }  # fmt: skip
+
+    def test_without_drafters_stats_have_no_table(self, fake_server: Any) -> None:
+        text = run("complete", "--prompt", "x", "--stats", "--address", fake_server.address).stderr
+        assert "rounds" not in text
+
     def test_json_is_one_object_per_event(self, fake_server: Any) -> None:
         result = run("complete", "--prompt", "x", "--json", "--stats", "--address", fake_server.address)
         events = [json.loads(line) for line in result.stdout.splitlines()]
@@ -181,7 +203,9 @@ class TestOutput:
         assert events[0] == {"event": "started", "request_id": "r1", "prompt_tokens": 12, "cached_tokens": 8}
         assert "".join(event["text"] for event in events[1:4]) == events[4]["text"] == "return a + b\n"
         assert events[4]["finish_reason"] == "EOS"
-        assert events[4]["usage"] == {"prompt_tokens": 12, "completion_tokens": 6, "cached_tokens": 8}
+        assert events[4]["usage"] == {
+            "prompt_tokens": 12, "completion_tokens": 6, "cached_tokens": 8, "rounds": 3,
+        }  # fmt: skip
         assert events[5]["ttft_ms"] > 0
         assert events[5]["cached_tokens"] == 8
 
