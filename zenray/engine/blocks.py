@@ -97,6 +97,16 @@ class BlockPool:
             taken.append(block)
         return taken
 
+    def share(self, blocks: Iterable[int]) -> None:
+        """Takes a further reference on each block of a table."""
+        for block in blocks:
+            assert self._references[block] > 0, "only a referenced block can be shared"
+            self._references[block] += 1
+
+    def is_private(self, block: int) -> bool:
+        """Whether one table alone holds the block and nobody can find it: it may be written into."""
+        return self._references[block] == 1 and block not in self._hash_of
+
     def publish(self, block: int, block_hash: bytes) -> None:
         """Makes a committed, full block findable. A second block with the same content stays private."""
         if self.prefix_cache and block_hash not in self._block_of and block not in self._hash_of:

@@ -53,11 +53,25 @@ def choose_token(logits_V: torch.Tensor, sampling: Sampling, seed: int, position
     Temperature scales the logits, top-k keeps the k largest, top-p keeps the smallest set of the most
     likely tokens whose mass reaches p, at least one.
     """
+    return best_tokens(logits_V, sampling, seed, position, 1)[0]
+
+
+def best_tokens(logits_V: torch.Tensor, sampling: Sampling, seed: int, position: int, count: int) -> list[int]:
+    """The token `choose_token` gives and those it would give next if the former were left out, at most `count`."""
     if sampling.temperature == 0:
-        return int(logits_V.argmax())
+        return _argsort(logits_V, count)
     logits_V = logits_V.double() / sampling.temperature
     kept_logits, kept_ids = _keep_top(logits_V, sampling.top_k, sampling.top_p)
-    return int(kept_ids[(kept_logits + gumbel(seed, position, kept_ids)).argmax()])
+    return kept_ids[_argsort(kept_logits + gumbel(seed, position, kept_ids), count)].tolist()  # type: ignore[no-any-return]
+
+
+def _argsort(scores_V: torch.Tensor, count: int) -> list[int]:
+    """Indices of the `count` largest, the first of them the argmax also among equals."""
+    first = int(scores_V.argmax())
+    if count == 1:
+        return [first]
+    largest: list[int] = torch.topk(scores_V, min(count, len(scores_V))).indices.tolist()
+    return [first, *(index for index in largest if index != first)][:count]
 
 
 def _keep_top(logits_V: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:

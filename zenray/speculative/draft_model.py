@@ -1,0 +1,228 @@
+"""A model that drafts: its own weights, its own paged KV cache, many chains in one forward.
+
+It chooses tokens by the verifier's rule, with the verifier's noise, from its own logits. So a draft model equal
+to its verifier is always right, and a similar one mostly.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from zenray.config import DraftSettings, ZenrayConfig
+from zenray.engine.blocks import BlockPool
+from zenray.engine.request import Sampling
+from zenray.engine.sampler import apply_penalties, best_tokens, has_penalties, is_plain_greedy
+from zenray.engine.speculation import NUM_CLASSES
+from zenray.errors import ConfigError
+from zenray.model.load import LoadedModel
+from zenray.ops.batch import StepBatch
+from zenray.speculative.chains import GREEDY, Chain, Chains
+
+_CLASS_FLOORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995, 0.999)
+assert len(_CLASS_FLOORS) == NUM_CLASSES - 1
+
+
+def confidence_class(probability: float) -> int:
+    """The class of a token the draft gives this probability; finer where drafts are mostly right."""
+    return bisect_right(_CLASS_FLOORS, probability)
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A chain's next token, its probability under the draft (of the distribution it was drawn from, before
+    top-k and top-p), and the tokens that would have come next by the same rule, best first."""
+
+    token_id: int
+    probability: float
+    runners_up: tuple[int, ...] = ()
+
+    @property
+    def confidence(self) -> int:
+        return confidence_class(self.probability)
+
+
+class DraftModel:
+    """Chains over one model. Used by one thread.
+
+    `chunk_tokens` bounds the tokens of one forward; longer catch-ups take several.
+    """
+
+    def __init__(self, model: LoadedModel, num_blocks: int, block_size: int = 16, chunk_tokens: int = 256) -> None:
+        self.model = model
+        self.chunk_tokens = chunk_tokens
+        self._decoder = model.decoder
+        self._pool = BlockPool(num_blocks, block_size)
+        self._caches = model.decoder.new_caches(num_blocks, block_size)
+        self._chains = Chains(self._pool, self._copy_block)
+        self.max_tokens = min(model.config.max_position_embeddings, num_blocks * block_size)
+        """Longest chain that can be extended."""
+
+    @classmethod
+    def from_settings(cls, model: LoadedModel, settings: DraftSettings, block_size: int = 16) -> DraftModel:
+        """With `settings.kv_cache_mib` of blocks."""
+        config = model.config
+        token_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * model.decoder.dtype.itemsize
+        return cls(model, max(1, round(settings.kv_cache_mib * 2**20) // (token_bytes * block_size)), block_size)
+
+    def open(
+        self, token_ids: Sequence[int], sampling: Sampling = GREEDY, seed: int = 0, num_prompt: int | None = None
+    ) -> Chain:
+        """A chain of committed tokens, at least one. Nothing is computed yet.
+
+        `num_prompt` of the tokens are the prompt (None: all); `seed` is the sequence's own.
+        """
+        chain = Chain(token_ids, sampling, seed, len(token_ids) if num_prompt is None else num_prompt)
+        self._chains.open(chain)
+        return chain
+
+    def sync(self, chain: Chain, token_ids: Sequence[int]) -> None:
+        """The chain's tokens become `token_ids`, all committed. What was computed of the common prefix stays."""
+        self._chains.sync(chain, token_ids)
+
+    def fork(self, chain: Chain, token_ids: Sequence[int]) -> Chain:
+        """A branch with `token_ids` of which only the prefix in common with `chain` counts as committed or
+        computed. Shares blocks; the first to write into a shared one copies it."""
+        return self._chains.fork(chain, token_ids)
+
+    def close(self, chain: Chain) -> None:
+        """Releases a chain; its committed blocks stay findable while there is space."""
+        self._chains.close(chain)
+
+    def catch_up(self, chain: Chain, max_tokens: int) -> int:
+        """Computes up to `max_tokens` pending tokens, all but the last; returns how many are left besides it.
+
+        0 also when the chain cannot fit.
+        """
+        self._chains.touch(chain)
+        self._chains.find_cached(chain)
+        while (num_tokens := min(chain.num_pending - 1, max_tokens, self.chunk_tokens)) > 0:
+            if len(chain.token_ids) > self.max_tokens or not self._chains.make_room(chain, num_tokens, ()):
+                return 0
+            self._forward([(chain, num_tokens)])
+            max_tokens -= num_tokens
+        return chain.num_pending - 1
+
+    def extend(self, chains: Sequence[Chain], num_runners_up: int = 0) -> list[Guess | None]:
+        """Chooses and appends the next token of each chain; None, and nothing appended, where it cannot fit.
+
+        One forward, unless more than `chunk_tokens` are pending. Each chain at most once.
+        """
+        guesses: dict[int, Guess] = {}
+        todo = [chain for chain in chains if self._make_ready(chain, chains)]
+        while todo:
+            plan: list[tuple[Chain, int]] = []
+            budget = self.chunk_tokens
+            for chain in todo:
+                num_tokens = min(chain.num_pending, budget)
+                plan.append((chain, num_tokens))
+                budget -= num_tokens
+                if budget == 0:
+                    break
+            finished = [chain for chain, num_tokens in plan if num_tokens == chain.num_pending]
+            logits_RV = self._forward(plan)
+            for chain, logits_V in zip(finished, logits_RV, strict=True):
+                guess = guesses[id(chain)] = self._choose(chain, logits_V, num_runners_up)
+                chain.token_ids.append(guess.token_id)
+            todo = todo[len(finished) :]
+        return [guesses.get(id(chain)) for chain in chains]
+
+    def check_integrity(self) -> None:
+        """Asserts that blocks and chains agree; without chains every block is free or cached."""
+        self._chains.check_integrity()
+        assert len(self._chains) or self._pool.num_available == self._pool.num_blocks
+
+    def _make_ready(self, chain: Chain, beside: Sequence[Chain]) -> bool:
+        self._chains.touch(chain)
+        if chain.num_pending > self._pool.block_size:
+            self._chains.find_cached(chain)
+        fits = len(chain.token_ids) <= self.max_tokens
+        return fits and self._chains.make_room(chain, chain.num_pending, beside)
+
+    def _forward(self, plan: list[tuple[Chain, int]]) -> torch.Tensor:
+        """Computes pending tokens; logits of the chains it leaves with none pending, in order."""
+        block_size = self._pool.block_size
+        token_ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        rows: list[int] = []
+        query_starts, context_lens = [0], []
+        for chain, num_tokens in plan:
+            start, end = chain.num_computed, chain.num_computed + num_tokens
+            token_ids += chain.token_ids[start:end]
+            positions += range(start, end)
+            slots += [chain.block_ids[p // block_size] * block_size + p % block_size for p in range(start, end)]
+            if num_tokens == chain.num_pending:
+                rows.append(len(token_ids) - 1)
+            query_starts.append(len(token_ids))
+            context_lens.append(end)
+        width = max(len(chain.block_ids) for chain, _ in plan)
+        tables = [chain.block_ids + [0] * (width - len(chain.block_ids)) for chain, _ in plan]
+        device = self._decoder.device
+        batch = StepBatch(
+            token_ids_T=torch.tensor(token_ids, device=device),
+            positions_T=torch.tensor(positions, device=device),
+            query_starts=torch.tensor(query_starts, dtype=torch.int32, device=device),
+            context_lens_S=torch.tensor(context_lens, dtype=torch.int32, device=device),
+            block_tables_SB=torch.tensor(tables, dtype=torch.int32, device=device),
+            slots_T=torch.tensor(slots, device=device),
+            logit_rows_R=torch.tensor(rows, dtype=torch.int64, device=device),
+            query_starts_list=query_starts,
+            context_lens_list=context_lens,
+        )
+        logits_RV = self._decoder.forward(batch, self._caches)
+        for chain, num_tokens in plan:
+            chain.num_computed += num_tokens
+            self._chains.publish(chain)
+        return logits_RV
+
+    def _choose(self, chain: Chain, logits_V: torch.Tensor, num_runners_up: int) -> Guess:
+        """By the verifier's rule at the position after the chain's last token."""
+        sampling = chain.sampling
+        if is_plain_greedy(sampling) and num_runners_up == 0:
+            # One row in one thread: torch would wake its pool for each operation over a vocabulary.
+            row_V = logits_V.cpu().numpy()
+            token = int(row_V.argmax())
+            return Guess(token, _probability(row_V, token, 1.0))
+        if has_penalties(sampling):
+            counts = Counter(chain.token_ids[chain.num_prompt :])
+            logits_V = apply_penalties(logits_V, sampling, chain.token_ids, counts)
+        ranked = best_tokens(logits_V, sampling, chain.seed, len(chain.token_ids), 1 + num_runners_up)
+        probability = _probability(logits_V.cpu().numpy(), ranked[0], sampling.temperature or 1.0)
+        return Guess(ranked[0], probability, tuple(ranked[1:]))
+
+    def _copy_block(self, source: int, target: int) -> None:
+        for cache in self._caches:
+            cache.keys[target] = cache.keys[source]
+            cache.values[target] = cache.values[source]
+
+
+def _probability(logits_V: np.ndarray, token_id: int, temperature: float) -> float:
+    """softmax(logits / temperature)[token_id]."""
+    below = logits_V - logits_V[token_id]
+    if temperature != 1.0:
+        below /= temperature
+    with np.errstate(over="ignore"):
+        return float(1.0 / np.exp(below, out=below).sum())
+
+
+def load_draft_model(config: ZenrayConfig) -> LoadedModel:
+    """The configured draft model, on the verifier's device, in its own weight format.
+
+    Raises:
+        ConfigError: no draft model is configured.
+        NotFound, ModelFileError: as `build_model`.
+    """
+    if config.draft.model is None:
+        raise ConfigError("draft.model is not set, but a draft model is asked for; name one or take it out")
+    from zenray.build import build_model  # composes engines with speculators, so it imports this package
+
+    settings = config.model.model_copy(
+        update={"name": config.draft.model, "weight_format": config.draft.weight_format, "preset_overrides": {}}
+    )
+    return build_model(config.model_copy(update={"model": settings}))
