@@ -12,6 +12,7 @@ import torch
 import zenray.serving  # noqa: F401 - sets Ray's environment before any test module can import Ray
 from zenray.config import EngineSettings
 from zenray.engine.engine import Engine
+from zenray.engine.speculation import Speculator
 from zenray.model.load import LoadedModel, load_preset
 
 
@@ -25,12 +26,17 @@ def tiny_model() -> LoadedModel:
 def make_engine(tiny_model: LoadedModel) -> Callable[..., Engine]:
     """An engine over the tiny model: `make_engine(num_blocks=…, block_size=…, any EngineSettings field)`."""
 
-    def make(num_blocks: int = 256, context_length: int | None = None, **fields: object) -> Engine:
+    def make(
+        num_blocks: int = 256,
+        context_length: int | None = None,
+        speculator: Speculator | None = None,
+        **fields: object,
+    ) -> Engine:
         settings = EngineSettings.model_validate({"block_size": 4, "kv_cache_mib": 1, **fields})
         config = tiny_model.config
         block_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * settings.block_size * 8
         sized = settings.model_copy(update={"kv_cache_mib": num_blocks * block_bytes / 2**20})
-        engine = Engine(tiny_model, sized, context_length)
+        engine = Engine(tiny_model, sized, context_length, speculator=speculator)
         assert engine.pool.num_blocks == num_blocks
         return engine
 

@@ -106,6 +106,7 @@ class AsyncEngine:
         self._wake.set()
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join, _JOIN_TIMEOUT_S)
+        await asyncio.to_thread(self.engine.shutdown)
         self._end_streams()
 
     def _run(self) -> None:

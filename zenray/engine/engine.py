@@ -1,4 +1,4 @@
-"""The engine: requests in, events out. Its loop is schedule, run, commit.
+"""The engine: requests in, events out. Its loop is draft, schedule, run, commit.
 
 `add` and `cancel` may be called from any thread; `step` by one. A request is known by the handle `add`
 returns, so that clients' request ids need not be unique.
@@ -16,6 +16,7 @@ import torch
 
 from zenray.config import EngineSettings
 from zenray.engine.blocks import BlockPool
+from zenray.engine.commit import Committer, collect_prompt_logprobs
 from zenray.engine.request import (
     Delta,
     EngineLoad,
@@ -24,12 +25,11 @@ from zenray.engine.request import (
     GenerateEvent,
     GenerateRequest,
     Started,
-    TokenLogprob,
 )
 from zenray.engine.runner import Runner
-from zenray.engine.sampler import apply_penalties, choose_token, has_penalties, is_plain_greedy, token_logprobs
 from zenray.engine.scheduler import Scheduled, Scheduler
 from zenray.engine.sequence import Sequence
+from zenray.engine.speculation import Round, Speculator
 from zenray.errors import InvalidRequest, Overloaded
 from zenray.model.load import LoadedModel
 
@@ -41,7 +41,8 @@ class Engine:
     """Continuous batching over one model.
 
     `context_length` caps the model's own. `max_sequence_tokens` is what one sequence can hold, prompt
-    plus completion: the context or the whole block pool. `clock` is monotonic, in seconds.
+    plus completion: the context or the whole block pool. `clock` is monotonic, in seconds. Without a
+    `speculator` it decodes plainly.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class Engine:
         settings: EngineSettings,
         context_length: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        speculator: Speculator | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
+        self.speculator = speculator
         self._clock = clock
-        self._tokenizer = model.tokenizer
         config = model.decoder.config
         block_bytes = (
             2 * config.num_layers * config.num_kv_heads * config.head_dim
@@ -64,6 +66,7 @@ class Engine:
         self.pool = BlockPool(num_blocks, settings.block_size, settings.prefix_cache)
         self.scheduler = Scheduler(self.pool, settings)
         self.runner = Runner(model.decoder, self.pool)
+        self._committer = Committer(self.pool, model.tokenizer)
         longest = config.max_position_embeddings if context_length is None else context_length
         self.max_sequence_tokens = min(longest, config.max_position_embeddings, num_blocks * settings.block_size)
 
@@ -74,7 +77,8 @@ class Engine:
         self._handles = itertools.count(1)
         self._siblings: dict[int, list[Sequence]] = {}  # choices 1.. wait for choice 0's prompt blocks
         self._open_choices: dict[int, int] = {}
-        self._num_generated = self._num_prompt = self._num_cached = 0
+        self._ended: list[Sequence] = []  # finished in this step; the speculator hears of it last
+        self._num_generated = self._num_prompt = self._num_cached = self._num_rounds = 0
 
     @property
     def has_work(self) -> bool:
@@ -108,20 +112,34 @@ class Engine:
             self._cancelled.add(handle)
 
     def step(self) -> Events:
-        """Schedules, runs and commits one step. Returns what happened; empty when there was nothing to do."""
+        """Drafts, schedules, runs and commits one step. Returns what happened; empty when nothing was to do."""
         events: Events = []
         self._take_inbox(events)
+        if self.speculator is not None and (decoding := self.scheduler.decoding):
+            self.speculator.propose(decoding, self.scheduler.draft_room)
         plan = self.scheduler.plan()
         assert plan or not (self.scheduler.running or self.scheduler.waiting), "somebody can always proceed"
         if plan:
-            now_s = self._clock()
-            for scheduled in plan:
-                if scheduled.sequence.first_scheduled_s is None:
-                    scheduled.sequence.first_scheduled_s = now_s
-            rows_of = self._logit_rows(plan)
-            logits_RV = self.runner.run(plan, [row for rows in rows_of for row in rows])
-            self._commit(plan, rows_of, logits_RV, events)
+            self._run(plan, events)
+        self._close_ended()
         return events
+
+    def _run(self, plan: list[Scheduled], events: Events) -> None:
+        start_s = self._clock()
+        for scheduled in plan:
+            if scheduled.sequence.first_scheduled_s is None:
+                scheduled.sequence.first_scheduled_s = start_s
+        rows_of = self._logit_rows(plan)
+        is_pure_decode = all(scheduled.sequence.is_decoding for scheduled in plan)
+        logits_RV = self.runner.run(plan, [row for rows in rows_of for row in rows])
+        rounds = self._commit(plan, rows_of, logits_RV, events)
+        if self.speculator is not None and rounds:
+            self.speculator.observe(rounds, logits_RV, (self._clock() - start_s) * 1000, is_pure_decode)
+
+    def shutdown(self) -> None:
+        """Releases what the speculator holds. The engine takes no further step."""
+        if self.speculator is not None:
+            self.speculator.shutdown()
 
     def load(self) -> EngineLoad:
         """Counters now. Reads without stopping a step; each number is exact, their moment may differ."""
@@ -137,6 +155,8 @@ class Engine:
             prompt_tokens=self._num_prompt,
             cached_prompt_tokens=self._num_cached,
             preemptions=self.scheduler.num_preemptions,
+            rounds=self._num_rounds,
+            drafters=() if self.speculator is None else self.speculator.load(),
         )
 
     def check_integrity(self) -> None:
@@ -153,6 +173,8 @@ class Engine:
             arrived, self._inbox = self._inbox, []
             cancelled, self._cancelled = self._cancelled, set()
         for sequence in arrived:
+            if self.speculator is not None:
+                self.speculator.opened(sequence)
             if sequence.index == 0:
                 self._open_choices[sequence.handle] = sequence.request.sampling.n
                 self.scheduler.add(sequence)
@@ -171,8 +193,8 @@ class Engine:
 
     @staticmethod
     def _logit_rows(plan: list[Scheduled]) -> list[list[int]]:
-        """Per plan entry, which of the step's rows need logits: the last pending token's, and every
-        prompt token's that predicts a prompt token whose log-probability was asked for."""
+        """Per plan entry, which of the step's rows need logits: the last pending token's and its draft's, and
+        every prompt token's that predicts a prompt token whose log-probability was asked for."""
         rows_of = []
         start = 0
         for scheduled in plan:
@@ -180,78 +202,43 @@ class Engine:
             if sequence.wants_prompt_logprobs:
                 rows_of.append(list(range(start, start + count)))
             elif count == sequence.num_pending:
-                rows_of.append([start + count - 1])
+                rows_of.append(list(range(start + count - 1, start + count + scheduled.num_draft)))
             else:
                 rows_of.append([])
-            start += count
+            start += count + scheduled.num_draft
         return rows_of
 
-    def _commit(self, plan: list[Scheduled], rows_of: list[list[int]], logits_RV: torch.Tensor, events: Events) -> None:
+    def _commit(
+        self, plan: list[Scheduled], rows_of: list[list[int]], logits_RV: torch.Tensor, events: Events
+    ) -> list[Round]:
+        """Books what the step computed and the tokens its rows choose. Returns the rounds that chose any."""
         greedy = logits_RV.argmax(dim=-1).tolist() if len(logits_RV) else []
         now_s = self._clock()
+        rounds: list[Round] = []
         end = 0
         for scheduled, rows in zip(plan, rows_of, strict=True):
             sequence = scheduled.sequence
             begin, end = end, end + len(rows)
             if sequence.wants_prompt_logprobs:
-                self._collect_prompt_logprobs(sequence, logits_RV[begin:end])
-            self._commit_computed(sequence, scheduled.num_tokens)
-            if sequence.num_pending == 0:
-                self._commit_token(sequence, logits_RV[end - 1], greedy[end - 1], now_s, events)
-
-    def _commit_computed(self, sequence: Sequence, num_tokens: int) -> None:
-        """The step's keys and values are final: publish the blocks they filled."""
-        block_size = self.pool.block_size
-        first_open = sequence.num_computed // block_size
-        sequence.num_computed += num_tokens
-        if self.settings.prefix_cache:
-            for block_index in range(first_open, sequence.num_computed // block_size):
-                self.pool.publish(sequence.block_ids[block_index], sequence.block_hash(block_index, block_size))
-
-    def _collect_prompt_logprobs(self, sequence: Sequence, logits_RV: torch.Tensor) -> None:
-        """Row i of the chunk predicts token num_computed + i + 1; nothing predicts token 0."""
-        if sequence.num_computed == 0:
-            sequence.prompt_logprobs = [TokenLogprob(sequence.token_ids[0], None)]
-        first = sequence.num_computed + 1
-        targets = sequence.token_ids[first : min(first + len(logits_RV), sequence.num_prompt)]
-        if targets:
-            num_top = sequence.request.sampling.logprobs or 0
-            sequence.prompt_logprobs += token_logprobs(logits_RV[: len(targets)], targets, num_top)
-
-    def _commit_token(
-        self, sequence: Sequence, logits_V: torch.Tensor, greedy_token: int, now_s: float, events: Events
-    ) -> None:
-        """Chooses the next token, appends it, applies the stop rules and reports."""
-        sampling, limits = sequence.request.sampling, sequence.request.limits
-        if sequence.num_output == 0:
-            self._start(sequence, events)
-        if limits.max_tokens == 0:
-            self._finish(sequence, FinishReason.LENGTH, now_s, events)
-            return
-        token = greedy_token
-        if not is_plain_greedy(sampling):
-            penalised_V = logits_V
-            if has_penalties(sampling):
-                penalised_V = apply_penalties(logits_V, sampling, sequence.token_ids, sequence.output_counts)
-            token = choose_token(penalised_V, sampling, sequence.seed, len(sequence.token_ids))
-        sequence.append_token(token, now_s)
-        self._num_generated += 1
-        if sampling.logprobs is not None:
-            sequence.unsent_logprobs += token_logprobs(logits_V[None], [token], sampling.logprobs)
-        # A token that ends the choice is reported and counted, but is no text.
-        if token in self._tokenizer.eos_token_ids and not limits.ignore_eos:
-            self._finish(sequence, FinishReason.EOS, now_s, events)
-            return
-        if token in limits.stop_token_ids:
-            self._finish(sequence, FinishReason.STOP, now_s, events)
-            return
-        sequence.output.append(self._tokenizer.token_bytes(token))
-        if sequence.output.finish_reason is not None:
-            self._finish(sequence, sequence.output.finish_reason, now_s, events)
-        elif sequence.num_output >= limits.max_tokens:
-            self._finish(sequence, FinishReason.LENGTH, now_s, events)
-        else:
-            self._report_text(sequence, sequence.output.take(), events)
+                collect_prompt_logprobs(sequence, logits_RV[begin:end])
+            self._committer.computed(sequence, scheduled.num_tokens)
+            if sequence.num_pending:
+                continue
+            if sequence.num_output == 0:
+                self._start(sequence, events)
+            if sequence.request.limits.max_tokens == 0:
+                self._finish(sequence, FinishReason.LENGTH, now_s, events)
+                continue
+            first_row = end - 1 - scheduled.num_draft
+            done, reason = self._committer.round(scheduled, first_row, logits_RV, greedy, now_s)
+            rounds.append(done)
+            self._num_rounds += 1
+            self._num_generated += done.num_committed
+            if reason is not None:
+                self._finish(sequence, reason, now_s, events)
+            else:
+                self._report_text(sequence, sequence.output.take(), events)
+        return rounds
 
     def _start(self, sequence: Sequence, events: Events) -> None:
         """First token of a choice. Choice 0 speaks for the request and lets its siblings in: they find
@@ -289,6 +276,7 @@ class Engine:
         if text or sequence.unsent_ids:
             delta = Delta(sequence.index, text, tuple(sequence.unsent_ids), tuple(sequence.unsent_logprobs))
             events.append((sequence.handle, delta))
+        self._ended.append(sequence)
         final = Final(sequence.index, sequence.output.text, reason, sequence.usage(), sequence.timings(now_s))
         events.append((sequence.handle, final))
         with self._lock:
@@ -296,3 +284,9 @@ class Engine:
         self._open_choices[sequence.handle] -= 1
         if not self._open_choices[sequence.handle]:
             del self._open_choices[sequence.handle]
+
+    def _close_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        if self.speculator is not None:
+            for sequence in ended:
+                self.speculator.closed(sequence)

@@ -37,6 +37,10 @@ class Runner:
             sequence = scheduled.sequence
             start, end = sequence.num_computed, sequence.num_computed + scheduled.num_tokens
             token_ids += sequence.token_ids[start:end]
+            if scheduled.num_draft:
+                assert sequence.draft is not None and end == len(sequence.token_ids), "a draft follows the last token"
+                token_ids += sequence.draft.token_ids[: scheduled.num_draft]
+                end += scheduled.num_draft
             positions += range(start, end)
             slots += [
                 sequence.block_ids[position // block_size] * block_size + position % block_size

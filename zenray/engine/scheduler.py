@@ -16,10 +16,12 @@ MAX_PROMPT_LOGPROB_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """`num_tokens` pending tokens of a sequence are computed in this step; their blocks are in its table."""
+    """`num_tokens` pending tokens of a sequence are computed in this step, and behind them the first
+    `num_draft` tokens of its draft; the blocks of all are in its table."""
 
     sequence: Sequence
     num_tokens: int
+    num_draft: int = 0
 
 
 def _order(sequence: Sequence) -> tuple[int, int, int]:
@@ -50,17 +52,37 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._drop_blocks(sequence)
 
+    @property
+    def decoding(self) -> list[Sequence]:
+        """The running sequences whose next step produces a token: those a draft can help."""
+        return [sequence for sequence in self.running if sequence.is_decoding]
+
+    @property
+    def draft_room(self) -> int:
+        """Draft tokens the next step takes. While prompts wait to be computed they get half of what the
+        decoding sequences leave, so that drafts delay no first token for long."""
+        num_decoding = len(self.decoding)
+        spare = max(0, self._step_budget - num_decoding)
+        return spare // 2 if self.waiting or num_decoding < len(self.running) else spare
+
+    @property
+    def _step_budget(self) -> int:
+        budget = self._settings.max_step_tokens
+        if self.decoding:
+            budget = min(budget, max(self._settings.mixed_step_tokens, len(self.running)))
+        return budget
+
     def plan(self) -> list[Scheduled]:
         """The next step.
 
         Interactive before batch; within a priority decodes first (one token each, so no stream stalls),
         then prefills in order of arrival, then newcomers. The token budget bounds the step; it is
-        smaller while somebody decodes. A sequence that finds no block preempts a later one.
+        smaller while somebody decodes. A sequence that finds no block preempts a later one. Drafts come
+        last: tokens are kept for them (`draft_room`), blocks they take only when nobody else needs them.
         """
         plan: list[Scheduled] = []
-        budget = self._settings.max_step_tokens
-        if any(sequence.is_decoding for sequence in self.running):
-            budget = min(budget, max(self._settings.mixed_step_tokens, len(self.running)))
+        budget = self._step_budget
+        budget -= sum(len(s.draft.token_ids) for s in self.decoding if s.draft is not None)
         for sequence in list(self._candidates()):
             if budget == 0:
                 break
@@ -68,7 +90,18 @@ class Scheduler:
             if num_tokens:
                 plan.append(Scheduled(sequence, num_tokens))
                 budget -= num_tokens
-        return plan
+        return [self._with_draft(scheduled) for scheduled in plan]
+
+    def _with_draft(self, scheduled: Scheduled) -> Scheduled:
+        """Adds as much of the sequence's draft as finds blocks that nobody else was promised."""
+        sequence, block_size = scheduled.sequence, self._pool.block_size
+        if sequence.draft is None:
+            return scheduled
+        end = sequence.num_computed + scheduled.num_tokens
+        wanted = self._pool.blocks_for(end + len(sequence.draft.token_ids)) - len(sequence.block_ids)
+        sequence.block_ids += self._pool.allocate(max(0, min(wanted, self._available_beside([]))))
+        num_draft = min(len(sequence.draft.token_ids), len(sequence.block_ids) * block_size - end)
+        return Scheduled(sequence, scheduled.num_tokens, num_draft)
 
     def _candidates(self) -> Iterator[Sequence]:
         for priority in sorted({sequence.order[0] for sequence in self.running + self.waiting}):
@@ -142,3 +175,4 @@ class Scheduler:
         self._pool.release(sequence.block_ids)
         sequence.block_ids = []
         sequence.num_computed = 0
+        sequence.draft = None
