@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 WeightFormat = Literal["float32", "bf16", "int8", "int4", "mixed"]
 """mixed: 4-bit source blocks to int4 groups of 32, wider ones to int8 (see `zenray.ops.weights`)."""
@@ -49,6 +49,16 @@ class EngineSettings(Settings):
     prefix_cache: bool = True
 
 
+MAX_GAMMA = 64
+
+
+def _is_gamma(value: object) -> object:
+    """One error for the field instead of one for each of its kinds."""
+    if value == "auto" or (type(value) is int and 0 <= value <= MAX_GAMMA):
+        return value
+    raise ValueError(f"auto, or an integer from 0 to {MAX_GAMMA}")
+
+
 DrafterName = Literal["draft_model", "draft_pool", "suffix", "recycling"]
 
 
@@ -60,10 +70,10 @@ class SpeculationSettings(Settings):
         description="Any of draft_model (in the verifier's process), draft_pool (its replicas), suffix (copies of "
         "earlier text) and recycling (the verifier's own former candidates); empty decodes plainly.",
     )
-    gamma: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+    gamma: Annotated[Literal["auto"] | Annotated[int, Field(ge=0, le=MAX_GAMMA)], BeforeValidator(_is_gamma)] = Field(
         "auto", description="Draft tokens per round; auto chooses by measured cost and acceptance."
     )
-    max_gamma: int = Field(64, ge=1, le=64, description="Longest draft that auto may choose.")
+    max_gamma: int = Field(MAX_GAMMA, ge=1, le=MAX_GAMMA, description="Longest draft that auto may choose.")
     draft_timeout_ms: float = Field(
         200, gt=0, description="Longest wait for the draft pool in a round; a replica silent for longer is left alone."
     )
@@ -152,6 +162,21 @@ class ZenrayConfig(Settings):
     defaults: RequestDefaults = Field(default_factory=RequestDefaults)
     context: ContextSettings = Field(default_factory=ContextSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+
+    @model_validator(mode="after")
+    def _draft_model_is_named(self) -> ZenrayConfig:
+        needing = [name for name in self.speculation.drafters if name in ("draft_model", "draft_pool")]
+        if needing and self.draft.model is None:
+            raise ValueError(
+                f"speculation.drafters names {' and '.join(needing)}, which needs draft.model: a catalog name, "
+                "such as qwen2.5-coder-0.5b"
+            )
+        return self
+
+    @property
+    def num_draft_replicas(self) -> int:
+        """Replicas of the draft pool: none unless it is among the drafters."""
+        return self.draft.num_replicas if "draft_pool" in self.speculation.drafters else 0
 
 
 def home() -> Path:

@@ -137,7 +137,9 @@ def _describe(error: ValidationError, values: Mapping[str, Any], origins: Origin
     for problem in error.errors(include_url=False):
         path = tuple(str(part) for part in problem["loc"])
         dotted = ".".join(path)
-        if problem["type"] == "extra_forbidden":
+        if not path:  # sections that do not go together
+            line = problem["msg"].removeprefix("Value error, ")
+        elif problem["type"] == "extra_forbidden":
             line = f"unknown key {dotted}; {_suggestion(path)}"
         elif problem["type"] == "missing":
             line = f"{dotted} is missing; allowed: {_allowed(path)}"
@@ -200,6 +202,7 @@ def _allowed(path: tuple[str, ...]) -> str:
         parent = _model_at(path[:-2]) if len(path) > 1 else None
         field = parent.model_fields.get(path[-2]) if parent else None
         inner = get_args(field.annotation) if field and get_origin(field.annotation) in (dict, list, tuple) else ()
+        inner = tuple(kind for kind in inner if kind is not Ellipsis)
         return _in_words(TypeAdapter(inner[-1]).json_schema()) if inner else ""
     field = section.model_fields[path[-1]]
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -210,6 +213,8 @@ def _allowed(path: tuple[str, ...]) -> str:
 def _in_words(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_in_words(option) for option in schema["anyOf"])
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"
     kind = schema.get("type")

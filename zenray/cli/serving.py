@@ -49,7 +49,7 @@ def run_server(config: ZenrayConfig, ray_address: str | None = None) -> None:
 
             check_ports(config.server)  # before minutes of fetching, rather than after
             prepare_model(config.model.name, config.model.weight_format)
-            if config.draft.model is not None and config.draft.num_replicas > 0:
+            if config.draft.model is not None and {"draft_model", "draft_pool"} & set(config.speculation.drafters):
                 prepare_model(config.draft.model, config.draft.weight_format)
         with _running(config, ray_address, stopping) as platform:
             _say_ready(platform)

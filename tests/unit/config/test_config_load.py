@@ -144,3 +144,28 @@ class TestMistakes:
         path = tmp_path / "whole.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
         assert load_config("tiny", path) == config
+
+
+class TestSpeculation:
+    @pytest.mark.parametrize("value", ["auto", "0", "64"])
+    def test_gamma_is_a_number_or_left_to_the_policy(self, value: str) -> None:
+        assert str(load_config("tiny", None, [f"speculation.gamma={value}"]).speculation.gamma) == value
+
+    @pytest.mark.parametrize("value", ["65", "-1", "true", "fast", "1.5"])
+    def test_any_other_gamma_is_one_clear_error(self, tmp_path: Path, value: str) -> None:
+        (line,) = fails(tmp_path, f"speculation: {{gamma: {value}}}")
+        assert "speculation.gamma is" in line
+        assert "allowed: auto or an integer from 0 to 64" in line
+
+    def test_an_unknown_drafter_names_the_known_ones(self, tmp_path: Path) -> None:
+        (line,) = fails(tmp_path, "speculation: {drafters: [suffix, oracle]}")
+        assert "draft_model, draft_pool, suffix, recycling" in line
+
+    def test_a_model_drafter_needs_a_model(self, tmp_path: Path) -> None:
+        (line,) = fails(tmp_path, "speculation: {drafters: [draft_pool]}\ndraft: {model: null}")
+        assert "draft_pool, which needs draft.model" in line
+
+    def test_the_pool_is_deployed_only_for_its_drafter(self) -> None:
+        named = ["draft.model=preset:tiny", "draft.num_replicas=2"]
+        assert load_config("tiny", None, named).num_draft_replicas == 0
+        assert load_config("tiny", None, [*named, "speculation.drafters=[draft_pool]"]).num_draft_replicas == 2
