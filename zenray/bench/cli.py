@@ -131,6 +131,69 @@ def overhead(
 
 
 @app.command()
+def speculative(
+    profile: Profile = "local",
+    file: ConfigFile = None,
+    overrides: Overrides = None,
+    model: Annotated[str, typer.Option(help="Instead of the profile's model.", show_default=False)] = "",
+    weight_format: Annotated[
+        str, typer.Option("--format", help="Instead of the profile's weight format.", show_default=False)
+    ] = "",
+    draft_model: Annotated[
+        str, typer.Option(help="Instead of the profile's draft model; it shares the model's vocabulary.")
+    ] = "",
+    drafters: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Sets of drafters, joined by +, such as suffix,suffix+recycling; all is every one there is. "
+            "Default: each alone, suffix+recycling and all.",
+            show_default=False,
+        ),
+    ] = "",
+    gamma: Annotated[
+        str, typer.Option(metavar="LIST", help="Draft tokens per round: auto (chosen by cost) or numbers up to 64.")
+    ] = "auto,2,4,8",
+    kind: Annotated[str, typer.Option(metavar="LIST", help="Of fresh,infill,edit.")] = "fresh,infill,edit",
+    num_prompts: Annotated[int, typer.Option("--prompts", min=1, help="Of each kind.")] = 6,
+    repeats: Annotated[int, typer.Option(min=1, help="Times each prompt is measured, with new drafters.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=0, help="Per answer; 0: 128 fresh, 64 infill, 256 edit.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, max=10, help="0 is greedy; else one seed for all.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the choice of prompts.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the rows in --json that are not measured again.")] = False,
+    json_out: JsonOut = None,
+    plot_out: PlotOut = None,
+    markdown_out: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the tables here.", show_default=False)
+    ] = None,
+) -> None:
+    """What drafting is worth: the same prompts decoded plainly and with every set of drafters, in turns.
+
+    Prints tokens/s, the speed-up on the median and the worst prompt, what was accepted, where a round's time goes,
+    and what the cost model and the textbook formula would have predicted. Checks that no token changes.
+    """
+    from zenray.bench.speculative_prompts import SPECULATIVE_KINDS
+    from zenray.bench.speculative_run import SpeculativePlan, parse_drafter_sets, parse_gammas, run_speculative_bench
+
+    kinds = tuple(known for known in SPECULATIVE_KINDS if known in _words(kind))
+    if not kinds or len(kinds) != len(_words(kind)):
+        raise ConfigError(f"--kind is {kind!r}; allowed: a list of {','.join(SPECULATIVE_KINDS)}")
+    given = {"model.name": model, "model.weight_format": weight_format, "draft.model": draft_model}
+    base = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value)]
+    plan = SpeculativePlan(
+        kinds=kinds,
+        drafter_sets=parse_drafter_sets(_words(drafters)),
+        gammas=parse_gammas(_words(gamma)),
+        num_prompts=num_prompts,
+        repeats=repeats,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    run_speculative_bench(profile, file, base, plan, keep, json_out, plot_out, markdown_out)
+
+
+@app.command()
 def profile(
     profile: Profile = "local",
     file: ConfigFile = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from zenray.bench.speculative_tables import speculative_block, speculative_markdown
 from zenray.errors import ConfigError
 
 
@@ -27,7 +28,11 @@ def update_document(document: str, report: dict[str, Any]) -> str:
         return replace_block(document, "peers", peer_tables(report))
     if report.get("kind") == "overhead":
         return replace_block(document, "overhead", overhead_table(report))
-    raise ConfigError("only reports of compare_peers.py and of `zenray bench overhead` have a block in a document")
+    if report.get("kind") == "speculative":
+        return replace_block(document, speculative_block(report), speculative_markdown(report))
+    raise ConfigError(
+        "only reports of compare_peers.py, `zenray bench overhead` and `zenray bench speculative` have a block"
+    )
 
 
 def overhead_table(report: dict[str, Any]) -> str:

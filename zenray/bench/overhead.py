@@ -70,8 +70,8 @@ def run_overhead_bench(
     plot_out: Path | None,
 ) -> None:
     """`zenray bench overhead`. Starts a server of its own unless `target` names one of the same profile."""
-    from zenray.config_load import load_config
     from zenray.build import build_engine
+    from zenray.config_load import load_config
 
     check_outputs(json_out, plot_out)
     config = with_room(load_config(profile, file, list(overrides)), 1)
@@ -95,7 +95,7 @@ def run_overhead_bench(
     report = make_report(
         "overhead",
         results,
-        prompts=prompts,
+        prompts=prompts.identity,
         settings={**asdict(plan), "config": shown_config(config)},
         bandwidth=None,
         foreign_cpu_share=None,  # the server is another process too

@@ -36,7 +36,12 @@ def plot_report(report: dict[str, Any], path: Path) -> None:
         "xtick.color": _GREY, "ytick.color": _GREY, "axes.labelcolor": "#3c4043", "legend.frameon": False,
     }  # fmt: skip
     with pyplot.rc_context(style):
-        draw = {"engine": _draw_engine, "serving": _draw_serving, "overhead": _draw_overhead}[report["kind"]]
+        draw = {
+            "engine": _draw_engine,
+            "serving": _draw_serving,
+            "overhead": _draw_overhead,
+            "speculative": _draw_speculative,
+        }[report["kind"]]
         figure = draw(report)
         figure.text(0.01, 0.012, _footer(report), color=_GREY, fontsize=7.5)
         figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
@@ -200,6 +205,12 @@ def _draw_overhead(report: dict[str, Any]) -> Figure:
         axes.margins(y=0.15)
     figure.tight_layout(rect=(0, 0.05, 1, 1), w_pad=2)
     return figure
+
+
+def _draw_speculative(report: dict[str, Any]) -> Figure:
+    from zenray.bench.speculative_plot import draw_speculative
+
+    return draw_speculative(report, _COLOURS, _INK)
 
 
 def _footer(report: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 PromptKind = Literal["short", "prefill", "long", "appended", "fim"]
 KINDS: tuple[PromptKind, ...] = ("short", "prefill", "long", "appended", "fim")
@@ -90,6 +90,11 @@ class PromptSet:
     def of(self, kind: PromptKind) -> tuple[Prompt, ...]:
         """The prompts of one kind, in order."""
         return tuple(prompt for prompt in self.prompts if prompt.kind == kind)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a report says of the prompts: equal where the same text was timed."""
+        return {"sha256": self.sha256, "python": self.python_version, "count": len(self.prompts)}
 
     def pairs(self) -> Iterator[tuple[Prompt, Prompt]]:
         """Each long prompt with the same prompt one line later."""

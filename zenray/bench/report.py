@@ -9,24 +9,23 @@ from typing import Any, Literal
 
 from zenray.bench.bandwidth import Bandwidth
 from zenray.bench.machine import describe_machine
-from zenray.bench.prompts import PromptSet
 
 SCHEMA = "zenray.bench/1"
-ReportKind = Literal["engine", "serving", "overhead"]
+ReportKind = Literal["engine", "serving", "overhead", "speculative"]
 
 
 def make_report(
     kind: ReportKind,
     results: list[dict[str, Any]],
     *,
-    prompts: PromptSet,
+    prompts: dict[str, Any],
     settings: dict[str, Any],
     bandwidth: Bandwidth | None,
     foreign_cpu_share: float | None,
 ) -> dict[str, Any]:
-    """A JSON-ready document. `results` holds one object per measured row; `foreign_cpu_share` says what
-    part of the cores other processes used meanwhile, so that a disturbed run is known for one; None where
-    that cannot be told."""
+    """A JSON-ready document. `prompts` identifies by a hash what was timed; `results` holds one object per
+    measured row. `foreign_cpu_share` says what part of the cores other processes used meanwhile, so that a
+    disturbed run is known for one; None where that cannot be told."""
     machine = describe_machine(bandwidth.num_threads if bandwidth else 0)
     machine["read_gb_per_s"] = bandwidth.gb_per_s if bandwidth else None
     return {
@@ -35,7 +34,7 @@ def make_report(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
         "foreign_cpu_share": foreign_cpu_share if foreign_cpu_share is None else round(foreign_cpu_share, 3),
-        "prompts": {"sha256": prompts.sha256, "python": prompts.python_version, "count": len(prompts.prompts)},
+        "prompts": prompts,
         "settings": settings,
         "results": [_rounded(result) for result in results],
     }

@@ -62,8 +62,8 @@ def run_engine_bench(
     plot_out: Path | None,
 ) -> None:
     """`zenray bench engine`: one engine per weight format, one after the other."""
-    from zenray.config_load import load_config
     from zenray.build import build_engine
+    from zenray.config_load import load_config
 
     check_outputs(json_out, plot_out)
     base = [*overrides, *([f"model.name={model}"] if model else [])]
@@ -93,7 +93,7 @@ def run_engine_bench(
     report = make_report(
         "engine",
         results,
-        prompts=prompts,
+        prompts=prompts.identity,
         settings={**asdict(plan), "configs": [shown_config(config) for config in configs]},
         bandwidth=bandwidth,
         foreign_cpu_share=before.foreign_share(CpuClock.read(), time.monotonic() - start_s),
@@ -136,7 +136,7 @@ def run_serving_bench(
     report = make_report(
         "serving",
         results,
-        prompts=prompts,
+        prompts=prompts.identity,
         settings=asdict(plan),
         bandwidth=None,
         foreign_cpu_share=None,  # the server under test is another process too
@@ -215,9 +215,9 @@ def prompts_for_model(model: str) -> PromptSet:
     return build_prompts(lambda text: len(tokenizer.encode(text)))
 
 
-def check_outputs(json_out: Path | None, plot_out: Path | None) -> None:
+def check_outputs(json_out: Path | None, plot_out: Path | None, markdown_out: Path | None = None) -> None:
     """Raises ConfigError for what could not be written, before minutes of measuring rather than after."""
-    for option, path in (("--json", json_out), ("--plot", plot_out)):
+    for option, path in (("--json", json_out), ("--plot", plot_out), ("--markdown", markdown_out)):
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
     if plot_out is not None and importlib.util.find_spec("matplotlib") is None:

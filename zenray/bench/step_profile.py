@@ -184,8 +184,8 @@ def run_step_profile(
     from rich.console import Console
 
     from zenray.bench.runs import prompts_of_engine, with_room
-    from zenray.config_load import load_config
     from zenray.build import build_engine
+    from zenray.config_load import load_config
 
     config = with_room(load_config(profile, file, list(overrides)), max(batches))
     engine = build_engine(config)

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 def show(report: dict[str, Any]) -> list[RenderableType]:
     """The tables of a report, to be printed in order."""
-    makers = {"engine": _engine_tables, "serving": _serving_tables, "overhead": _overhead_tables}
+    from zenray.bench.speculative_tables import speculative_tables
+
+    makers = {
+        "engine": _engine_tables,
+        "serving": _serving_tables,
+        "overhead": _overhead_tables,
+        "speculative": speculative_tables,
+    }
     return [_machine_line(report), *makers[report["kind"]](report)]
 
 
@@ -30,7 +37,7 @@ def _engine_tables(report: dict[str, Any]) -> list[RenderableType]:
     limit = report["machine"]["read_gb_per_s"]
     tables: list[RenderableType] = []
     if rows := _rows(report, "decode"):
-        table = _table(
+        table = make_table(
             "Decode",
             "model",
             "format",
@@ -55,7 +62,7 @@ def _engine_tables(report: dict[str, Any]) -> list[RenderableType]:
             )  # fmt: skip
         tables.append(table)
     if rows := _rows(report, "prefill"):
-        table = _table("Cold prefill", "model", "tokens", "tok/s", "spread", "TTFT ms")
+        table = make_table("Cold prefill", "model", "tokens", "tok/s", "spread", "TTFT ms")
         for row in rows:
             rate = row["tokens_per_s"]
             table.add_row(
@@ -65,7 +72,7 @@ def _engine_tables(report: dict[str, Any]) -> list[RenderableType]:
             )  # fmt: skip
         tables.append(table)
     if rows := _rows(report, "repeat"):
-        table = _table(
+        table = make_table(
             "Repeat with one line appended",
             "model",
             "format",
@@ -86,7 +93,7 @@ def _engine_tables(report: dict[str, Any]) -> list[RenderableType]:
 
 
 def _serving_tables(report: dict[str, Any]) -> list[RenderableType]:
-    table = _table(
+    table = make_table(
         "Serving", "target", "prompts", "load", "ok", "failed", "req/s", "tok/s",
         "TTFT p50", "p95", "p99", "ITL p50", "p95", "p99", "TFCL p50", "p95",
     )  # fmt: skip
@@ -103,7 +110,7 @@ def _serving_tables(report: dict[str, Any]) -> list[RenderableType]:
 
 
 def _overhead_tables(report: dict[str, Any]) -> list[RenderableType]:
-    table = _table(
+    table = make_table(
         "The same prompts, direct and through gRPC and Ray", "", "TTFT p50 ms", "p95", "ITL p50 ms", "p95", "tok/s"
     )
     for row in _rows(report, "path"):
@@ -153,12 +160,13 @@ def _rows(report: dict[str, Any], measure: str) -> list[dict[str, Any]]:
     return [row for row in report["results"] if row["measure"] == measure]
 
 
-def _table(title: str, *columns: str) -> Table:
+def make_table(title: str, *columns: str) -> Table:
+    """A table with a title; columns of names are to the left and wrap, numbers to the right."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        textual = column in ("", "model", "target", "prompts", "load")
+        textual = column in ("", "model", "target", "prompts", "load", "drafters")
         table.add_column(column, justify="left" if textual else "right", no_wrap=not textual)
     return table

@@ -70,7 +70,7 @@ def report_of(kind: str) -> dict[str, Any]:
     return make_report(
         kind,  # type: ignore[arg-type]
         RESULTS[kind](),
-        prompts=PROMPTS,
+        prompts=PROMPTS.identity,
         settings={"rounds": 3},
         bandwidth=Bandwidth(40.0, 2, 1024) if kind == "engine" else None,
         foreign_cpu_share=0.3 if kind == "engine" else None,
