@@ -101,7 +101,9 @@ class OutcomeTree:
 
     def best(self, max_tokens: int) -> Waiting:
         """The likeliest continuation, of at most `max_tokens` tokens."""
-        node, token_ids, classes = self._root, [], []
+        node = self._root
+        token_ids: list[int] = []
+        classes: list[int] = []
         while node.children and len(token_ids) < max_tokens:
             token_id, node = node.best()
             token_ids.append(token_id)
