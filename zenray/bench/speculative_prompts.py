@@ -32,6 +32,7 @@ MAX_TOKENS: dict[SpeculativeKind, int] = {"fresh": 128, "infill": 64, "edit": 25
 _PREFIX_TOKENS, _SUFFIX_TOKENS = (200, 500), (100, 300)
 _EDIT_TOKENS = (100, 300)
 _LONGEST_HOLE_LINES = 3
+_NEW_NAMES = ("candidate", "payload", "current", "given", "subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,11 @@ def _small_change(node: ast.FunctionDef, rng: random.Random) -> str | None:
     if not often_used:
         return None
     argument = rng.choice(often_used)
+    new_name = rng.choice([word for word in _NEW_NAMES if word not in used])
     return rng.choice(
         (
             f"Rename the parameter `{argument}` to `{argument}_value` in this function.",
+            f"Rename the parameter `{argument}` to `{new_name}` in this function.",
             f"Rename the function `{node.name}` to `{node.name}_checked`.",
             f'Add the line `if {argument} is None: raise TypeError("{argument}")` at the start of the body.',
         )
