@@ -13,17 +13,9 @@ from dataclasses import dataclass
 from zenray.engine.speculation import Draft
 from zenray.speculative.acceptance import ANY_CLASS, AcceptanceBook, count_matching
 from zenray.speculative.allowance import Allowance, ProbeSchedule
+from zenray.speculative.draft_plan import DraftPlan, Prospect, plan_drafts
 from zenray.speculative.drafter import DraftCost
-from zenray.speculative.gamma import (
-    NEGLIGIBLE_SURVIVAL,
-    DraftPlan,
-    Prospect,
-    StepMs,
-    choose_lengths,
-    draft_gain,
-    mean_accepted,
-    plan_drafts,
-)
+from zenray.speculative.gamma import NEGLIGIBLE_SURVIVAL, StepMs, choose_lengths, draft_gain, mean_accepted
 from zenray.speculative.step_cost import StepCost
 
 Key = int
