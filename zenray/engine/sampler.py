@@ -62,7 +62,7 @@ def best_tokens(logits_V: torch.Tensor, sampling: Sampling, seed: int, position:
         return _argsort(logits_V, count)
     logits_V = logits_V.double() / sampling.temperature
     kept_logits, kept_ids = _keep_top(logits_V, sampling.top_k, sampling.top_p)
-    return kept_ids[_argsort(kept_logits + gumbel(seed, position, kept_ids), count)].tolist()  # type: ignore[no-any-return]
+    return kept_ids[_argsort(kept_logits + gumbel(seed, position, kept_ids), count)].tolist()
 
 
 def _argsort(scores_V: torch.Tensor, count: int) -> list[int]:

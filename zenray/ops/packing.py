@@ -119,6 +119,27 @@ def unpack_rows(weight: PackedWeight, rows_T: torch.Tensor) -> torch.Tensor:
     return unpack(gathered)[lanes]
 
 
+def take_rows(weight: PackedWeight, rows_R: torch.Tensor) -> PackedWeight:
+    """A packed matrix of the given rows in that order, their bits unchanged; shares no memory with `weight`."""
+    bias = None if weight.bias is None else weight.bias[rows_R]
+    shape = (len(rows_R), weight.shape[1])
+    if weight.format == "dense":
+        return replace(weight, shape=shape, data=weight.data[rows_R], bias=bias)
+    padding = rows_R[-1:].expand(-len(rows_R) % PANEL_ROWS)  # repeats a row; nobody reads it
+    panels, lanes = (padded := torch.cat((rows_R, padding))) // PANEL_ROWS, padded % PANEL_ROWS
+
+    def taken(tensor: torch.Tensor | None, lane_axis: int) -> torch.Tensor | None:
+        if tensor is None:
+            return None
+        rows = tensor.movedim(lane_axis, 1)[panels, lanes]
+        return rows.reshape(-1, PANEL_ROWS, *rows.shape[1:]).movedim(1, lane_axis).contiguous()
+
+    data = taken(weight.data, 2 if weight.format == "int8" else 3)
+    assert data is not None
+    scales = taken(weight.scales, 1 if weight.format == "int8" else 3)
+    return replace(weight, shape=shape, data=data, scales=scales, supers=taken(weight.supers, 3), bias=bias)
+
+
 @dataclass(frozen=True)
 class QuantisationError:
     """How far a packed matrix is from its source."""

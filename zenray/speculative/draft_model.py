@@ -6,6 +6,7 @@ to its verifier is always right, and a similar one mostly.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -14,15 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from zenray.config import DraftSettings, ZenrayConfig
+from zenray.config import DraftSettings, ModelSettings, ZenrayConfig
 from zenray.engine.blocks import BlockPool
 from zenray.engine.request import Sampling
 from zenray.engine.sampler import apply_penalties, best_tokens, has_penalties, is_plain_greedy
 from zenray.engine.speculation import NUM_CLASSES
 from zenray.errors import ConfigError
-from zenray.model.load import LoadedModel
+from zenray.model.build import build_model
+from zenray.model.catalog import Catalog
+from zenray.model.load import PRESET_PREFIX, LoadedModel, load_tokenizer
+from zenray.model.tokenizer import Tokenizer
 from zenray.ops.batch import StepBatch
 from zenray.speculative.chains import GREEDY, Chain, Chains
+from zenray.speculative.head_trim import TrimmedModel, trim_head
+from zenray.speculative.vocabulary import check_same_vocabulary
 
 _CLASS_FLOORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 0.985, 0.995, 0.999)
 assert len(_CLASS_FLOORS) == NUM_CLASSES - 1
@@ -57,6 +63,7 @@ class DraftModel:
         self.model = model
         self.chunk_tokens = chunk_tokens
         self._decoder = model.decoder
+        self._head_ids_R = model.head_ids_R if isinstance(model, TrimmedModel) else None
         self._pool = BlockPool(num_blocks, block_size)
         self._caches = model.decoder.new_caches(num_blocks, block_size)
         self._chains = Chains(self._pool, self._copy_block)
@@ -94,13 +101,19 @@ class DraftModel:
         """Releases a chain; its committed blocks stay findable while there is space."""
         self._chains.close(chain)
 
+    def count_pending(self, chain: Chain) -> int:
+        """Tokens the next `extend` has to read, once the prefix cache has given what it holds; at least 1."""
+        if chain.num_pending > self._pool.block_size:
+            self._chains.find_cached(chain)
+        return chain.num_pending
+
     def catch_up(self, chain: Chain, max_tokens: int) -> int:
         """Computes up to `max_tokens` pending tokens, all but the last; returns how many are left besides it.
 
         0 also when the chain cannot fit.
         """
         self._chains.touch(chain)
-        self._chains.find_cached(chain)
+        self.count_pending(chain)
         while (num_tokens := min(chain.num_pending - 1, max_tokens, self.chunk_tokens)) > 0:
             if len(chain.token_ids) > self.max_tokens or not self._chains.make_room(chain, num_tokens, ()):
                 return 0
@@ -132,6 +145,10 @@ class DraftModel:
             todo = todo[len(finished) :]
         return [guesses.get(id(chain)) for chain in chains]
 
+    def clear_cache(self) -> None:
+        """Forgets the blocks of closed chains."""
+        self._pool.clear_cache()
+
     def check_integrity(self) -> None:
         """Asserts that blocks and chains agree; without chains every block is free or cached."""
         self._chains.check_integrity()
@@ -139,10 +156,8 @@ class DraftModel:
 
     def _make_ready(self, chain: Chain, beside: Sequence[Chain]) -> bool:
         self._chains.touch(chain)
-        if chain.num_pending > self._pool.block_size:
-            self._chains.find_cached(chain)
         fits = len(chain.token_ids) <= self.max_tokens
-        return fits and self._chains.make_room(chain, chain.num_pending, beside)
+        return fits and self._chains.make_room(chain, self.count_pending(chain), beside)
 
     def _forward(self, plan: list[tuple[Chain, int]]) -> torch.Tensor:
         """Computes pending tokens; logits of the chains it leaves with none pending, in order."""
@@ -181,20 +196,29 @@ class DraftModel:
             self._chains.publish(chain)
         return logits_RV
 
-    def _choose(self, chain: Chain, logits_V: torch.Tensor, num_runners_up: int) -> Guess:
-        """By the verifier's rule at the position after the chain's last token."""
+    def _choose(self, chain: Chain, logits_R: torch.Tensor, num_runners_up: int) -> Guess:
+        """By the verifier's rule at the position after the chain's last token. R is V, unless the head is trimmed."""
         sampling = chain.sampling
         if is_plain_greedy(sampling) and num_runners_up == 0:
             # One row in one thread: torch would wake its pool for each operation over a vocabulary.
-            row_V = logits_V.cpu().numpy()
-            token = int(row_V.argmax())
-            return Guess(token, _probability(row_V, token, 1.0))
+            row_R = logits_R.cpu().numpy()
+            best = int(row_R.argmax())
+            return Guess(best if self._head_ids_R is None else int(self._head_ids_R[best]), _softmax_at(row_R, best))
+        logits_V = self._over_vocabulary(logits_R)
         if has_penalties(sampling):
             counts = Counter(chain.token_ids[chain.num_prompt :])
             logits_V = apply_penalties(logits_V, sampling, chain.token_ids, counts)
         ranked = best_tokens(logits_V, sampling, chain.seed, len(chain.token_ids), 1 + num_runners_up)
-        probability = _probability(logits_V.cpu().numpy(), ranked[0], sampling.temperature or 1.0)
+        probability = _softmax_at(logits_V.cpu().numpy(), ranked[0], sampling.temperature or 1.0)
         return Guess(ranked[0], probability, tuple(ranked[1:]))
+
+    def _over_vocabulary(self, logits_R: torch.Tensor) -> torch.Tensor:
+        """The row by token id: penalties and noise belong to ids. Tokens of a trimmed head's rest are impossible."""
+        if self._head_ids_R is None:
+            return logits_R
+        logits_V = logits_R.new_full((self.model.config.vocab_size,), -math.inf)
+        logits_V[self._head_ids_R] = logits_R
+        return logits_V
 
     def _copy_block(self, source: int, target: int) -> None:
         for cache in self._caches:
@@ -202,27 +226,36 @@ class DraftModel:
             cache.values[target] = cache.values[source]
 
 
-def _probability(logits_V: np.ndarray, token_id: int, temperature: float) -> float:
-    """softmax(logits / temperature)[token_id]."""
-    below = logits_V - logits_V[token_id]
+def _softmax_at(logits_V: np.ndarray, index: int, temperature: float = 1.0) -> float:
+    """softmax(logits / temperature)[index]."""
+    above_V = logits_V - logits_V[index]
     if temperature != 1.0:
-        below /= temperature
+        above_V /= temperature
     with np.errstate(over="ignore"):
-        return float(1.0 / np.exp(below, out=below).sum())
+        return float(1.0 / np.exp(above_V, out=above_V).sum())
 
 
-def load_draft_model(config: ZenrayConfig) -> LoadedModel:
-    """The configured draft model, on the verifier's device, in its own weight format.
+def load_draft_model(config: ZenrayConfig, verifier_tokenizer: Tokenizer | None = None) -> LoadedModel:
+    """The configured draft model on the verifier's device, in its own weight format, its head trimmed as configured.
+
+    `verifier_tokenizer` None reads the one of the configured verifier, without its weights.
 
     Raises:
-        ConfigError: no draft model is configured.
+        ConfigError: no draft model is configured, or its vocabulary is not the verifier's.
         NotFound, ModelFileError: as `build_model`.
     """
     if config.draft.model is None:
-        raise ConfigError("draft.model is not set, but a draft model is asked for; name one or take it out")
-    from zenray.build import build_model  # composes engines with speculators, so it imports this package
-
+        raise ConfigError("draft.model is not set, but speculation.drafters asks for a draft model")
     settings = config.model.model_copy(
         update={"name": config.draft.model, "weight_format": config.draft.weight_format, "preset_overrides": {}}
     )
-    return build_model(config.model_copy(update={"model": settings}))
+    model = build_model(settings)
+    verifier = verifier_tokenizer or _verifier_tokenizer(config.model)
+    check_same_vocabulary(model.tokenizer, verifier, config.draft.model, config.model.name)
+    return trim_head(model, config.draft.head_tokens)
+
+
+def _verifier_tokenizer(settings: ModelSettings) -> Tokenizer:
+    is_preset = settings.name.startswith(PRESET_PREFIX)
+    source = settings.name if is_preset else Catalog.load().resolve(settings.name)
+    return load_tokenizer(source, settings.preset_overrides)

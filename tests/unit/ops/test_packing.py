@@ -17,7 +17,7 @@ from zenray.ops import (
     quantisation_error,
     unpack,
 )
-from zenray.ops.packing import unpack_rows
+from zenray.ops.packing import take_rows, unpack_rows
 
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 300))
 
@@ -44,6 +44,10 @@ def test_every_format_survives_files_slices_and_lookups(shape: tuple[int, int], 
     assert torch.equal(unpack(weight.rows(middle, shape[0])), whole[middle:])
     rows = torch.tensor([shape[0] - 1, 0, shape[0] // 2])
     assert torch.equal(unpack_rows(weight, rows), whole[rows])
+    taken = take_rows(weight, rows)
+    assert torch.equal(unpack(taken), whole[rows])
+    assert taken.bias is not None
+    assert torch.equal(taken.bias, weight.bias[rows])
 
 
 @given(shape=SHAPES, deviation=st.sampled_from([1e-4, 0.02, 1.0, 50.0]), seed=st.integers(0, 99))
