@@ -163,6 +163,11 @@ class ZenrayConfig(Settings):
     context: ContextSettings = Field(default_factory=ContextSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
 
+    @property
+    def has_draft_pool(self) -> bool:
+        """Replicas of the draft pool run, because verifiers ask them."""
+        return "draft_pool" in self.speculation.drafters and self.speculation.gamma != 0 and self.draft.num_replicas > 0
+
     @model_validator(mode="after")
     def _draft_model_is_named(self) -> ZenrayConfig:
         needing = [name for name in self.speculation.drafters if name in ("draft_model", "draft_pool")]

@@ -116,17 +116,22 @@ def collect_input(given: CompletionInput, card: ModelCard, found: Violations) ->
 def collect_sampling(sampling: Sampling, card: ModelCard, found: Violations) -> None:
     """Adds every sampling field out of its range."""
     bounds = card.bounds
+    collect_choice(sampling, found)
+    _whole("sampling.n", sampling.n, 1, bounds.max_n, found)
+    if sampling.seed is not None:
+        _whole("sampling.seed", sampling.seed, 0, MAX_SEED, found)
+    if sampling.logprobs is not None:
+        _whole("sampling.logprobs", sampling.logprobs, 0, bounds.max_logprobs, found)
+
+
+def collect_choice(sampling: Sampling, found: Violations) -> None:
+    """Adds every field out of its range of those that the choice of a token depends on."""
     _real("temperature", sampling.temperature, 0, 10, found)
     _real("top_p", sampling.top_p, 0, 1, found, above=True)
     _real("repetition_penalty", sampling.repetition_penalty, 0, 10, found, above=True)
     _real("presence_penalty", sampling.presence_penalty, -2, 2, found)
     _real("frequency_penalty", sampling.frequency_penalty, -2, 2, found)
     _whole("sampling.top_k", sampling.top_k, 0, MAX_TOP_K, found)
-    _whole("sampling.n", sampling.n, 1, bounds.max_n, found)
-    if sampling.seed is not None:
-        _whole("sampling.seed", sampling.seed, 0, MAX_SEED, found)
-    if sampling.logprobs is not None:
-        _whole("sampling.logprobs", sampling.logprobs, 0, bounds.max_logprobs, found)
 
 
 def collect_limits(limits: Limits, card: ModelCard, found: Violations) -> None:

@@ -28,7 +28,6 @@ __all__ = ["APP_NAME", "AppArguments", "Interrupted", "Platform", "app", "build_
 
 APP_NAME = "zenray"
 AGGREGATOR_CPUS = 0.25
-DRAFT_CPUS = 0.25
 _CONSTRUCTOR_RETRIES = 2
 _STOP_MARGIN_S = 5.0
 
@@ -74,12 +73,12 @@ def build_app(config: ZenrayConfig, peer_host: str | None = None) -> serve.Appli
         ray_actor_options={"num_cpus": settings.verifier_num_cpus, "num_gpus": settings.verifier_num_gpus},
     ).bind(plain, peer_host)
     draft_pool = None
-    if config.draft.num_replicas > 0:
+    if config.has_draft_pool:
         draft_pool = _deployment(
             DraftPool,
             settings,
             num_replicas=config.draft.num_replicas,
-            ray_actor_options={"num_cpus": DRAFT_CPUS},
+            ray_actor_options={"num_cpus": config.draft.num_cpus},
         ).bind(plain, peer_host)
     application: serve.Application = _deployment(
         ContextAggregator,
@@ -234,7 +233,7 @@ def _cpus(config: ZenrayConfig) -> float:
     return (
         settings.verifier_replicas * settings.verifier_num_cpus
         + settings.aggregator_replicas * AGGREGATOR_CPUS
-        + config.draft.num_replicas * DRAFT_CPUS
+        + config.has_draft_pool * config.draft.num_replicas * config.draft.num_cpus
     )
 
 

@@ -23,7 +23,8 @@ def preflight(config: ZenrayConfig) -> None:
     check_ports(config.server)
     if not is_preset(config.model.name):
         locate(config.model.name)
-    if config.draft.model is not None and config.draft.num_replicas and not is_preset(config.draft.model):
+    drafts_here = config.has_draft_pool or "draft_model" in config.speculation.drafters
+    if drafts_here and config.draft.model is not None and not is_preset(config.draft.model):
         locate(config.draft.model)
     if config.model.device == "cpu":
         check_memory(config, available_mib())

@@ -10,15 +10,18 @@ from typing import Any
 import grpc.aio
 from ray import serve
 
+from zenray.build import build_engine
 from zenray.config import ZenrayConfig
 from zenray.engine.async_engine import AsyncEngine
-from zenray.build import build_engine
+from zenray.model.load import LoadedModel
 from zenray.observe.logs import configure_logging
 from zenray.serving.channels import SERVER_OPTIONS, bind
 from zenray.serving.directory import Endpoint, Registration, node_ip
+from zenray.serving.draft_client import PoolDrafter
 from zenray.serving.memory import settle
 from zenray.serving.model_card import served_model_info
 from zenray.serving.verifier_service import SERVICE_NAME, VerifierServicer, engine_failure, watch_engine
+from zenray.speculative.drafter import Drafter
 from zenray.v1 import verifier_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class Verifier:
         self._config = ZenrayConfig.model_validate(config)
         settings = self._config.server
         replica_id = serve.get_replica_context().replica_id.unique_id
-        engine = await asyncio.to_thread(build_engine, self._config)
+        engine = await asyncio.to_thread(build_engine, self._config, None, self._remote_drafters)
         self._engine = AsyncEngine(engine)
         await self._engine.start()
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
@@ -69,6 +72,11 @@ class Verifier:
         await self._registration.stop()
         await self._engine.shutdown(self._config.server.drain_timeout_s)
         await self._server.stop(_STOP_MARGIN_S)
+
+    def _remote_drafters(self, model: LoadedModel) -> list[Drafter]:
+        if not self._config.has_draft_pool:
+            return []
+        return [PoolDrafter(self._config.speculation, model.config.vocab_size)]
 
     @staticmethod
     def _give_up(reason: str) -> None:

@@ -105,14 +105,15 @@ def test_serve_builds_the_application_from_what_a_file_says() -> None:
     from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as call_builder
     from ray.serve._private.build_app import build_app as build_for_serve
 
-    built = build_for_serve(
-        call_builder(build, {"profile": "tiny", "settings": {"draft.num_replicas": 2}}), name=APP_NAME
-    )
-    assert {deployment.name: deployment.num_replicas for deployment in built.deployments} == {
-        "ContextAggregator": 1,
-        "Verifier": 1,
-        "DraftPool": 2,
-    }
+    def deployments(settings: dict[str, object]) -> dict[str, int]:
+        built = build_for_serve(call_builder(build, {"profile": "tiny", "settings": settings}), name=APP_NAME)
+        return {deployment.name: deployment.num_replicas for deployment in built.deployments}
+
+    alone = {"ContextAggregator": 1, "Verifier": 1}
+    pool = {"draft.num_replicas": 2, "draft.model": "preset:tiny", "speculation.drafters": ["draft_pool"]}
+    assert deployments(pool) == {**alone, "DraftPool": 2}
+    for nobody_asks in ({"speculation.drafters": ["suffix"]}, {"speculation.gamma": 0}):
+        assert deployments({**pool, **nobody_asks}) == alone
 
 
 def exported_names() -> set[str]:
