@@ -23,7 +23,7 @@ KEEP_PER_OBSERVATION = 1 - 1 / 128
 KEEP_PER_ROUND = 0.5 ** (1 / 48)
 """A sequence's tallies lose half their weight in 48 of its rounds."""
 
-LEAST, MOST = 0.02, 0.998
+LEAST, MOST = 0.005, 0.998
 """Estimates stay within: no evidence is proof."""
 
 ANY_CLASS = -1

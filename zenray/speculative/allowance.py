@@ -6,16 +6,18 @@ relative by itself: 200 plain steps are 200 tokens of every sequence, on any mac
 
 from __future__ import annotations
 
-START_STEPS = 5.0
+START_STEPS = 6.0
 EARN_PER_STEP = 0.015
-"""A drafter that is always wrong costs at most 5 + 0.015 * 200 = 8 of 200 plain steps: 4 %."""
+"""A drafter that is always wrong costs at most 6 + 0.015 * 200 = 9 of 200 plain steps: 4.5 %."""
 
 MOST_STEPS = 40.0
 """What was saved may be lost again, up to this: it lets a good drafter live through bad luck and pays for long
 prompts that a draft model has to read, and it bounds what follows when a good drafter turns bad."""
 
 PROBE_SHARE = 0.01
-"""Part of the time spent on asking a drafter that is not expected to pay."""
+"""Part of the time spent on asking drafters that are not expected to pay."""
+MOST_HOPEFUL_PROBES = 8
+"""Probes in a row, one after another, while all are accepted: enough to move the estimates."""
 
 
 class Allowance:
@@ -33,27 +35,27 @@ class Allowance:
         self.balance_steps = min(MOST_STEPS, self.balance_steps + EARN_PER_STEP + saved_steps)
 
 
-class ProbeSchedule:
+class ProbeBudget:
     """When to ask a drafter again that is not expected to pay: it may have become good.
 
-    A probe that costs c plain steps waits until c is at most `PROBE_SHARE` of the time since the last draft. A probe
-    that was accepted in full is followed by another at once, so a drafter that is good again is found in a few
-    steps.
+    Probes together get `PROBE_SHARE` of the time. One that was accepted in full may be followed by others at once,
+    on credit, so a drafter that is good again is found in a few steps.
     """
 
     def __init__(self) -> None:
-        self._step = 0
-        self._last_step: dict[str, int] = {}
-        self._is_hopeful: dict[str, bool] = {}
+        self._balance_steps = 0.0
+        self._num_hopeful: dict[str, int] = {}
 
-    def is_due(self, drafter: str, cost_steps: float) -> bool:
-        waited = self._step - self._last_step.get(drafter, 0)
-        return self._is_hopeful.get(drafter, False) or cost_steps <= PROBE_SHARE * waited
+    def affords(self, drafter: str, cost_steps: float) -> bool:
+        return self._balance_steps >= cost_steps or 0 < self._num_hopeful.get(drafter, 0) < MOST_HOPEFUL_PROBES
 
-    def tried(self, drafter: str, is_accepted: bool) -> None:
-        """The drafter's draft was checked in this step; `is_accepted`: every token of it."""
-        self._last_step[drafter] = self._step
-        self._is_hopeful[drafter] = is_accepted
+    def spend(self, cost_steps: float) -> None:
+        self._balance_steps -= cost_steps
+
+    def judge(self, drafter: str, is_accepted: bool) -> None:
+        """A probe was checked; `is_accepted`: every token of it."""
+        self._num_hopeful[drafter] = self._num_hopeful.get(drafter, 0) + 1 if is_accepted else 0
 
     def end_step(self) -> None:
-        self._step += 1
+        """Unspent time is kept, for probes that start with reading a long prompt."""
+        self._balance_steps = min(MOST_STEPS, self._balance_steps + PROBE_SHARE)

@@ -14,14 +14,14 @@ class Prospect:
     """What a costly drafter may hope for in one sequence of the batch.
 
     `acceptance` is the chance of each of its tokens. It may draft `max_tokens`; 0 says it cannot. `start_ms` comes
-    before the first token and is earned back over `remaining_tokens` of the sequence. `other_survivals` are those
-    of the draft that the sequence has anyway, empty for none.
+    before the first token and lasts for `lasting_tokens` of the sequence, each of which bears its part.
+    `other_survivals` are those of the draft that the sequence has anyway, empty for none.
     """
 
     acceptance: float
     max_tokens: int
     start_ms: float
-    remaining_tokens: float
+    lasting_tokens: float
     other_survivals: Sequence[float] = ()
 
 
@@ -64,7 +64,7 @@ def plan_drafts(
     limits = _Limits(num_sequences, room, step_ms(num_sequences) + affordable_ms)
     expected = _Expected(sum(other_tokens), num_sequences + sum(others), longest)
     for count, index in enumerate(order, start=1):
-        expected.move_in(prospects[index], other_tokens[index], others[index], token_ms)
+        expected.move_in(prospects[index], other_tokens[index], others[index])
         found = expected.best_length(token_ms, step_ms, limits)
         if found.rate > best.rate:
             best, asking = found, order[:count]
@@ -80,7 +80,7 @@ def plan_drafts(
         _longest(surer, best.rate * token_ms),
     )
     for prospect in surer:
-        hoped.move_in(prospect, 0.0, -1, token_ms)
+        hoped.move_in(prospect, 0.0, -1)
     longest = max(best.length, hoped.best_length(token_ms, step_ms, limits).length)
     rows = num_sequences + sum(others[index] for index in outside)
     verify_ms = (step_ms(rows + longest * len(asking)) - step_ms(rows)) / longest
@@ -115,10 +115,8 @@ class _Expected:
         self._start_ms = [0.0] * (longest + 1)
         self._whole_start_ms = 0.0
 
-    def move_in(self, prospect: Prospect, other_tokens: float, num_other: int, token_ms: float) -> None:
+    def move_in(self, prospect: Prospect, other_tokens: float, num_other: int) -> None:
         """The drafter works for this sequence, too, in place of its other draft."""
-        recurring_ms = min(prospect.start_ms, token_ms)
-        invested_ms = prospect.start_ms - recurring_ms
         self._whole_start_ms += prospect.start_ms
         tokens, survival = 1.0, 1.0
         for length in range(1, len(self._tokens)):
@@ -127,10 +125,7 @@ class _Expected:
                 tokens += survival
             self._tokens[length] += tokens - other_tokens
             self._rows[length] += min(length, prospect.max_tokens) - num_other
-            # Catching up with a token or so comes back every round and counts in full; reading a prompt is an
-            # investment, borne by the rest of the sequence alike.
-            share = min(1.0, tokens / max(1.0, prospect.remaining_tokens))
-            self._start_ms[length] += recurring_ms + invested_ms * share
+            self._start_ms[length] += prospect.start_ms * min(1.0, tokens / max(1.0, prospect.lasting_tokens))
 
     def best_length(self, token_ms: float, step_ms: StepMs, limits: _Limits) -> _Best:
         """The draft length of the highest rate within the limits, 0 when even one token is too much."""

@@ -13,7 +13,8 @@ from itertools import chain
 StepMs = Callable[[int], float]
 """Milliseconds of a verifying step by its rows: one per sequence and one per draft token. Non-decreasing."""
 
-NEGLIGIBLE_SURVIVAL = 0.01
+NEGLIGIBLE_SURVIVAL = 0.004
+"""Never worth a row; below the least acceptance of one token, so that a first token is always drafted."""
 
 
 def choose_lengths(

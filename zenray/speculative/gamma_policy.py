@@ -8,11 +8,11 @@ an allowance in measured time bounds what they may lose (`allowance`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zenray.engine.speculation import Draft
 from zenray.speculative.acceptance import ANY_CLASS, AcceptanceBook, count_matching
-from zenray.speculative.allowance import Allowance, ProbeSchedule
+from zenray.speculative.allowance import Allowance, ProbeBudget
 from zenray.speculative.draft_plan import DraftPlan, Prospect, plan_drafts
 from zenray.speculative.drafter import DraftCost
 from zenray.speculative.gamma import NEGLIGIBLE_SURVIVAL, StepMs, choose_lengths, draft_gain, mean_accepted
@@ -53,6 +53,14 @@ class PlannedAsk:
     min_survival: float
 
 
+@dataclass(slots=True)
+class _Progress:
+    """Tokens a sequence committed in its rounds so far, and how many those were when each drafter last drafted."""
+
+    num_tokens: int = 0
+    drafted_at: dict[str, int] = field(default_factory=dict)
+
+
 Offers = Mapping[Key, Sequence[Draft]]
 """The drafts made for each sequence; sequences without any may be missing."""
 
@@ -67,13 +75,13 @@ class GammaPolicy:
     def __init__(self, step_cost: StepCost, gamma: int | str = "auto", max_gamma: int = 64) -> None:
         self.book = AcceptanceBook()
         self.allowance = Allowance()
-        self._probes = ProbeSchedule()
+        self._probes = ProbeBudget()
         self._step_cost = step_cost
         self._fixed_gamma = None if isinstance(gamma, str) else gamma
         self._max_gamma = max_gamma if isinstance(gamma, str) else gamma
         self._offers: Offers = {}
-        self._asked: dict[str, int] = {}  # costly drafters of this round, by the most tokens asked of one sequence
-        self._num_tokens: dict[Key, int] = {}
+        self._probed: tuple[str, Key] | None = None
+        self._progress: dict[Key, _Progress] = {}
         self._mean_length: float | None = None
 
     def probability(self, drafter: str, key: Key) -> Callable[[int], float]:
@@ -82,7 +90,6 @@ class GammaPolicy:
 
     def ask_free(self, candidates: Sequence[Candidate]) -> list[PlannedAsk]:
         """Everybody who drafts for nothing is asked: which of the drafts to verify is decided by `choose`."""
-        self._asked = {}
         asks = [
             PlannedAsk(candidate.key, candidate.drafter, min(candidate.num_free, self._max_gamma), NEGLIGIBLE_SURVIVAL)
             for candidate in candidates
@@ -116,13 +123,11 @@ class GammaPolicy:
         if best is None:
             return self._probe(costly, step_ms(len(keys)), affordable_ms)
         plan, drafter = best
-        asks = [
+        return [
             PlannedAsk(key, drafter, max_tokens, plan.min_survival)
             for key, max_tokens in zip(keys, plan.max_tokens, strict=True)
             if max_tokens > 0
         ]
-        self._asked[drafter] = max(plan.max_tokens)
-        return asks
 
     def choose(self, offers: Offers, keys: Sequence[Key], room: int, draft_ms: float = 0.0) -> dict[Key, Draft]:
         """The drafts to verify, cut to length. `draft_ms` was spent on making the offers."""
@@ -162,28 +167,27 @@ class GammaPolicy:
         num_sequences = len(committed)
         if num_sequences == 0:
             return
-        accepted_in_full: dict[str, bool] = {}
         for key, token_ids in committed.items():
             for draft in self._offers.get(key, ()):
                 num_accepted = count_matching(draft.token_ids, token_ids)
                 self.book.record(draft.drafter, draft.classes, num_accepted, key, num_seen=len(token_ids))
-                in_full = num_accepted >= min(len(draft.token_ids), len(token_ids))
-                accepted_in_full[draft.drafter] = accepted_in_full.get(draft.drafter, True) and in_full
+                if (draft.drafter, key) == self._probed:
+                    self._probes.judge(draft.drafter, num_accepted > 0)
             self.book.end_round(key)
-            self._num_tokens[key] = self._num_tokens.get(key, 0) + len(token_ids)
-        for drafter in self._asked:
-            self._probes.tried(drafter, accepted_in_full.get(drafter, False))
+            progress = self._progress.setdefault(key, _Progress())
+            progress.drafted_at.update((draft.drafter, progress.num_tokens) for draft in self._offers.get(key, ()))
+            progress.num_tokens += len(token_ids)
         self._probes.end_step()
         rows = num_sequences + num_drafted
         if is_pure_decode:
             self._step_cost.correct(num_sequences, rows, step_ms)
         self._settle(committed, rows, draft_ms)
-        self._offers, self._asked = {}, {}
+        self._offers, self._probed = {}, None
 
     def closed(self, key: Key) -> None:
         """The sequence is finished."""
         self.book.forget(key)
-        length = self._num_tokens.pop(key, 0)
+        length = self._progress.pop(key, _Progress()).num_tokens
         if length:
             mean = float(length) if self._mean_length is None else self._mean_length
             self._mean_length = mean + (length - mean) / 16
@@ -226,11 +230,14 @@ class GammaPolicy:
         acceptance = self.book.probability(drafter, ANY_CLASS, key)
         if candidate is None:
             return Prospect(acceptance, 0, 0.0, 1.0, other_survivals)
-        remaining = float(candidate.remaining_tokens)
+        lasting = float(candidate.remaining_tokens)
         if self._mean_length is not None:  # lengths without memory: what is left is the mean, however much came
-            remaining = min(remaining, self._mean_length)
+            lasting = min(lasting, self._mean_length)
+        progress = self._progress.get(key)
+        if progress is not None and drafter in progress.drafted_at:  # it fell behind once and will again
+            lasting = min(lasting, progress.num_tokens - progress.drafted_at[drafter])
         max_tokens = min(candidate.max_tokens, self._max_gamma)
-        return Prospect(acceptance, max_tokens, candidate.cost.start_ms, remaining, other_survivals)
+        return Prospect(acceptance, max_tokens, candidate.cost.start_ms, lasting, other_survivals)
 
     def _probe(
         self,
@@ -243,8 +250,9 @@ class GammaPolicy:
         for drafter, by_key in costly.items():
             candidate = min(by_key.values(), key=lambda candidate: candidate.cost.start_ms)
             cost_ms = candidate.cost.start_ms + candidate.cost.token_ms
-            if cost_ms <= affordable_ms and self._probes.is_due(drafter, cost_ms / plain_ms):
-                self._asked[drafter] = 1
+            if cost_ms <= affordable_ms and self._probes.affords(drafter, cost_ms / plain_ms):
+                self._probes.spend(cost_ms / plain_ms)
+                self._probed = drafter, candidate.key
                 return [PlannedAsk(candidate.key, drafter, 1, 1.0)]
         return []
 
