@@ -18,8 +18,8 @@ NEUTRAL_PRIOR = 2.0
 SEQUENCE_PRIOR = 4.0
 """Observations that a prior counts for."""
 
-KEEP_PER_OBSERVATION = 1 - 1 / 128
-"""The engine's tallies remember about the last 128 observed tokens of a class."""
+KEEP_PER_OBSERVATION = 1 - 1 / 64
+"""The engine's tallies remember about the last 64 observed tokens of a class."""
 KEEP_PER_ROUND = 0.5 ** (1 / 48)
 """A sequence's tallies lose half their weight in 48 of its rounds."""
 
