@@ -15,6 +15,10 @@ from zenray.engine.engine import Engine
 from zenray.engine.speculation import Speculator
 from zenray.model.load import LoadedModel, load_preset
 
+# Tiny tensors gain nothing from threads, and OpenMP's waiting ones cost much on a busy machine: 20 times here.
+# Engines of real models set their own number.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tiny_model() -> LoadedModel:

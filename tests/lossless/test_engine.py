@@ -32,7 +32,7 @@ def test_the_cases_are_not_trivial(oracle: Any) -> None:
     prefix_cache=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_batching_chunking_preemption_and_caching_gives_the_oracles_tokens(
     make_engine: MakeEngine, oracle: Any, seed: int, **fields: int
 ) -> None:

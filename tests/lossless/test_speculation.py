@@ -89,7 +89,7 @@ class Liar:
     prefix_cache=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_draft_changes_a_token(
     make_engine: MakeEngine, oracle: Any, gamma: int, lie_rate: float, seed: int, **fields: int
 ) -> None:

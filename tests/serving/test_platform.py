@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from zenray.api.client import CallFailed, Client
 from zenray.config import ZenrayConfig
-from zenray.build import build_model
+from zenray.model.build import build_model
 from zenray.serving.app import Platform
 from zenray.serving.harness import eventually, is_idle, replica_processes, request
 from zenray.v1 import common_pb2, completion_pb2
@@ -203,25 +203,9 @@ def test_metrics_count_what_happened(platform: Platform, client: Client) -> None
     assert len(generated) == 1
 
 
-def test_the_draft_pool_answers_on_its_own_door(platform: Platform, client: Client) -> None:
-    import ray
-
-    from zenray.serving.directory import directory_actor
-    from zenray.serving.draft_pool import SERVICE_NAME
-    from zenray.v1 import draft_pb2, draft_pb2_grpc
-
-    _, endpoints = ray.get(directory_actor().watch.remote(SERVICE_NAME, None, 5))
-    assert len(endpoints) == platform.config.draft.num_replicas == 1
-    assert endpoints[0].address.startswith("127.0.0.1:")
-    with grpc.insecure_channel(endpoints[0].address) as channel:
-        answer = draft_pb2_grpc.DraftServiceStub(channel).GetDraftInfo(draft_pb2.GetDraftInfoRequest(), timeout=5)
-    assert answer.replica_id == endpoints[0].replica_id
-    assert not answer.HasField("model")
-
-
 def test_a_verifier_keeps_to_its_memory(platform: Platform, client: Client) -> None:
     config: ZenrayConfig = platform.config
-    weights = build_model(config).info.weight_bytes
+    weights = build_model(config.model).info.weight_bytes
     allowed = weights + config.engine.kv_cache_mib * 2**20 + 2**30
     (verifier,) = replica_processes("Verifier")
     assert verifier.memory_info().rss <= allowed

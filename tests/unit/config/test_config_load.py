@@ -102,8 +102,8 @@ class TestMistakes:
             ),
             (
                 "draft: 3\n",
-                "draft is 3; allowed: a section with the keys model, weight_format, num_replicas, num_cpus, num_threads, "
-                "kv_cache_mib, head_tokens (mine.yaml:1)",
+                "draft is 3; allowed: a section with the keys model, weight_format, num_replicas, num_cpus, "
+                "num_threads, kv_cache_mib, head_tokens (mine.yaml:1)",
             ),
         ],
     )
