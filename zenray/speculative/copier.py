@@ -17,7 +17,7 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from typing import Literal
 
-from zenray.speculative.copying import Match, continuation, end_of, longest_match
+from zenray.speculative.copying import LONGEST_MATCH, Match, continuation, end_of, longest_match
 from zenray.speculative.history import SEPARATOR, TokenArray, TokenText
 
 Way = Literal["match", "inserted", "replaced", "realigned"]
@@ -32,11 +32,16 @@ _MAX_EDIT = 4
 """Old or new tokens of an edit that is repeated."""
 _MIN_CONTEXT = 4
 """A match that reaches so many tokens behind the break saw this change before: it needs no guess."""
+_LOOKAHEAD = 1 + _MAX_EDIT
+"""Tokens a copy is followed beyond the draft, to tell whether it goes on with the verifier's own next token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A place to copy from, in the sequence's own text or in its session's; `match` unless it is a resumed copy."""
+    """A place to copy from, in the sequence's own text or in its session's.
+
+    A copy that was right throughout is itself a match: it may have edits in it, at which the text's own would end.
+    """
 
     way: Way
     is_own: bool
@@ -46,7 +51,8 @@ class Candidate:
 
     @property
     def length(self) -> int:
-        return self.match.length if self.match else 0
+        """Tokens before the place known to agree."""
+        return self.match.length if self.match else int(self.way == "realigned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Copier:
         self._history_N = history_N
         self._candidates: list[Candidate] = []
         self._copy: Copy | None = None
+        self._continued: Candidate | None = None
         self._interruption: _Interruption | None = None
         self._rates = dict(_FIRST_RATES)
         self._edits: dict[tuple[bool, int], Edit] = {}
@@ -108,6 +115,7 @@ class Copier:
         if not new_ids:
             return
         self._text.extend(new_ids)
+        self._continued = None
         if self._interruption is not None:
             for candidate in self._candidates:
                 is_right = candidate.next_id == new_ids[0]
@@ -119,9 +127,9 @@ class Copier:
         self._candidates, self._copy = [], None
 
     def copy(self, max_tokens: int) -> Copy | None:
-        """The likeliest continuation, 1 to `max_tokens` tokens; None when nothing is alike."""
+        """The likeliest continuation, of about `max_tokens` tokens, a few more or less; None when nothing is alike."""
         self._candidates = self._find()
-        self._copy = self._follow(self._choose(), max_tokens) if self._candidates else None
+        self._copy = self._follow(self._choose(), max_tokens + _LOOKAHEAD) if self._candidates else None
         return self._copy
 
     def _find(self) -> list[Candidate]:
@@ -133,6 +141,9 @@ class Copier:
             match = longest_match(text_N, end_M)
             if match and (not found or match.length > found[0].length):
                 found = [Candidate("match", is_own, match.position, int(text_N[match.position]), match)]
+        continued = self._continued
+        if continued is not None and (not found or continued.length > found[0].length):
+            found = [continued]
         broken = self._interruption
         if broken is None:
             return found
@@ -186,6 +197,10 @@ class Copier:
             self._learn_edit(copy.candidate, broken, len(new_ids))
         if num_right == num_compared:
             self._interruption = None
+            if num_right < len(copy.token_ids) and copy.edits[num_right] is None:
+                position = copy.positions[num_right]
+                match = Match(min(copy.candidate.length + num_right, LONGEST_MATCH), position, is_unanimous=True)
+                self._continued = Candidate("match", copy.candidate.is_own, position, copy.token_ids[num_right], match)
             return
         edit = copy.edits[num_right]
         if edit is not None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # for a token of a repeated edit.
 _CONTESTED_LENGTHS: tuple[int, ...] = (2, 3, 6)
 _UNANIMOUS_LENGTHS: tuple[int, ...] = (2, 3, 4, 6, 10, 18, 34)
-_RESUMED_LENGTHS: tuple[int, ...] = (1, 10)
+_RESUMED_LENGTHS: tuple[int, ...] = (1, 5)
 _UNANIMOUS, _RESUMED, _EDITED = 4, 12, 15
 
 
@@ -100,7 +100,7 @@ class SuffixDrafter:
         copy = known.copier.copy(ask.max_tokens)
         if copy is None:
             return None
-        classes = confidence_classes(copy)
+        classes = confidence_classes(copy)[: ask.max_tokens]
         num_tokens = worth_drafting(classes, ask)
         if not num_tokens:
             return None
