@@ -137,6 +137,8 @@ class Copier:
         end_M = end_of(self.text_N)
         found: list[Candidate] = []
         for is_own in (True, False):
+            if found and found[0].length == LONGEST_MATCH:
+                break
             text_N = self._text_of(is_own)
             match = longest_match(text_N, end_M)
             if match and (not found or match.length > found[0].length):

@@ -1,11 +1,13 @@
 """Drafts from what the verifier chose before, after the same last tokens, in any request.
 
 Token recycling (Luo et al. 2024, arXiv 2408.08696) keeps the verifier's top candidates after each token in an
-adjacency matrix and drafts a tree from it. A draft here is a chain, for which only the first candidate matters, and
-room is better spent on longer contexts: the last three tokens, else two, else one. At 8 tokens drafted for
-Qwen2.5-Coder-0.5B on HumanEval, the chain alone gives 1.77 tokens per round, with two and one 1.72, with one 1.57.
-When sampling at temperature 0.8 the argmax of the logits predicts no better than the token that was sampled, so
-logits are never read.
+adjacency matrix and drafts a tree from it. A draft here is a chain, in which only one candidate counts, and the room
+is better spent on longer contexts: the last three tokens, else two, else one. On HumanEval by Qwen2.5-Coder-0.5B,
+8 tokens drafted, that gives 1.77 tokens per round; with two and one 1.72, with one 1.57, with four 1.79.
+
+No logits are read. Greedily the chosen token is the top candidate. At temperature 0.8 the top four, picked from by the
+coupled noise, predicted no better than the token that was sampled (58% and 60%). And the candidates after rejected
+draft tokens, which the paper keeps too, changed 1.64 tokens per round to 1.65.
 """
 
 from __future__ import annotations
