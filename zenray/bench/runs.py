@@ -78,7 +78,7 @@ def run_engine_bench(
         bandwidth = measure_bandwidth(configs[0].model.num_threads or len(os.sched_getaffinity(0)))
         bar.advance(task)
         for config in configs:
-            config = with_room(config, max(plan.batches))
+            config = plainly(with_room(config, max(plan.batches)))
             label = f"{model_label(config)} {config.model.weight_format}"
             bar.update(task, description=f"{label}: loading")
             engine = build_engine(config)
@@ -254,19 +254,31 @@ def prompts_of_engine(prompt_file: Path | None, engine: Engine, max_tokens: int)
 
 def model_label(config: ZenrayConfig) -> str:
     """The model's name, or its file's without the way there: a report may be published."""
-    return Path(config.model.name).name.removesuffix(".gguf") if "/" in config.model.name else config.model.name
+    return file_label(config.model.name)
+
+
+def file_label(name: str) -> str:
+    return Path(name).name.removesuffix(".gguf") if "/" in name else name
 
 
 def shown_config(config: ZenrayConfig) -> dict[str, Any]:
     """The configuration as a report shows it."""
     values = config.model_dump(mode="json")
-    return {**values, "model": {**values["model"], "name": model_label(config)}}
+    values["model"]["name"] = model_label(config)
+    if config.draft.model is not None:
+        values["draft"]["model"] = file_label(config.draft.model)
+    return values
 
 
 def with_room(config: ZenrayConfig, batch: int) -> ZenrayConfig:
     """The configuration with places for `batch` sequences at once."""
     places = max(config.engine.max_running_sequences, batch)
     return config.model_copy(update={"engine": config.engine.model_copy(update={"max_running_sequences": places})})
+
+
+def plainly(config: ZenrayConfig) -> ZenrayConfig:
+    """The configuration without drafters: what a step costs, not what speculation makes of it."""
+    return config.model_copy(update={"speculation": config.speculation.model_copy(update={"drafters": ()})})
 
 
 @contextmanager

@@ -31,8 +31,8 @@ def draw_speculative(report: dict[str, Any], colours: tuple[str, ...], ink: str)
     for kind, panel in zip(kinds, axes, strict=False):
         _draw_rates(panel, [row for row in rows if row["kind"] == kind], colour_of, ink, first=panel is axes[0])
         panel.set_title(kind)
-    _draw_against(axes[-2], rows, "predicted_speedup", "predicted by step costs", colour_of, ink)
-    _draw_against(axes[-1], rows, "model_speedup", "(γ+1) / (1+γ(1-β))", colour_of, ink)
+    _draw_against(axes[-2], rows, "predicted_speedup", "Against the step costs", colour_of, ink)
+    _draw_against(axes[-1], rows, "model_speedup", "Against (γ+1) / (1+γ(1-β))", colour_of, ink)
     figure.tight_layout(rect=(0, 0.05, 1, 0.93), w_pad=1.5)
     handles: list[Any] = [Patch(color=colour) for colour in colour_of.values()]
     handles += [Line2D([], [], color=ink, marker=_MARKERS[kind], linestyle="") for kind in kinds]
@@ -63,7 +63,7 @@ def _draw_rates(axes: Axes, rows: list[dict[str, Any]], colour_of: dict[str, str
 
 
 def _draw_against(
-    axes: Axes, rows: list[dict[str, Any]], key: str, label: str, colour_of: dict[str, str], ink: str
+    axes: Axes, rows: list[dict[str, Any]], key: str, title: str, colour_of: dict[str, str], ink: str
 ) -> None:
     points = [row for row in rows if row["drafters"] and row[key] and row["speedup"]["count"]]
     for row in points:
@@ -73,6 +73,6 @@ def _draw_against(
     axes.plot([0, top], [0, top], color=ink, linestyle=(0, (3, 2)), lw=1)
     axes.set_xlim(0, top)
     axes.set_ylim(0, top)
-    axes.set_title("Speed-up")
-    axes.set_xlabel(label)
+    axes.set_title(title)
+    axes.set_xlabel("predicted speed-up")
     axes.set_ylabel("measured")

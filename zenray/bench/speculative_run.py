@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zenray.bench.bandwidth import measure_bandwidth
 from zenray.bench.machine import CpuClock
 from zenray.bench.report import make_report
-from zenray.bench.runs import check_outputs, deliver, model_label, progress_bar, shown_config
+from zenray.bench.runs import check_outputs, deliver, file_label, model_label, progress_bar, shown_config
 from zenray.bench.speculative import Gamma, Side, measure_speculation, num_turns
 from zenray.bench.speculative_prompts import SpeculativeKind, SpeculativePrompt, speculative_prompts
 from zenray.bench.speculative_report import merge_rows, speculative_rows
@@ -173,7 +173,7 @@ def speculator_maker(config: ZenrayConfig, verifier: LoadedModel) -> Callable[[S
 def draft_label(config: ZenrayConfig) -> str:
     """The draft model's name and format; empty for none."""
     draft = config.draft
-    return "" if draft.model is None else f"{Path(draft.model).name.removesuffix('.gguf')} {draft.weight_format}"
+    return "" if draft.model is None else f"{file_label(draft.model)} {draft.weight_format}"
 
 
 def _prompts(engine: Engine, kind: SpeculativeKind, plan: SpeculativePlan) -> list[SpeculativePrompt]:

@@ -15,14 +15,14 @@ _TITLES = {
     "edit": "Edits: a function repeated with one small change",
 }
 _COLUMNS = (
-    "drafters", "gamma", "tok/s", "x plain", "worst", "accepted", "tok/round", "predicted", "model", "ms/round",
+    "drafters", "gamma", "tok/s", "x plain", "worst", "accepted", "tok/round", "by cost", "formula", "ms/round",
     "differ",
 )  # fmt: skip
 _LEGEND = (
     f"x plain: median over prompts against plain decoding in the same turn; worst: the worst prompt (wanted: at least "
-    f"{NEVER_BELOW:g}). gamma: as set (draft tokens per round). predicted: by the policy's measured step costs; model: "
-    "(gamma + 1) / (1 + gamma (1 - beta)). ms/round: draft + verify + learn. differ: prompts with other tokens than "
-    "plain decoding."
+    f"{NEVER_BELOW:g}). gamma: as set (draft tokens per round). by cost: predicted from the policy's step costs; "
+    "formula: (gamma + 1) / (1 + gamma (1 - beta)). ms/round: draft + verify + learn. differ: prompts with other "
+    "tokens than plain decoding."
 )
 
 
@@ -35,6 +35,8 @@ def speculative_tables(report: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for title, rows in _groups(report):
         table = make_table(title, *_COLUMNS)
+        table.columns[0].min_width = len("draft_model +")
+        table.collapse_padding = True
         for row in rows:
             table.add_row(*_cells(row))
         parts += [table, *(Text(line, "dim") for line in _remarks(rows))]
@@ -47,7 +49,7 @@ def speculative_markdown(report: dict[str, Any]) -> str:
     read = f", {machine['read_gb_per_s']:.0f} GB/s read bandwidth" if machine["read_gb_per_s"] else ""
     lines = [
         f"Measured {report['created'][:10]} on {machine['processor']}, {machine['threads']} threads{read}; "
-        f"{report['prompts']['count']} prompts, {report['settings']['repeats']} time(s) each, batch 1.",
+        f"{report['prompts']['count']} prompts, {report['settings']['repeats']} times each, batch 1.",
     ]
     for title, rows in _groups(report):
         lines += ["", f"**{title}**", "", f"| {' | '.join(_COLUMNS)} |", f"|{'|'.join(['---'] * len(_COLUMNS))}|"]
@@ -57,10 +59,9 @@ def speculative_markdown(report: dict[str, Any]) -> str:
 
 
 def speculative_block(report: dict[str, Any]) -> str:
-    """The name of the report's block in a document: one for every pair of verifier and draft model."""
+    """The name of the report's block in a document: one for every verifier and its weight format."""
     row = report["results"][0]
-    pair = [row["model"], row["format"], *([row["draft_model"]] if row["draft_model"] else [])]
-    return "-".join(["speculative", *pair])
+    return f"speculative-{row['model']}-{row['format']}"
 
 
 def side_label(row: dict[str, Any]) -> str:
@@ -81,33 +82,34 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     from zenray.bench.tables import number
 
     rate, speedup, took = row["tokens_per_s"], row["speedup"], row["round_ms"]
-    spread = f" ({number(rate['minimum'])}-{number(rate['maximum'])})" if rate["count"] else ""
+    spread = f" ({number(rate['minimum'], 0)}-{number(rate['maximum'], 0)})" if rate["count"] else ""
     mean = "" if row["mean_gamma"] is None else f" ({row['mean_gamma']:.1f})"
-    parts = [number(took[name]["mean"]) for name in ("draft", "verify", "learn")]
+    parts = [number(took[name]["mean"], 1) for name in ("draft", "verify", "learn")]
     return (
-        "+".join(row["drafters"]) or "plain",
+        " + ".join(row["drafters"]) or "plain",
         f"{row['gamma']}{mean}" if row["drafters"] else "",
-        f"{number(rate['p50'])}{spread}",
+        f"{number(rate['p50'], 1)}{spread}",
         number(speedup["p50"], 2),
         number(speedup["minimum"], 2),
         "" if row["acceptance"] is None else f"{row['acceptance']:.0%}",
         number(row["tokens_per_round"], 2),
         "" if row["predicted_speedup"] is None else number(row["predicted_speedup"], 2),
         "" if row["model_speedup"] is None else number(row["model_speedup"], 2),
-        " + ".join(parts) if row["mean_gamma"] is not None else "",
-        f"{len(row['differing'])} of {row['num_prompts']}",
+        "+".join(parts) if row["mean_gamma"] is not None else "",
+        f"{len(row['differing'])}/{row['num_prompts']}",
     )
 
 
 def _remarks(rows: list[dict[str, Any]]) -> list[str]:
-    """What a table cannot hold: prompts below the bound, and how near the ties were that rounding broke."""
+    """What a table cannot hold: prompts on which the policy breaks its bound (a fixed gamma has none), and how near
+    the ties were that rounding broke."""
     from zenray.bench.tables import number
 
     lines = [
         f"{side_label(row)}: {row['num_below']} of {row['speedup']['count']} prompts below {NEVER_BELOW:g}, the worst "
         f"{row['worst_prompt']} at {number(row['speedup']['minimum'], 2)}"
         for row in rows
-        if row["num_below"] and row["drafters"]
+        if row["num_below"] and row["gamma"] == "auto"
     ]
     differing = {(entry["prompt"], entry["at"]): entry for row in rows for entry in row["differing"]}
     margins = [entry["margin"] for entry in differing.values() if entry["margin"] is not None]

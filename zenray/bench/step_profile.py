@@ -183,11 +183,11 @@ def run_step_profile(
     """`zenray bench profile`: loads the profile's model and prints a table per batch size."""
     from rich.console import Console
 
-    from zenray.bench.runs import prompts_of_engine, with_room
+    from zenray.bench.runs import plainly, prompts_of_engine, with_room
     from zenray.build import build_engine
     from zenray.config_load import load_config
 
-    config = with_room(load_config(profile, file, list(overrides)), max(batches))
+    config = plainly(with_room(load_config(profile, file, list(overrides)), max(batches)))
     engine = build_engine(config)
     short = prompts_of_engine(None, engine, num_steps + 3 * _WARM_STEPS).of("short")
     console = Console(highlight=False, emoji=False)

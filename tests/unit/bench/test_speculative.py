@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from zenray.bench.cli import app
 from zenray.bench.document import update_document
 from zenray.bench.plot import plot_report
 from zenray.bench.report import make_report
@@ -153,20 +157,22 @@ def run_of(side: Side, prompt: SpeculativePrompt, rate: float, token_ids: tuple[
 
 def test_a_prompt_is_judged_by_the_plain_runs_of_its_own_turn(prompts: list[SpeculativePrompt]) -> None:
     first, second, third = prompts
+    side = Side(("right",))
     same, other = (1, 2, 3), (1, 9, 3)
     runs = (
         run_of(PLAIN, first, 10, same, 100),
-        run_of(RIGHT, first, 30, same, 100),
+        run_of(side, first, 30, same, 100),
         run_of(PLAIN, first, 14, same, 100),
         # The machine has become slower: the same drafter loses here, whatever it did before.
         run_of(PLAIN, second, 5, same, 100),
-        run_of(RIGHT, second, 4, other, 100),
+        run_of(side, second, 4, other, 100),
         run_of(PLAIN, second, 5, same, 100),
         run_of(PLAIN, third, 10, same, MIN_TOKENS - 1),
-        run_of(RIGHT, third, 99, same[:2], MIN_TOKENS - 1),
+        run_of(side, third, 99, same[:2], MIN_TOKENS - 1),
     )
     references = {prompt: Reference(same, (0.5, 0.01, 0.2)) for prompt in (first, second, third)}
     plain, right = speculative_rows(SpeculativeMeasurement(runs, references), float, LABELS)
+    assert right["gamma"] == "auto"
     assert right["speedup"]["maximum"] == pytest.approx(2.5)
     assert (right["speedup"]["minimum"], right["worst_prompt"], right["num_below"]) == (pytest.approx(0.8), "p1", 1)
     assert (plain["num_too_short"], right["num_too_short"]) == (1, 1)
@@ -175,7 +181,7 @@ def test_a_prompt_is_judged_by_the_plain_runs_of_its_own_turn(prompts: list[Spec
         {"prompt": "p2", "at": 2, "margin": 0.2},
     ]
     text = speculative_markdown(report_of([plain, right]))
-    assert "right, 4: 1 of 2 prompts below 0.95, the worst p1 at 0.80" in text
+    assert "right, auto: 1 of 2 prompts below 0.95, the worst p1 at 0.80" in text
     assert "ahead by at most 0.2000 in log p (2 places)" in text
     assert "1 answers were too short" in text
 
@@ -187,7 +193,7 @@ def report_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_a_report_is_printed_drawn_and_put_into_its_document(
-    make_engine: MakeEngine, prompts: list[SpeculativePrompt], tmp_path: Any
+    make_engine: MakeEngine, prompts: list[SpeculativePrompt], tmp_path: Path
 ) -> None:
     from rich.console import Console
 
@@ -208,9 +214,32 @@ def test_a_report_is_printed_drawn_and_put_into_its_document(
     document = "# Title\n<!-- speculative-tiny-f64:begin -->\n<!-- speculative-tiny-f64:end -->\n"
     written = update_document(document, report)
     for text in (shown, written):
-        assert "100%" in text and "0 of 1" in text and "tok/round" in text and "Edits:" in text
+        assert "right" in text and "wrong" in text
+        assert "100%" in text and "0/1" in text and "tok/round" in text and "Edits:" in text
     plot_report(report, tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size > 10_000
+
+
+def test_the_command_measures_real_drafters(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    pair = ["--profile", "tiny", "--draft-model", "preset:tiny", "--set", "draft.weight_format=float32"]
+    sides = ["--drafters", "suffix+recycling,draft_model", "--gamma", "4"]
+    size = ["--kind", "fresh", "--prompts", "1", "--max-tokens", "20"]
+    files = ["--json", str(out), "--markdown", str(tmp_path / "report.md")]
+    for extra in ([], ["--gamma", "2", "--keep"]):
+        result = CliRunner().invoke(app, ["speculative", *pair, *sides, *size, *files, *extra])
+        assert result.exit_code == 0, result.exception
+    rows = json.loads(out.read_text())["results"]
+    assert [(row["drafters"], row["gamma"]) for row in rows] == [
+        ([], None), (["suffix", "recycling"], 4), (["draft_model"], 4), (["suffix", "recycling"], 2),
+        (["draft_model"], 2),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["differing"] == [] and row["tokens_per_s"]["count"] >= 1
+        if row["drafters"] == ["draft_model"]:  # a draft model equal to its verifier is always right
+            assert row["acceptance"] == 1
+            assert row["round_ms"]["draft"]["minimum"] > 0
+    assert "Fresh code" in (tmp_path / "report.md").read_text()
 
 
 def test_pieces_of_a_measurement_make_one_report() -> None:
