@@ -33,8 +33,6 @@ NAME = "draft_pool"
 MAX_NODES = 512
 """Predicted tokens kept per sequence."""
 AFFINITY_SLACK = 4
-MAX_MISSES = 3
-"""Deadlines a replica may miss in a row before it is left alone for a while."""
 FIRST_REST_S = 1.0
 LAST_REST_S = 30.0
 _PATIENCE = 1.5
@@ -45,13 +43,17 @@ _Clock = Callable[[], float]
 
 @dataclass(eq=False, slots=True)
 class _Replica:
-    """What the engine knows of the replica behind a link. `rest_s` is how long it is left alone next time."""
+    """What the engine knows of the replica behind a link.
+
+    `owing_since_s` is when it was first asked for what it has not answered, None while it owes nothing; `rest_s`
+    is how long it is left alone next time.
+    """
 
     link: Link
     followed: dict[int, _Followed] = field(default_factory=dict)  # by key
     token_ms: float = 0.0
     answer_ms: float = 0.0
-    num_misses: int = 0
+    owing_since_s: float | None = None
     rest_s: float = FIRST_REST_S
     resting_until_s: float = 0.0
 
@@ -188,7 +190,7 @@ class PoolDrafter:
                     if followed.asked_s is not None and followed.has_answered:
                         replica.answer_ms = _smoothed(replica.answer_ms, (now_s - followed.asked_s) * 1000)
                     followed.asked_s = None
-                    replica.num_misses, replica.rest_s = 0, FIRST_REST_S
+                    replica.owing_since_s, replica.rest_s = None, FIRST_REST_S
                 followed.has_answered = True
             self._changed.notify_all()
 
@@ -231,6 +233,8 @@ class PoolDrafter:
             followed.told += len(token_ids)
             followed.tree.commit(token_ids)
             followed.asked_s = None if followed.tree.num_nodes else now_s
+            if followed.asked_s is not None and followed.replica.owing_since_s is None:
+                followed.replica.owing_since_s = now_s
 
     def _leave(self, followed: _Followed) -> None:
         if followed.replica is not None:
@@ -273,12 +277,12 @@ class PoolDrafter:
         return Draft(NAME, waiting.token_ids[: ask.max_tokens], waiting.classes[: ask.max_tokens])
 
     def _miss(self, replica: _Replica) -> None:
-        """A replica that misses its deadline again and again is left alone, and its sequences are not."""
+        """A replica that misses deadlines for too long is left alone, and its sequences look for another."""
         self._num_timeouts += 1
-        replica.num_misses += 1
-        if replica.num_misses >= MAX_MISSES:
-            replica.num_misses = 0
-            replica.resting_until_s = self._clock() + replica.rest_s
+        now_s = self._clock()
+        if replica.owing_since_s is not None and now_s - replica.owing_since_s >= self._timeout_s:
+            replica.owing_since_s = None
+            replica.resting_until_s = now_s + replica.rest_s
             replica.rest_s = min(2 * replica.rest_s, LAST_REST_S)
             for followed in list(replica.followed.values()):
                 self._leave(followed)
