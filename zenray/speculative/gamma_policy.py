@@ -165,8 +165,6 @@ class GammaPolicy:
         off: the verifier's own tokens tell whether they would have been right.
         """
         num_sequences = len(committed)
-        if num_sequences == 0:
-            return
         for key, token_ids in committed.items():
             for draft in self._offers.get(key, ()):
                 num_accepted = count_matching(draft.token_ids, token_ids)
@@ -177,12 +175,13 @@ class GammaPolicy:
             progress = self._progress.setdefault(key, _Progress())
             progress.drafted_at.update((draft.drafter, progress.num_tokens) for draft in self._offers.get(key, ()))
             progress.num_tokens += len(token_ids)
-        self._probes.end_step()
-        rows = num_sequences + num_drafted
-        if is_pure_decode:
-            self._step_cost.correct(num_sequences, rows, step_ms)
-        self._settle(committed, rows, draft_ms)
         self._offers, self._probed = {}, None
+        if num_sequences == 0:
+            return
+        self._probes.end_step()
+        if is_pure_decode:
+            self._step_cost.correct(num_sequences, num_sequences + num_drafted, step_ms)
+        self._settle(committed, num_sequences + num_drafted, draft_ms)
 
     def closed(self, key: Key) -> None:
         """The sequence is finished."""

@@ -1,19 +1,18 @@
-"""What a forward pass costs by its rows: measured once per model, device and format, kept, corrected while serving.
+"""What a forward pass costs by its rows: measured once per model, machine and format, corrected while serving.
 
 Rows are the tokens computed: one per sequence and one per draft token. On most machines the cost is flat for a few
-rows (weights are read once) and then grows, with steps where a kernel changes; no formula knows where.
+rows (weights are read once) and then grows, with jumps where a kernel changes; no formula knows where.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import statistics
 import tempfile
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -21,41 +20,66 @@ from pathlib import Path
 import torch
 
 from zenray.config import home
-from zenray.model.decoder import Decoder
 from zenray.model.load import LoadedModel
-from zenray.ops.batch import StepBatch
+from zenray.speculative.measure_steps import Progress, measure
 
 VERSION = 1
 """Of the file's layout and of how it is measured: another one is measured again."""
 
-MEASURED_ROWS: Mapping[int, tuple[int, ...]] = {
-    1: (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 17, 24, 33, 65),
-    4: (4, 8, 9, 16, 17, 33, 65),
-    16: (16, 17, 33, 65),
-}
-"""Rows by batch size: dense where drafts are short, and on both sides of 8 and 16, where kernels change."""
-PREFILL_TOKENS = 128
-CONTEXT_TOKENS = 256
-BLOCK_SIZE = 16
-MEASURE_BUDGET_S = 5.0
-"""Passes over all sizes are repeated for so long, twice at least and `MOST_PASSES` times at most."""
-MOST_PASSES = 7
+CORRECTION_PRIOR = 8.0
+CORRECTION_KEEP = 1 - 1 / 64
+MOST_OFF = 2.0
+"""A step that takes more or less than this times what was expected counts as if it took that."""
+LEAST_SCALE = 0.1
 
-Progress = Callable[[int, int, str], None]
+
+@dataclass
+class _Correction:
+    """step_ms = scale * measured_ms + row_ms * num_draft_rows, by least squares of the relative error.
+
+    Draft rows cost what the bare forward does not show: choosing a token from a large vocabulary, attention over a
+    long context. Old steps fade; a prior of `CORRECTION_PRIOR` steps holds scale at 1 and row_ms at 0.
+    """
+
+    scale: float = 1.0
+    row_ms: float = 0.0
+    _sum_1: float = 0.0
+    _sum_rows: float = 0.0
+    _sum_rows_squared: float = 0.0
+    _sum_took: float = 0.0
+    _sum_rows_took: float = 0.0
+
+    def observe(self, measured_ms: float, num_draft_rows: int, step_ms: float) -> None:
+        """A step that took `step_ms` where the table says `measured_ms`. One slow step moves it little."""
+        expected_ms = self.scale * measured_ms + self.row_ms * num_draft_rows
+        took = min(max(step_ms, expected_ms / MOST_OFF), expected_ms * MOST_OFF) / measured_ms
+        rows = num_draft_rows / measured_ms
+        self._sum_1 = self._sum_1 * CORRECTION_KEEP + 1
+        self._sum_rows = self._sum_rows * CORRECTION_KEEP + rows
+        self._sum_rows_squared = self._sum_rows_squared * CORRECTION_KEEP + rows * rows
+        self._sum_took = self._sum_took * CORRECTION_KEEP + took
+        self._sum_rows_took = self._sum_rows_took * CORRECTION_KEEP + rows * took
+        weight, weighted_took = self._sum_1 + CORRECTION_PRIOR, self._sum_took + CORRECTION_PRIOR
+        rows_squared = self._sum_rows_squared * (1 + CORRECTION_PRIOR / self._sum_1)
+        determinant = weight * rows_squared - self._sum_rows**2
+        if determinant > 0:
+            row_ms = (weight * self._sum_rows_took - self._sum_rows * weighted_took) / determinant
+            self.row_ms = max(0.0, row_ms)
+        self.scale = max(LEAST_SCALE, (weighted_took - self.row_ms * self._sum_rows) / weight)
 
 
 @dataclass
 class StepCost:
     """Milliseconds of a forward over a number of sequences and rows, interpolated between measured points.
 
-    `points_ms[batch_size][rows]`; made non-decreasing in rows, whatever the noise. What a step really takes, with
+    `points_ms[batch_size][rows]`; non-decreasing in rows, whatever the noise. What a step really takes, with
     sampling, a longer context and a machine that drifts, is learned by `correct`.
     """
 
     points_ms: Mapping[int, Mapping[int, float]]
     prefill_ms_per_token: float = 0.0
-    _fit: _Correction = field(default_factory=lambda: _Correction(), repr=False)
-    _curves: dict[int, list[float]] = field(default_factory=dict, repr=False)
+    _fit: _Correction = field(default_factory=_Correction, repr=False, compare=False)
+    _curves: dict[int, list[float]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.points_ms or not all(self.points_ms.values()):
@@ -67,24 +91,20 @@ class StepCost:
 
     def step_ms(self, batch_size: int) -> Callable[[int], float]:
         """`ms` of one batch size as a function of the rows, quick to call many times."""
-        measured = self._measured_curve(batch_size)
+        measured = self._curves.setdefault(batch_size, [0.0])
         scale, row_ms = self._fit.scale, self._fit.row_ms
 
         def corrected_ms(rows: int) -> float:
             while rows >= len(measured):
                 measured.append(max(measured[-1], self._interpolated(batch_size, len(measured))))
-            return scale * measured[rows] + row_ms * rows
+            return scale * measured[rows] + row_ms * (rows - batch_size)
 
         return corrected_ms
 
     def correct(self, batch_size: int, rows: int, step_ms: float) -> None:
         """A decode step of that shape took `step_ms`."""
-        self._measured_curve(batch_size)
-        self.step_ms(batch_size)(rows)  # the curve reaches there
-        self._fit.observe(self._curves[batch_size][rows], rows, step_ms)
-
-    def _measured_curve(self, batch_size: int) -> list[float]:
-        return self._curves.setdefault(batch_size, [0.0])
+        measured_ms = max(self._interpolated(batch_size, rows), 1e-6)
+        self._fit.observe(measured_ms, rows - batch_size, step_ms)
 
     def _interpolated(self, batch_size: int, rows: int) -> float:
         """Linear in rows within a measured batch size, then linear between the two nearest batch sizes."""
@@ -98,53 +118,18 @@ class StepCost:
 
 
 def _along(points_ms: Mapping[int, float], rows: int) -> float:
-    """Piecewise linear through the points, flat below the first, the last slope (never negative) beyond."""
+    """Piecewise linear through the points, flat below the first, the last slope beyond.
+
+    Fewer rows cannot cost more than more rows did: a busy moment of the machine is all that says so.
+    """
     at = sorted(points_ms)
-    ms = list(accumulate((points_ms[rows_] for rows_ in at), max))
+    ms = list(accumulate((points_ms[rows_] for rows_ in reversed(at)), min))[::-1]
     if rows <= at[0] or len(at) == 1:
         return ms[0] if rows <= at[0] else ms[0] * rows / at[0]
     right = min(bisect_left(at, rows), len(at) - 1)
     left = right - 1
     slope = (ms[right] - ms[left]) / (at[right] - at[left])
     return ms[left] + slope * (rows - at[left])
-
-
-@dataclass
-class _Correction:
-    """step_ms = scale * measured_ms + row_ms * rows, by least squares of the relative error.
-
-    Old steps fade; a prior of `PRIOR` steps holds scale at 1 and row_ms at 0 where steps say little. Rows cost what
-    the bare forward does not show: choosing a token from a large vocabulary, attention over a long context.
-    """
-
-    PRIOR = 8.0
-    KEEP = 1 - 1 / 64
-    MOST_OFF = 2.0
-
-    scale: float = 1.0
-    row_ms: float = 0.0
-    _xx: float = 0.0
-    _xy: float = 0.0
-    _yy: float = 0.0
-    _xt: float = 0.0
-    _yt: float = 0.0
-
-    def observe(self, measured_ms: float, rows: int, step_ms: float) -> None:
-        """A step that took `step_ms` where the table says `measured_ms`. One slow step moves it little."""
-        expected_ms = self.scale * measured_ms + self.row_ms * rows
-        took_ms = min(max(step_ms, expected_ms / self.MOST_OFF), expected_ms * self.MOST_OFF)
-        x, y, target = 1.0, rows / measured_ms, took_ms / measured_ms  # divided by measured_ms: relative error
-        self._xx = self._xx * self.KEEP + x * x
-        self._xy = self._xy * self.KEEP + x * y
-        self._yy = self._yy * self.KEEP + y * y
-        self._xt = self._xt * self.KEEP + x * target
-        self._yt = self._yt * self.KEEP + y * target
-        xx, xt = self._xx + self.PRIOR, self._xt + self.PRIOR
-        yy = self._yy + self.PRIOR * y * y
-        determinant = xx * yy - self._xy**2
-        row_ms = (xx * self._yt - self._xy * xt) / determinant
-        self.row_ms = max(0.0, row_ms)
-        self.scale = (xt - self.row_ms * self._xy) / xx
 
 
 def load_or_measure(model: LoadedModel, progress: Progress | None = None) -> StepCost:
@@ -157,83 +142,10 @@ def load_or_measure(model: LoadedModel, progress: Progress | None = None) -> Ste
     kept = _read(path, identity)
     if kept is not None:
         return kept
-    cost = measure(model.decoder, progress)
+    times = measure(model.decoder, progress)
+    cost = StepCost(times.points_ms, times.prefill_ms_per_token)
     _write(path, identity, cost)
     return cost
-
-
-def measure(
-    decoder: Decoder,
-    progress: Progress | None = None,
-    clock_s: Callable[[], float] = time.perf_counter,
-    measured_rows: Mapping[int, Sequence[int]] = MEASURED_ROWS,
-) -> StepCost:
-    """Runs the decoder at all sizes in turn, again and again, and takes medians.
-
-    In turn, so that a busy moment of the machine falls on all sizes alike. Uses its own small KV cache.
-    """
-    context = min(CONTEXT_TOKENS, decoder.config.max_position_embeddings // 2)
-    shapes = [(batch_size, rows) for batch_size, sizes in measured_rows.items() for rows in sizes]
-    tokens_of_one = max(PREFILL_TOKENS, *(-(-rows // batch_size) for batch_size, rows in shapes))
-    num_blocks = max(measured_rows) * -(-(context + tokens_of_one) // BLOCK_SIZE)
-    caches = decoder.new_caches(num_blocks, BLOCK_SIZE)
-    batches = [_batch(decoder, batch_size, rows, context) for batch_size, rows in shapes]
-    prefill = _batch(decoder, 1, min(PREFILL_TOKENS, context), context, num_logit_rows=1)
-
-    def timed_ms(batch: StepBatch) -> float:
-        start_s = clock_s()
-        decoder.forward(batch, caches)
-        if decoder.device.type == "cuda":
-            torch.cuda.synchronize(decoder.device)
-        return (clock_s() - start_s) * 1000
-
-    for batch in (batches[0], batches[-1], prefill):  # warm up
-        timed_ms(batch)
-    times_ms: list[list[float]] = [[] for _ in batches]
-    prefill_ms: list[float] = []
-    start_s = clock_s()
-    for pass_number in range(MOST_PASSES):
-        if pass_number >= 2 and clock_s() - start_s > MEASURE_BUDGET_S * pass_number / (pass_number + 1):
-            break
-        if progress is not None:
-            progress(pass_number, MOST_PASSES, "measuring steps")
-        for batch, taken_ms in zip(batches, times_ms, strict=True):
-            taken_ms.append(timed_ms(batch))
-        prefill_ms.append(timed_ms(prefill))
-    if progress is not None:
-        progress(MOST_PASSES, MOST_PASSES, "measuring steps")
-    points_ms: dict[int, dict[int, float]] = {}
-    for (batch_size, rows), taken_ms in zip(shapes, times_ms, strict=True):
-        points_ms.setdefault(batch_size, {})[rows] = statistics.median(taken_ms)
-    return StepCost(points_ms, statistics.median(prefill_ms) / prefill.token_ids_T.shape[0])
-
-
-def _batch(decoder: Decoder, batch_size: int, rows: int, context: int, num_logit_rows: int | None = None) -> StepBatch:
-    """`rows` tokens dealt to `batch_size` sequences as evenly as they go, each behind `context` tokens."""
-    counts = [rows // batch_size + (index < rows % batch_size) for index in range(batch_size)]
-    width = -(-(context + max(counts)) // BLOCK_SIZE)
-    context_lens = [context + count for count in counts]
-    query_starts = [0, *accumulate(counts)]
-    positions = [position for count in counts for position in range(context, context + count)]
-    slots = [
-        index * width * BLOCK_SIZE + position
-        for index, count in enumerate(counts)
-        for position in range(context, context + count)
-    ]
-    generator = torch.Generator().manual_seed(0)
-    token_ids_T = torch.randint(decoder.config.vocab_size, (rows,), generator=generator)
-    device = decoder.device
-    return StepBatch(
-        token_ids_T=token_ids_T.to(device),
-        positions_T=torch.tensor(positions, device=device),
-        query_starts=torch.tensor(query_starts, dtype=torch.int32, device=device),
-        context_lens_S=torch.tensor(context_lens, dtype=torch.int32, device=device),
-        block_tables_SB=torch.arange(batch_size * width, dtype=torch.int32, device=device).reshape(batch_size, width),
-        slots_T=torch.tensor(slots, device=device),
-        logit_rows_R=torch.arange(rows - (rows if num_logit_rows is None else num_logit_rows), rows, device=device),
-        query_starts_list=query_starts,
-        context_lens_list=context_lens,
-    )
 
 
 def _identity(model: LoadedModel) -> list[str]:
@@ -275,7 +187,7 @@ def _read(path: Path, identity: list[str]) -> StepCost | None:
         cost = StepCost(points_ms, float(content["prefill_ms_per_token"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    is_sane = all(0 < ms < float("inf") for sizes in points_ms.values() for ms in sizes.values())
+    is_sane = all(0 < ms < math.inf for sizes in points_ms.values() for ms in sizes.values())
     return cost if is_sane else None
 
 
