@@ -8,7 +8,7 @@ copies of this sequence were interrupted, whether or not it was the one offered.
 
 A change after which the copy did go on is an edit: it is made again wherever its place comes up in a copy, as that
 of a renamed variable does, until it is wrong once. On edits by Qwen2.5-Coder-1.5B, 32 tokens drafted, both together
-raise the tokens per round from 12.7 to 17.2; fresh code and infill stay as they were.
+raise the tokens per round from 12.7 to 17.3; fresh code and infill change by a few percent.
 """
 
 from __future__ import annotations
@@ -133,31 +133,35 @@ class Copier:
         return self._copy
 
     def _find(self) -> list[Candidate]:
-        """The longest match, the sequence's own before its session's, then the ways to resume a broken copy."""
+        """What goes on longest, then the ways to resume an interrupted copy."""
+        found = [match] if (match := self._longest()) else []
+        return found + self._resumptions(self._interruption) if self._interruption else found
+
+    def _longest(self) -> Candidate | None:
+        """The longest match, of equal ones the copy that was right so far, then the sequence's own text."""
         end_M = end_of(self.text_N)
-        found: list[Candidate] = []
+        best = self._continued
         for is_own in (True, False):
-            if found and found[0].length == LONGEST_MATCH:
+            if best is not None and best.length == LONGEST_MATCH:
                 break
             text_N = self._text_of(is_own)
             match = longest_match(text_N, end_M)
-            if match and (not found or match.length > found[0].length):
-                found = [Candidate("match", is_own, match.position, int(text_N[match.position]), match)]
-        continued = self._continued
-        if continued is not None and (not found or continued.length > found[0].length):
-            found = [continued]
-        broken = self._interruption
-        if broken is None:
-            return found
+            if match and (best is None or match.length > best.length):
+                best = Candidate("match", is_own, match.position, int(text_N[match.position]), match)
+        return best
+
+    def _resumptions(self, broken: _Interruption) -> list[Candidate]:
         text_N = self._text_of(broken.is_own)
-        resumed: list[tuple[Way, int]] = [("inserted", broken.position), ("replaced", broken.position + 1)]
+        places: list[tuple[Way, int]] = [("inserted", broken.position), ("replaced", broken.position + 1)]
+        last_id = int(self.text_N[-1])
         old_ids = text_N[broken.position : broken.position + _MAX_CHANGE].tolist()
-        if int(self.text_N[-1]) in old_ids:
-            resumed.append(("realigned", broken.position + old_ids.index(int(self.text_N[-1])) + 1))
-        for way, position in resumed:
-            if position < len(text_N) and text_N[position] != SEPARATOR:
-                found.append(Candidate(way, broken.is_own, position, int(text_N[position])))
-        return found
+        if last_id in old_ids:
+            places.append(("realigned", broken.position + old_ids.index(last_id) + 1))
+        return [
+            Candidate(way, broken.is_own, position, int(text_N[position]))
+            for way, position in places
+            if position < len(text_N) and text_N[position] != SEPARATOR
+        ]
 
     def _choose(self) -> Candidate:
         broken, first = self._interruption, self._candidates[0]
