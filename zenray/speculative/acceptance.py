@@ -74,7 +74,6 @@ class AcceptanceBook:
         self._max_sequences = max_sequences
         self._engine: dict[tuple[str, int], _Tally] = {}
         self._sequences: OrderedDict[Hashable, _SequenceTallies] = OrderedDict()
-        self._mean_accepted: dict[str, float] = {}
 
     def probability(self, drafter: str, class_: int, key: Hashable = None) -> float:
         """The chance that a token of this class is accepted, given that those before it are.
@@ -101,10 +100,6 @@ class AcceptanceBook:
             survivals.append(survival)
         return survivals
 
-    def mean_accepted(self, drafter: str) -> float:
-        """Tokens accepted of a draft on average, of late; 0 before the first."""
-        return self._mean_accepted.get(drafter, 0.0)
-
     def record(
         self, drafter: str, classes: Sequence[int], num_accepted: int, key: Hashable, num_seen: int | None = None
     ) -> None:
@@ -124,8 +119,6 @@ class AcceptanceBook:
                 own.fade(KEEP_PER_ROUND ** (sequence.round - own.round))
                 own.round = sequence.round
                 own.add(index < num_accepted)
-        mean = self._mean_accepted.get(drafter, float(num_accepted))
-        self._mean_accepted[drafter] = mean + (num_accepted - mean) / 32
 
     def end_round(self, key: Hashable) -> None:
         """The sequence has made a round, with a draft or without: what it knew is a little older."""

@@ -90,8 +90,9 @@ class GammaPolicy:
 
     def ask_free(self, candidates: Sequence[Candidate]) -> list[PlannedAsk]:
         """Everybody who drafts for nothing is asked: which of the drafts to verify is decided by `choose`."""
+        least = NEGLIGIBLE_SURVIVAL if self._fixed_gamma is None else 0.0
         asks = [
-            PlannedAsk(candidate.key, candidate.drafter, min(candidate.num_free, self._max_gamma), NEGLIGIBLE_SURVIVAL)
+            PlannedAsk(candidate.key, candidate.drafter, min(candidate.num_free, self._max_gamma), least)
             for candidate in candidates
         ]
         return [ask for ask in asks if ask.max_tokens > 0]

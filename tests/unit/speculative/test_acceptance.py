@@ -105,14 +105,6 @@ def test_memory_is_bounded_and_sequences_are_forgotten() -> None:
     assert book.probability("suffix", 0, "third") == engine
 
 
-def test_the_mean_of_accepted_tokens() -> None:
-    book = AcceptanceBook()
-    assert book.mean_accepted("suffix") == 0
-    for round_number in range(400):
-        book.record("suffix", [0] * 8, 2 if round_number % 2 else 6, key=1)
-    assert book.mean_accepted("suffix") == pytest.approx(4, abs=0.3)
-
-
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
 def test_matching_tokens_are_the_common_prefix(drafted: list[int], committed: list[int]) -> None:
     count = count_matching(drafted, committed)

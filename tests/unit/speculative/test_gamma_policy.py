@@ -253,7 +253,8 @@ def test_a_fixed_gamma_is_kept_whatever_it_costs() -> None:
     costly = Candidate(1, "model", 40, 41, DraftCost(token_ms=100.0))
     free = Candidate(1, "copy", 40, 41, DraftCost())
     nearly_done = Candidate(2, "copy", 3, 4, DraftCost())
-    assert [ask.max_tokens for ask in policy.ask_free([costly, free, nearly_done])] == [5, 3]
+    asks = policy.ask_free([costly, free, nearly_done])
+    assert [(ask.max_tokens, ask.min_survival) for ask in asks] == [(5, 0), (3, 0)]
     assert [ask.max_tokens for ask in policy.ask_costly([costly], {}, [1], room=64)] == [5]
     drafts = {1: [Draft("model", (7,) * 5, (0,) * 5)], 2: [Draft("copy", (8,) * 3, (0,) * 3)]}
     assert policy.choose(drafts, [1, 2], room=64) == {1: drafts[1][0], 2: drafts[2][0]}
