@@ -60,7 +60,7 @@ class Link:
 
     def flush(self) -> None:
         """Lets the loop send what has gathered. Any thread; does not wait."""
-        if self.is_open:
+        if self.is_open and self._num_unsent:
             with contextlib.suppress(RuntimeError):  # The loop has ended.
                 self._loop.call_soon_threadsafe((self._cut if self._is_behind else self._wake).set)
 
@@ -102,7 +102,9 @@ class Link:
             self._wake.clear()
             with self._lock:
                 message, self._unsent, self._num_unsent = self._unsent, draft_pb2.DraftRequest(), 0
-            await call.write(message)
+            # A wake may come twice for one message.
+            if message.ByteSize():
+                await call.write(message)
 
 
 class Links:

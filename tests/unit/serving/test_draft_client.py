@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,14 +14,11 @@ from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Draft, Round
 from zenray.model.load import LoadedModel
 from zenray.serving.draft_client import PoolDrafter
-from zenray.serving.draft_service import DraftServicer
+from zenray.serving.draft_harness import Answer, Replicas
 from zenray.serving.harness import WAIT_S, eventually
 from zenray.speculative.draft_model import DraftModel
 from zenray.speculative.drafter import Ask
-from zenray.v1 import common_pb2, draft_pb2
-
-if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Answer, Replicas
+from zenray.v1 import draft_pb2
 
 VOCAB = 264
 PROMPT = tuple(range(1, 20))
@@ -42,15 +38,6 @@ def commit(drafter: PoolDrafter, sequence: Sequence, token_ids: list[int]) -> No
     for token_id in token_ids:
         sequence.append_token(token_id, 0.0)
     drafter.observe([Round(sequence, None, 0, len(token_ids), 0)], torch.empty(0))
-
-
-def real(weights: LoadedModel) -> Callable[[], DraftServicer]:
-    def make() -> DraftServicer:
-        servicer = DraftServicer(DraftModel(weights, 256), common_pb2.ModelInfo(vocab_size=VOCAB), "real")
-        servicer.start()
-        return servicer
-
-    return make
 
 
 def paths(*token_ids: int, base_length: int = len(PROMPT), opened_only: bool = True) -> Answer:
@@ -102,7 +89,7 @@ def wait_for(drafter: PoolDrafter, sequence: Sequence, count: int = 1) -> Draft:
 def test_drafts_are_the_choices_of_a_model_at_the_verifiers_seed(
     replicas: Replicas, make_drafter: MakeDrafter, draft_weights: LoadedModel, sampling: Sampling
 ) -> None:
-    servicer = replicas.start("a", real(draft_weights))
+    replicas.start_real("a", lambda: DraftModel(draft_weights, 256))
     drafter, sequence = make_drafter(), a_sequence(sampling)
     drafter.opened(sequence)
     own = DraftModel(draft_weights, 256)
@@ -115,7 +102,6 @@ def test_drafts_are_the_choices_of_a_model_at_the_verifiers_seed(
         assert draft.token_ids == (guess.token_id,)
         commit(drafter, sequence, [guess.token_id, 200])
     drafter.closed(sequence)
-    replicas.run(servicer.stop())
 
 
 def test_without_a_replica_it_has_nothing_and_does_not_wait(make_drafter: MakeDrafter) -> None:
@@ -131,7 +117,7 @@ def test_without_a_replica_it_has_nothing_and_does_not_wait(make_drafter: MakeDr
 def test_a_sequence_outlives_its_replica_and_uses_the_one_that_comes_back(
     replicas: Replicas, make_drafter: MakeDrafter
 ) -> None:
-    replicas.start_scripted("a", paths(7, 8))
+    replicas.start_scripted("a", paths(7, 8), VOCAB)
     drafter, sequence = make_drafter(draft_timeout_ms=60_000), a_sequence()
     drafter.opened(sequence)
     assert wait_for(drafter, sequence, 2).token_ids == (7, 8)
@@ -140,7 +126,7 @@ def test_a_sequence_outlives_its_replica_and_uses_the_one_that_comes_back(
     assert drafter.cost(sequence, 1) is None
     assert drafter.offer([an_ask(sequence)]) == [None]
     commit(drafter, sequence, [7])
-    successor = replicas.start_scripted("b", paths(9, base_length=len(PROMPT) + 2))
+    successor = replicas.start_scripted("b", paths(9, base_length=len(PROMPT) + 2), VOCAB)
     eventually(lambda: drafter.status().replicas == 1, "the successor is found", WAIT_S)
     commit(drafter, sequence, [8])
     assert wait_for(drafter, sequence).token_ids == (9,)
@@ -151,7 +137,7 @@ def test_a_sequence_outlives_its_replica_and_uses_the_one_that_comes_back(
 def test_a_death_in_the_middle_of_a_wait_ends_the_wait(replicas: Replicas, make_drafter: MakeDrafter) -> None:
     """The replica answers slowly by its own account, so the drafter is patient: only the death can end this."""
     slow = paths(7)
-    replicas.start_scripted("a", lambda message: [_with_token_ms(path, 1e6) for path in slow(message)])
+    replicas.start_scripted("a", lambda message: [_with_token_ms(path, 1e6) for path in slow(message)], VOCAB)
     drafter, sequence = make_drafter(draft_timeout_ms=600_000), a_sequence()
     drafter.opened(sequence)
     wait_for(drafter, sequence)
@@ -167,7 +153,7 @@ def test_a_death_in_the_middle_of_a_wait_ends_the_wait(replicas: Replicas, make_
 def test_a_replica_that_stays_silent_is_left_alone_and_its_sequences_go_to_another(
     replicas: Replicas, make_drafter: MakeDrafter
 ) -> None:
-    replicas.start_scripted("silent", paths(7))
+    replicas.start_scripted("silent", paths(7), VOCAB)
     drafter, sequence = make_drafter(), a_sequence()
     drafter.opened(sequence)
     wait_for(drafter, sequence)
@@ -179,7 +165,7 @@ def test_a_replica_that_stays_silent_is_left_alone_and_its_sequences_go_to_anoth
 
     eventually(is_left_alone, "the silent one is left alone", WAIT_S)
     assert drafter.status().timeouts > 0
-    other = replicas.start_scripted("other", paths(9, base_length=len(sequence.token_ids) + 1))
+    other = replicas.start_scripted("other", paths(9, base_length=len(sequence.token_ids) + 1), VOCAB)
     eventually(lambda: drafter.status().replicas == 2, "the other one is found", WAIT_S)
     commit(drafter, sequence, [100])
     assert wait_for(drafter, sequence).token_ids == (9,)
@@ -209,7 +195,7 @@ def test_a_replica_that_lies_is_dropped_and_the_engine_does_not_notice(
             path.key = opening.key
         return said
 
-    liar = replicas.start_scripted("liar", answer)
+    liar = replicas.start_scripted("liar", answer, VOCAB)
     drafter, sequence = make_drafter(), a_sequence()
     drafter.opened(sequence)
     eventually(lambda: liar.heard and drafter.cost(sequence, 1) is None, "the liar is dropped", WAIT_S)
@@ -223,7 +209,7 @@ def test_stale_answers_and_answers_to_nobody_are_no_drafts(replicas: Replicas, m
         stale = paths(6, 6, 6, opened_only=False)(message)
         return [*stale, *paths(6)(draft_pb2.DraftRequest(openings=[draft_pb2.DraftOpening(key=10**9)]))]
 
-    replica = replicas.start_scripted("a", answer)
+    replica = replicas.start_scripted("a", answer, VOCAB)
     drafter, sequence = make_drafter(), a_sequence()
     drafter.opened(sequence)
     wait_for(drafter, sequence, 3)
@@ -235,7 +221,7 @@ def test_stale_answers_and_answers_to_nobody_are_no_drafts(replicas: Replicas, m
 
 def test_a_replica_of_another_vocabulary_is_never_asked(replicas: Replicas, make_drafter: MakeDrafter) -> None:
     stranger = replicas.start_scripted("stranger", paths(7), vocab_size=VOCAB + 1)
-    replicas.start_scripted("a", paths(8))
+    replicas.start_scripted("a", paths(8), VOCAB)
     drafter, sequence = make_drafter(), a_sequence()
     drafter.opened(sequence)
     assert wait_for(drafter, sequence).token_ids == (8,)
@@ -243,7 +229,7 @@ def test_a_replica_of_another_vocabulary_is_never_asked(replicas: Replicas, make
 
 
 def test_sequences_are_spread_and_told_apart(replicas: Replicas, make_drafter: MakeDrafter) -> None:
-    servicers = [replicas.start_scripted(name, paths(token)) for name, token in (("a", 7), ("b", 8))]
+    servicers = [replicas.start_scripted(name, paths(token), VOCAB) for name, token in (("a", 7), ("b", 8))]
     drafter = make_drafter(num_replicas=2)
     sequences = [a_sequence(handle=handle) for handle in range(1, 17)]
     for sequence in sequences:
@@ -262,7 +248,7 @@ def test_sequences_are_spread_and_told_apart(replicas: Replicas, make_drafter: M
 
 def test_a_wait_ends_when_what_has_come_is_not_worth_more(replicas: Replicas, make_drafter: MakeDrafter) -> None:
     slow = paths(7, 8)
-    replicas.start_scripted("a", lambda message: [_with_token_ms(path, 1e6) for path in slow(message)])
+    replicas.start_scripted("a", lambda message: [_with_token_ms(path, 1e6) for path in slow(message)], VOCAB)
     drafter, sequence = make_drafter(draft_timeout_ms=600_000), a_sequence()
     drafter.opened(sequence)
     wait_for(drafter, sequence, 2)
