@@ -95,7 +95,7 @@ def tiny() -> LoadedModel:
     return load_preset("tiny", {"num_layers": 1}, weight_format="int8")
 
 
-def test_every_size_is_measured_with_medians(tiny: LoadedModel) -> None:
+def test_every_size_is_measured_by_its_least_time(tiny: LoadedModel) -> None:
     """The clock ticks 1 ms per look; the second pass is a slow moment of the machine that shall not count."""
     ticks = itertools.count()
     num_sizes = sum(map(len, MEASURED_ROWS.values()))
