@@ -230,7 +230,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--groups", default="bf16,0.5b,1.5b,speculation", help="of those that have what they need")
+    parser.add_argument(
+        "--groups", default="bf16,0.5b,1.5b", help="of those that have what they need; speculation is another one"
+    )
     parser.add_argument("--llama-lookup", type=int, default=10, help="tokens llama.cpp drafts by prompt lookup")
     parser.add_argument("--llama-draft", type=int, default=4, help="tokens llama.cpp drafts with the 0.5B model")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds of waiting for a quiet machine, in all")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from zenray.bench.speculative_prompts import MAX_TOKENS
 from zenray.bench.speculative_tables import speculative_block, speculative_markdown
 from zenray.errors import ConfigError
 
@@ -93,6 +94,9 @@ def peer_tables(report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [_comparison_line(row) for row in report["comparisons"]]
+    if any(row["measure"] in MAX_TOKENS for row in report["measurements"]):
+        most = ", ".join(f"{kind} {count}" for kind, count in MAX_TOKENS.items())
+        lines += ["", f"These answers end where the model ends them, at the latest after so many tokens: {most}."]
     lines += ["", "| contestant | measure | median | spread | unit | rounds |", "|---|---|---|---|---|---|"]
     for row in report["measurements"]:
         value = row["value"]
@@ -124,7 +128,7 @@ def _comparison_line(row: dict[str, Any]) -> str:
     ratio, wanted = row["ratio"], row["wanted"]
     if ratio["count"] == 0:
         return f"| {row['what']} | - | - | not measured | {_wanted(row)} | |"
-    judged = ratio["minimum"] if row.get("on_every_prompt") else ratio["p50"]
+    judged = ratio["minimum"] if row["on_every_prompt"] else ratio["p50"]
     met = wanted is not None and (judged >= wanted if row["more_is_better"] else judged <= wanted)
     verdict = "" if wanted is None else "met" if met else "missed"
     spread = f"{_number(ratio['p50'])} [{_number(ratio['minimum'])} to {_number(ratio['maximum'])}]"
@@ -136,7 +140,7 @@ def _wanted(row: dict[str, Any]) -> str:
     """The bound, or nothing where the ratio is only reported."""
     if row["wanted"] is None:
         return ""
-    return f"{'≥' if row['more_is_better'] else '≤'} {row['wanted']:g}{' always' if row.get('on_every_prompt') else ''}"
+    return f"{'≥' if row['more_is_better'] else '≤'} {row['wanted']:g}{' always' if row['on_every_prompt'] else ''}"
 
 
 def _number(value: float | None) -> str:

@@ -49,9 +49,12 @@ def test_a_document_without_exactly_one_block_is_refused(document: str) -> None:
         replace_block(document, "peers", "x")
 
 
-def comparison(ratios: list[float], wanted: float, more_is_better: bool = True) -> dict[str, Any]:
+def comparison(
+    ratios: list[float], wanted: float | None, more_is_better: bool = True, on_every_prompt: bool = False
+) -> dict[str, Any]:
     return {
-        "what": "decode", "wanted": wanted, "more_is_better": more_is_better, "unit": "tok/s",
+        "what": "decode", "wanted": wanted, "more_is_better": more_is_better, "on_every_prompt": on_every_prompt,
+        "unit": "tok/s",
         "ours": asdict(Distribution.of([80.0])), "peer": asdict(Distribution.of([70.0])),
         "ratio": asdict(Distribution.of(ratios)),
     }  # fmt: skip
@@ -73,9 +76,12 @@ def report(**fields: Any) -> dict[str, Any]:
         (comparison([0.04], 0.15, more_is_better=False), "| 0.04 [0.04 to 0.04] | ≤ 0.15 | met |"),
         (comparison([0.2], 0.15, more_is_better=False), "| ≤ 0.15 | missed |"),
         (comparison([], 1.1), "| not measured | ≥ 1.1 | |"),
+        (comparison([1.5], None), "| 1.50 [1.50 to 1.50] |  |  |"),
+        (comparison([0.9, 1.2, 1.3], 0.95, on_every_prompt=True), "| ≥ 0.95 always | missed |"),
+        (comparison([0.96, 1.2, 1.3], 0.95, on_every_prompt=True), "| ≥ 0.95 always | met |"),
     ],
 )
-def test_a_ratio_is_judged_by_its_median(row: dict[str, Any], ending: str) -> None:
+def test_a_ratio_is_judged_by_its_median_or_its_worst_round(row: dict[str, Any], ending: str) -> None:
     (line,) = [line for line in peer_tables(report(comparisons=[row])).splitlines() if line.startswith("| decode")]
     assert line.endswith(ending)
 
@@ -97,6 +103,12 @@ def test_the_tables_name_machine_versions_and_what_was_left_out() -> None:
     assert "zenray and other: 100 of 200, 75% of prompts start alike" in text
     assert "Versions: a 1, b 2." in text
     assert "2 of 12 samples were left out" in text
+
+
+def test_answers_of_natural_length_are_said_to_be() -> None:
+    row = {"label": "a", "measure": "edit", "unit": "tok/s", "value": asdict(Distribution.of([1.0]))}
+    assert "fresh 128, infill 64, edit 256" in peer_tables(report(measurements=[row]))
+    assert "answers end" not in peer_tables(report(measurements=[{**row, "measure": "decode"}]))
 
 
 def test_reports_of_groups_become_one() -> None:
