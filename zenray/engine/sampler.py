@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
-from zenray.engine.noise import gumbel
+from zenray.engine.noise import gumbel, ids_with_noise_above
 from zenray.engine.request import Sampling, TokenLogprob
 
-_TOP_P_FIRST_TRY = 1024  # candidates that nearly always cover top_p; the whole vocabulary is sorted otherwise
+_SHORTLIST = 128
+_TOP_P_TRIES = (
+    128,
+    2048,
+    16_384,
+)  # candidates that nearly always cover top_p; the whole vocabulary is sorted otherwise
 
 
 def is_plain_greedy(sampling: Sampling) -> bool:
@@ -58,11 +64,16 @@ def choose_token(logits_V: torch.Tensor, sampling: Sampling, seed: int, position
 
 def best_tokens(logits_V: torch.Tensor, sampling: Sampling, seed: int, position: int, count: int) -> list[int]:
     """The token `choose_token` gives and those it would give next if the former were left out, at most `count`."""
+    logits_V = logits_V.cpu()  # one row is small, and the same logarithms on every device mean the same tokens
     if sampling.temperature == 0:
         return _argsort(logits_V, count)
-    logits_V = logits_V.double() / sampling.temperature
-    kept_logits, kept_ids = _keep_top(logits_V, sampling.top_k, sampling.top_p)
-    return kept_ids[_argsort(kept_logits + gumbel(seed, position, kept_ids), count)].tolist()
+    if sampling.top_p < 1 or 0 < sampling.top_k < len(logits_V):
+        kept_ids = _truncated(logits_V, sampling)
+    else:
+        kept_ids = _contenders(logits_V, sampling.temperature, seed, position, count)
+    scores = logits_V[kept_ids].double() / sampling.temperature + gumbel(seed, position, kept_ids)
+    chosen: list[int] = kept_ids[_argsort(scores, count)].tolist()
+    return chosen
 
 
 def _argsort(scores_V: torch.Tensor, count: int) -> list[int]:
@@ -74,23 +85,43 @@ def _argsort(scores_V: torch.Tensor, count: int) -> list[int]:
     return [first, *(index for index in largest if index != first)][:count]
 
 
-def _keep_top(logits_V: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    vocab_size = logits_V.shape[0]
-    top_k = min(top_k, vocab_size) or vocab_size
-    if top_p >= 1:
-        if top_k == vocab_size:
-            return logits_V, torch.arange(vocab_size, device=logits_V.device)
-        return torch.topk(logits_V, top_k)
-    first_try = min(_TOP_P_FIRST_TRY, top_k)
-    top, ids = torch.topk(logits_V, first_try)
+def _contenders(logits_V: torch.Tensor, temperature: float, seed: int, position: int, count: int) -> torch.Tensor:
+    """Ascending ids among which are the `count` best of the whole vocabulary, noise included.
+
+    The noise of a vocabulary is slow to take logarithms for. But a token outside the `_SHORTLIST` likeliest
+    needs more noise than their `count`-th best score lies above the least likely of them, and few have that.
+    """
+    shortlist = min(max(_SHORTLIST, count), len(logits_V))
+    top, ids = torch.topk(logits_V, shortlist)
+    top = top.double() / temperature
+    score = torch.topk(top + gumbel(seed, position, ids), min(count, shortlist)).values[-1]
+    # Sums of equal terms round alike and rounding keeps order; the margin covers the subtraction here.
+    others = ids_with_noise_above(seed, position, len(logits_V), float(score - top[-1]) - 1e-9)
+    return torch.from_numpy(np.union1d(ids.numpy(), others))
+
+
+def _truncated(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Ids that top-k and top-p keep, most likely first."""
+    vocab_size = len(logits_V)
+    top_k, temperature = min(sampling.top_k, vocab_size) or vocab_size, sampling.temperature
+    if sampling.top_p >= 1:
+        return torch.topk(logits_V, top_k).indices
     # Top-p applies to the distribution renormalised over the top-k tokens.
-    normaliser = torch.logsumexp(logits_V if top_k == vocab_size else torch.topk(logits_V, top_k).values, 0)
-    mass = (top - normaliser).exp().cumsum(0)
-    if mass[-1] < top_p and first_try < top_k:
-        top, ids = torch.topk(logits_V, top_k)
-        mass = (top - normaliser).exp().cumsum(0)
-    count = min(int((mass < top_p).sum()) + 1, len(top))
-    return top[:count], ids[:count]
+    normaliser = _logsumexp(logits_V if top_k == vocab_size else torch.topk(logits_V, top_k).values, temperature)
+    for width in (*_TOP_P_TRIES, top_k):
+        top, ids = torch.topk(logits_V, min(width, top_k))
+        mass = np.exp(top.double().numpy() / temperature - normaliser).cumsum()
+        if mass[-1] >= sampling.top_p or len(ids) == top_k:
+            break
+    return ids[: int((mass < sampling.top_p).sum()) + 1]
+
+
+def _logsumexp(logits_V: torch.Tensor, temperature: float) -> float:
+    """log sum exp(logits / temperature) in float64, by numpy on this thread, as in `gumbel`."""
+    scaled_V = logits_V.numpy().astype(np.float64) / temperature
+    largest = scaled_V.max()
+    scaled_V -= largest
+    return float(largest + np.log(np.exp(scaled_V, out=scaled_V).sum()))
 
 
 def token_logprobs(logits_RV: torch.Tensor, token_ids: Sequence[int], num_top: int) -> list[TokenLogprob]:

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zenray.engine.noise import choice_seed, gumbel
+from zenray.engine.noise import choice_seed, gumbel, ids_with_noise_above
 from zenray.engine.request import Sampling
-from zenray.engine.sampler import apply_penalties, choose_token, token_logprobs
+from zenray.engine.sampler import apply_penalties, best_tokens, choose_token, token_logprobs
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 
@@ -88,6 +88,77 @@ def test_truncation_never_changes_a_choice_it_keeps(
     assert chosen in kept
     if free in kept:
         assert chosen == free
+
+
+def torch_gumbel(seed: int, position: int, vocab_size: int) -> torch.Tensor:
+    """The noise by its definition, a second time: SplitMix64 in torch's wrapping int64 arithmetic."""
+
+    def signed(x: int) -> int:
+        return (x + (1 << 63)) % (1 << 64) - (1 << 63)
+
+    def shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+        return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+    def finalised(x: torch.Tensor) -> torch.Tensor:
+        x = (x ^ shifted(x, 30)) * signed(0xBF58476D1CE4E5B9)
+        x = (x ^ shifted(x, 27)) * signed(0x94D049BB133111EB)
+        return x ^ shifted(x, 31)
+
+    golden = signed(0x9E3779B97F4A7C15)
+    state = finalised(finalised(torch.tensor(signed(seed))) + signed(position * golden))
+    uniform = shifted(finalised(state + (torch.arange(vocab_size) + 1) * golden), 11).double() + 0.5
+    return -torch.log(-torch.log(uniform * 2.0**-53))
+
+
+def choice_by_definition(logits_V: torch.Tensor, sampling: Sampling, seed: int, position: int) -> list[int]:
+    """Every token's score, best first, with no short cut; tokens left out by top-k or top-p do not appear."""
+    scaled, order = torch.sort(logits_V.double() / sampling.temperature, descending=True)
+    kept = sampling.top_k or len(order)
+    if sampling.top_p < 1:
+        mass = torch.softmax(scaled[:kept], 0).cumsum(0)
+        kept = min(kept, int((mass < sampling.top_p).sum()) + 1)
+    scores = scaled[:kept] + torch_gumbel(seed, position, len(order))[order[:kept]]
+    return order[scores.argsort(descending=True)].tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    vocab_size=st.one_of(st.integers(1, 400), st.integers(400, 40_000)),
+    spread=st.floats(0.01, 12),
+    impossible=st.floats(0, 0.9),
+    temperature=st.floats(0.05, 3),
+    top_k=st.one_of(st.just(0), st.integers(1, 300)),
+    top_p=st.one_of(st.just(1.0), st.floats(0.01, 0.999)),
+    seed=st.integers(0, 2**64 - 1),
+    position=st.integers(0, 2**20),
+)
+def test_the_short_cuts_choose_what_the_definition_does(
+    vocab_size: int,
+    spread: float,
+    impossible: float,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+    position: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    logits_V = torch.randn(vocab_size, generator=generator) * spread
+    logits_V[1:][torch.rand(vocab_size - 1, generator=generator) < impossible] = -torch.inf
+    num_possible = int(logits_V.isfinite().sum())
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    expected = choice_by_definition(logits_V, sampling, seed, position)[: min(5, num_possible)]
+    assert choose_token(logits_V, sampling, seed, position) == expected[0]
+    assert best_tokens(logits_V, sampling, seed, position, len(expected)) == expected
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**20), st.floats(-8, 12))
+def test_loud_tokens_are_found_without_their_noise(seed: int, position: int, floor: float) -> None:
+    noise = gumbel(seed, position, torch.arange(50_000))
+    found = ids_with_noise_above(seed, position, 50_000, floor)
+    loud = (noise >= floor).nonzero()[:, 0].tolist()
+    assert set(loud) <= set(found.tolist())
+    assert len(found) <= len(loud) + 1, "hardly others"
 
 
 def test_penalties_follow_their_definitions() -> None:
