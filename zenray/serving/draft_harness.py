@@ -63,7 +63,7 @@ class Replicas:
         async def start() -> tuple[Any, str]:
             servicer = make_servicer()
             server = self._servers[name] = grpc.aio.server(options=SERVER_OPTIONS)
-            draft_pb2_grpc.add_DraftServiceServicer_to_server(servicer, server)
+            draft_pb2_grpc.add_DraftServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
             address = bind(server, "127.0.0.1")
             await server.start()
             return servicer, address

@@ -52,17 +52,30 @@ def free_port(host: str) -> int:
 
 
 def check_memory(config: ZenrayConfig, available: float) -> None:
-    """Raises ConfigError when `available` MiB do not hold every verifier of this machine."""
+    """Raises ConfigError when `available` MiB do not hold every verifier and draft replica of this machine."""
     weights = weights_mib(config.model.name, config.model.weight_format, config.model.preset_overrides)
-    one = weights + config.engine.kv_cache_mib + RUNTIME_MIB * min(1.0, 0.25 + weights / RUNTIME_MIB)
-    needed = one * config.server.verifier_replicas
+    needed = config.server.verifier_replicas * process_mib(weights, config.engine.kv_cache_mib)
+    drafting = ""
+    if config.draft.model is not None:
+        draft = weights_mib(config.draft.model, config.draft.weight_format, {})
+        if "draft_model" in config.speculation.drafters:
+            needed += config.server.verifier_replicas * (draft + config.draft.kv_cache_mib)
+        if config.has_draft_pool:
+            needed += config.draft.num_replicas * process_mib(draft, config.draft.kv_cache_mib)
+        drafting = f" with {config.draft.model} drafting"
     if needed > available:
         raise ConfigError(
-            f"{config.server.verifier_replicas} verifier of {config.model.name} in {config.model.weight_format} needs "
-            f"about {needed:.0f} MiB (weights {weights:.0f}, engine.kv_cache_mib {config.engine.kv_cache_mib:g}), "
+            f"{config.server.verifier_replicas} verifier of {config.model.name} in {config.model.weight_format}"
+            f"{drafting} needs about {needed:.0f} MiB "
+            f"(weights {weights:.0f}, engine.kv_cache_mib {config.engine.kv_cache_mib:g}), "
             f"and {available:.0f} MiB are free; choose a smaller model, a narrower model.weight_format, "
             "a smaller engine.kv_cache_mib or fewer server.verifier_replicas"
         )
+
+
+def process_mib(weights: float, kv_cache: float) -> float:
+    """What a replica with that much of weights and cache takes in all; a toy's libraries count as a quarter."""
+    return weights + kv_cache + RUNTIME_MIB * min(1.0, 0.25 + weights / RUNTIME_MIB)
 
 
 def weights_mib(name: str, weight_format: WeightFormat, preset_overrides: dict[str, int]) -> float:

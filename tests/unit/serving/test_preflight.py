@@ -50,6 +50,22 @@ def test_too_little_memory_says_what_needs_it(config: ZenrayConfig) -> None:
         check_memory(config, 1000)
 
 
+def test_draft_models_need_memory_too() -> None:
+    def fits(drafters: str, available: float) -> bool:
+        draft = ["draft.model=qwen2.5-coder-0.5b", "draft.num_replicas=2", f"speculation.drafters={drafters}"]
+        try:
+            check_memory(load_config("local", None, draft), available)
+        except ConfigError:
+            return False
+        return True
+
+    one_process, two_more = 3_000, 6_000
+    assert fits("[suffix]", one_process)
+    assert fits("[draft_model]", one_process + 500)
+    assert not fits("[draft_pool]", one_process)
+    assert fits("[draft_pool]", two_more)
+
+
 def test_a_preset_is_sized_by_its_parameters() -> None:
     one = weights_mib("preset:zen4-coder-flash", "bf16", {})
     assert 14_000 < one < 18_000

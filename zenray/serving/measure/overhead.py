@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zenray.api.client import AsyncClient
+from zenray.build import build_engine
 from zenray.config import ZenrayConfig
 from zenray.engine.async_engine import AsyncEngine
-from zenray.build import build_engine
 from zenray.engine.request import Delta, GenerateRequest, Limits
 from zenray.serving.app import start
 from zenray.serving.measure.cpu import CpuMeter
