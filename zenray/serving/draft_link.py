@@ -80,7 +80,8 @@ class Link:
             call.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
-            task.result()
+            if not task.cancelled():
+                task.result()
 
     @property
     def _is_behind(self) -> bool:
@@ -148,11 +149,16 @@ class Links:
         """Keeps one task per listed endpoint."""
         keeping: dict[Endpoint, asyncio.Task[None]] = {}
         try:
-            async with contextlib.aclosing(self._watch()) as sets:
-                async for endpoints in sets:
-                    await _end([keeping.pop(endpoint) for endpoint in set(keeping) - set(endpoints)])
-                    for endpoint in set(endpoints) - set(keeping):
-                        keeping[endpoint] = asyncio.create_task(self._keep(endpoint))
+            while True:
+                try:
+                    async with contextlib.aclosing(self._watch()) as sets:
+                        async for endpoints in sets:
+                            await _end([keeping.pop(endpoint) for endpoint in set(keeping) - set(endpoints)])
+                            for endpoint in set(endpoints) - set(keeping):
+                                keeping[endpoint] = asyncio.create_task(self._keep(endpoint))
+                except Exception:  # What is known stays in use.
+                    log.exception("the draft pool cannot be followed")
+                await asyncio.sleep(LAST_BACKOFF_S)
         finally:
             await _end(list(keeping.values()))
 
@@ -163,7 +169,7 @@ class Links:
             try:
                 await self._connect(endpoint)
                 log.info("draft replica %s ended its stream", endpoint.replica_id)
-            except (grpc.RpcError, asyncio.InvalidStateError, ValueError) as error:
+            except Exception as error:
                 reason = error.code() if isinstance(error, grpc.RpcError) else error
                 log.warning("the stream to draft replica %s ended: %s", endpoint.replica_id, reason)
             if time.monotonic() - begun_s > LAST_BACKOFF_S:

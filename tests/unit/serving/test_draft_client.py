@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,9 @@ from zenray.engine.request import GenerateRequest, Limits, Sampling
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Draft, Round
 from zenray.model.load import LoadedModel
+from zenray.serving import draft_link
 from zenray.serving.draft_client import PoolDrafter
-from zenray.serving.draft_harness import Answer, Replicas
+from zenray.serving.draft_harness import Answer, Replicas, ScriptedDrafts
 from zenray.serving.harness import WAIT_S, eventually
 from zenray.speculative.draft_model import DraftModel
 from zenray.speculative.drafter import Ask
@@ -217,6 +220,32 @@ def test_stale_answers_and_answers_to_nobody_are_no_drafts(replicas: Replicas, m
     eventually(lambda: len(replica.heard) == 2, "the commit is heard", WAIT_S)
     assert drafter.offer([an_ask(sequence)]) == [None]
     assert drafter.status().replicas == 1
+
+
+class Deaf(ScriptedDrafts):
+    """Accepts streams and never reads them."""
+
+    num_streams = 0
+
+    async def Draft(self, messages: Any, context: Any) -> None:  # type: ignore[override]
+        self.num_streams += 1
+        await asyncio.Event().wait()
+
+
+def test_a_replica_that_does_not_read_is_cut_off_before_it_costs_memory(
+    replicas: Replicas, make_drafter: MakeDrafter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draft_link, "MAX_UNSENT_TOKENS", 400_000)
+    deaf = replicas.start("deaf", lambda: Deaf(VOCAB, paths()))
+    drafter, sequence = make_drafter(), a_sequence()
+    drafter.opened(sequence)
+
+    def is_cut_off() -> bool:
+        commit(drafter, sequence, [VOCAB - 1] * 100_000)
+        return bool(deaf.num_streams > 1)
+
+    eventually(is_cut_off, "the deaf one is cut off and tried again", WAIT_S)
+    drafter.closed(sequence)
 
 
 def test_a_replica_of_another_vocabulary_is_never_asked(replicas: Replicas, make_drafter: MakeDrafter) -> None:
