@@ -49,8 +49,8 @@ def drafter_line(load: Mapping[str, Any]) -> str:
     else:
         share = _percent(acceptance(load["accepted_tokens"], load["drafted_tokens"]))
         per_round = load["accepted_tokens"] / load["rounds"] + 1
-        said = f"{share} of {load['drafted_tokens']:,} draft tokens accepted, {per_round:.2f} tokens/round"
-        said += f", {load['draft_ms'] / load['rounds']:.2f} ms a draft"
+        said = f"{share} of {load['drafted_tokens']:,} tokens accepted, {per_round:.2f} tokens/round"
+        said += f", {load['draft_ms'] / 1000:.1f} s drafting"
     if load["replicas"] or load["timeouts"]:
         said += f"; {load['replicas']} replicas, answers {load['queue_age_ms']:.0f} ms old, {load['timeouts']:,} late"
     return said

@@ -77,7 +77,7 @@ class TestStatus:
         assert "10 in use, 30 cached, 100 in all" in text
         assert "1,000 tokens, 25% from the prefix cache" in text
         assert "617, 2.00 tokens each" in text
-        assert "50% of 1,200 draft tokens accepted, 3.00 tokens/round, 3.00 ms a draft" in text
+        assert "50% of 1,200 tokens accepted, 3.00 tokens/round, 0.9 s drafting" in text
         assert "2 replicas, answers 12 ms old, 4 late" in text
         assert "no draft verified yet" in text
 
