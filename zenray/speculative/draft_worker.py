@@ -128,12 +128,12 @@ class DraftWorker:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._wake.clear()
                 found = self.step()
                 if found:
                     self._deliver(found)
                 elif found is None:
                     self._wake.wait()
+                    self._wake.clear()
         except BaseException as failure:
             log.exception("drafting failed")
             self.failure = failure
