@@ -63,7 +63,7 @@ class DraftModel:
         self.model = model
         self.chunk_tokens = chunk_tokens
         self._decoder = model.decoder
-        self._head_ids_R = model.head_ids_R if isinstance(model, TrimmedModel) else None
+        self._head_ids_R = model.head_ids_R.cpu().numpy() if isinstance(model, TrimmedModel) else None
         self._pool = BlockPool(num_blocks, block_size)
         self._caches = model.decoder.new_caches(num_blocks, block_size)
         self._chains = Chains(self._pool, self._copy_block)
@@ -216,9 +216,10 @@ class DraftModel:
         """The row by token id: penalties and noise belong to ids. Tokens of a trimmed head's rest are impossible."""
         if self._head_ids_R is None:
             return logits_R
-        logits_V = logits_R.new_full((self.model.config.vocab_size,), -math.inf)
-        logits_V[self._head_ids_R] = logits_R
-        return logits_V
+        row_R = logits_R.cpu().numpy()
+        row_V = np.full(self.model.config.vocab_size, -math.inf, dtype=row_R.dtype)
+        row_V[self._head_ids_R] = row_R
+        return torch.from_numpy(row_V)
 
     def _copy_block(self, source: int, target: int) -> None:
         for cache in self._caches:
