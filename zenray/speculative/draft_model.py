@@ -199,11 +199,12 @@ class DraftModel:
     def _choose(self, chain: Chain, logits_R: torch.Tensor, num_runners_up: int) -> Guess:
         """By the verifier's rule at the position after the chain's last token. R is V, unless the head is trimmed."""
         sampling = chain.sampling
-        if is_plain_greedy(sampling) and num_runners_up == 0:
+        if is_plain_greedy(sampling):
             # One row in one thread: torch would wake its pool for each operation over a vocabulary.
             row_R = logits_R.cpu().numpy()
-            best = int(row_R.argmax())
-            return Guess(best if self._head_ids_R is None else int(self._head_ids_R[best]), _softmax_at(row_R, best))
+            best = _largest(row_R, 1 + num_runners_up)
+            ids = best if self._head_ids_R is None else self._head_ids_R[best].tolist()
+            return Guess(ids[0], _softmax_at(row_R, best[0]), tuple(ids[1:]))
         logits_V = self._over_vocabulary(logits_R)
         if has_penalties(sampling):
             counts = Counter(chain.token_ids[chain.num_prompt :])
@@ -225,6 +226,18 @@ class DraftModel:
         for cache in self._caches:
             cache.keys[target] = cache.keys[source]
             cache.values[target] = cache.values[source]
+
+
+def _largest(row_R: np.ndarray, count: int) -> list[int]:
+    """Indices of the few largest, best first; of equals the first. `row_R` is written to and restored."""
+    indices: list[int] = []
+    values = []
+    for _ in range(min(count, len(row_R))):
+        indices.append(int(row_R.argmax()))
+        values.append(row_R[indices[-1]])
+        row_R[indices[-1]] = -math.inf
+    row_R[indices] = values
+    return indices
 
 
 def _softmax_at(logits_V: np.ndarray, index: int, temperature: float = 1.0) -> float:
