@@ -72,7 +72,7 @@ def make_drafter(replicas: Replicas) -> Iterator[MakeDrafter]:
     yield make
     for drafter in made:
         drafter.shutdown()
-    assert not [thread for thread in threading.enumerate() if thread.name == "zenray-draft-links"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("zenray-draft-link")]
 
 
 def num_ready(drafter: PoolDrafter, sequence: Sequence) -> int:
