@@ -212,7 +212,8 @@ class Engine:
         self, plan: list[Scheduled], rows_of: list[list[int]], logits_RV: torch.Tensor, events: Events
     ) -> list[Round]:
         """Books what the step computed and the tokens its rows choose. Returns the rounds that chose any."""
-        greedy = logits_RV.argmax(dim=-1).tolist() if len(logits_RV) else []
+        # By numpy, on this thread: torch's threads would go on spinning on the cores the next forward needs (4 ms).
+        greedy = logits_RV.cpu().numpy().argmax(axis=1).tolist() if len(logits_RV) else []
         now_s = self._clock()
         rounds: list[Round] = []
         end = 0

@@ -35,20 +35,20 @@ def has_penalties(sampling: Sampling) -> bool:
 def apply_penalties(
     logits_V: torch.Tensor, sampling: Sampling, seen_ids: Sequence[int], output_counts: Mapping[int, int]
 ) -> torch.Tensor:
-    """A penalised copy of one row.
+    """A penalised copy of one row, on the CPU.
 
     Repetition divides positive and multiplies negative logits of every token seen in prompt or output
     (Keskar et al., arXiv 1909.05858); presence and frequency subtract from tokens of the output, once
     and per occurrence (OpenAI's definition).
     """
-    logits_V = logits_V.clone()
+    logits_V = torch.from_numpy(logits_V.cpu().numpy().copy())  # torch would copy with all its threads
     if sampling.repetition_penalty != 1 and seen_ids:
-        ids = torch.tensor(sorted(set(seen_ids)), device=logits_V.device)
+        ids = torch.tensor(sorted(set(seen_ids)))
         seen = logits_V[ids]
         logits_V[ids] = torch.where(seen > 0, seen / sampling.repetition_penalty, seen * sampling.repetition_penalty)
     if output_counts and (sampling.presence_penalty or sampling.frequency_penalty):
-        ids = torch.tensor(list(output_counts), device=logits_V.device)
-        counts = torch.tensor(list(output_counts.values()), device=logits_V.device, dtype=logits_V.dtype)
+        ids = torch.tensor(list(output_counts))
+        counts = torch.tensor(list(output_counts.values()), dtype=logits_V.dtype)
         logits_V[ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts
     return logits_V
 
