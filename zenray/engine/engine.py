@@ -27,6 +27,7 @@ from zenray.engine.request import (
     Started,
 )
 from zenray.engine.runner import Runner
+from zenray.engine.sampler import argmax_rows
 from zenray.engine.scheduler import Scheduled, Scheduler
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Round, Speculator
@@ -212,8 +213,7 @@ class Engine:
         self, plan: list[Scheduled], rows_of: list[list[int]], logits_RV: torch.Tensor, events: Events
     ) -> list[Round]:
         """Books what the step computed and the tokens its rows choose. Returns the rounds that chose any."""
-        # By numpy, on this thread: torch's threads would go on spinning on the cores the next forward needs (4 ms).
-        greedy = logits_RV.cpu().numpy().argmax(axis=1).tolist() if len(logits_RV) else []
+        greedy = argmax_rows(logits_RV)
         now_s = self._clock()
         rounds: list[Round] = []
         end = 0

@@ -32,6 +32,17 @@ def has_penalties(sampling: Sampling) -> bool:
     return sampling.repetition_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
 
 
+def argmax_rows(logits_RV: torch.Tensor) -> list[int]:
+    """The likeliest token of each row, the lowest id of equals.
+
+    On a CPU by numpy, in the calling thread: torch would do it with all its threads, which go on spinning on
+    the cores that the next forward needs (4 ms were lost).
+    """
+    if logits_RV.device.type == "cpu":
+        return [int(row_V.argmax()) for row_V in logits_RV.numpy()]
+    return [int(token) for token in logits_RV.argmax(dim=-1).tolist()]
+
+
 def apply_penalties(
     logits_V: torch.Tensor, sampling: Sampling, seen_ids: Sequence[int], output_counts: Mapping[int, int]
 ) -> torch.Tensor:
