@@ -146,7 +146,8 @@ def speculative(
         str,
         typer.Option(
             metavar="LIST",
-            help="Sets of drafters, joined by +, such as suffix,suffix+recycling; all is every one there is. "
+            help="Sets of drafters, joined by +, such as suffix,suffix+recycling; all is every one there is, "
+            "wrong and wrong_model are never right (the worst case). "
             "Default: each alone, suffix+recycling and all.",
             show_default=False,
         ),

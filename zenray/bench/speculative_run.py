@@ -54,6 +54,8 @@ class SpeculativePlan:
 
 LOCAL_DRAFTERS = ("draft_model", "suffix", "recycling")
 """Those a bench of one engine can hold; the pool is measured with a server."""
+WRONG, WRONG_MODEL = "wrong", "wrong_model"
+"""Sides of their own that are never right, for nothing or at the draft model's cost: the worst case."""
 
 
 def parse_drafter_sets(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -63,8 +65,8 @@ def parse_drafter_sets(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """
     sets = [LOCAL_DRAFTERS if word == "all" else tuple(word.split("+")) for word in words]
     for drafters in sets:
-        if not set(drafters) <= set(LOCAL_DRAFTERS):
-            allowed = f"all, or any of {', '.join(LOCAL_DRAFTERS)} joined by +"
+        if drafters not in ((WRONG,), (WRONG_MODEL,)) and not set(drafters) <= set(LOCAL_DRAFTERS):
+            allowed = f"all, any of {', '.join(LOCAL_DRAFTERS)} joined by +, {WRONG} and {WRONG_MODEL}"
             raise ConfigError(f"--drafters names {'+'.join(drafters)!r}; allowed: {allowed}")
     return tuple(dict.fromkeys(sets))
 
@@ -105,8 +107,10 @@ def run_speculative_bench(
     check_outputs(json_out, plot_out, markdown_out)
     config = load_config(profile, file, overrides)
     plan = replace(plan, drafter_sets=plan.drafter_sets or default_drafter_sets(config.draft.model is not None))
-    if config.draft.model is None and any("draft_model" in drafters for drafters in plan.drafter_sets):
-        raise ConfigError("--drafters names draft_model, and no draft model is configured: give --draft-model")
+    if config.draft.model is None and any(
+        {"draft_model", WRONG_MODEL} & set(drafters) for drafters in plan.drafter_sets
+    ):
+        raise ConfigError("--drafters names the draft model, and no draft model is configured: give --draft-model")
     before, start_s = CpuClock.read(), time.monotonic()
     with progress_bar() as (bar, task):
         total = 3 + len(plan.kinds) * num_turns(plan.num_prompts, plan.repeats)
@@ -155,17 +159,23 @@ def run_speculative_bench(
 
 def speculator_maker(config: ZenrayConfig, verifier: LoadedModel) -> Callable[[Side], Speculator]:
     """Speculators for sides over one verifier and one draft model, each with drafters and estimates of its own."""
-    from zenray.speculative.build import build_speculator
+    from zenray.bench.wrong_drafter import WrongDrafter
+    from zenray.speculative.build import build_drafters, build_policy
     from zenray.speculative.draft_model import load_draft_model
+    from zenray.speculative.speculator import DraftingSpeculator
 
     draft = None if config.draft.model is None else load_draft_model(config)
 
     def make(side: Side) -> Speculator:
-        values = config.speculation.model_dump() | {"drafters": side.drafters, "gamma": side.gamma}
-        speculation = type(config.speculation).model_validate(values)
-        made = build_speculator(config.model_copy(update={"speculation": speculation}), verifier, draft_model=draft)
-        assert made is not None, "a side has drafters and a gamma above 0"
-        return made
+        real = tuple("draft_model" if name == WRONG_MODEL else name for name in side.drafters if name != WRONG)
+        values = config.speculation.model_dump() | {"drafters": real, "gamma": side.gamma}
+        own = config.model_copy(update={"speculation": type(config.speculation).model_validate(values)})
+        drafters = build_drafters(own, verifier, draft)
+        if side.drafters == (WRONG_MODEL,):
+            drafters = [WrongDrafter(spending) for spending in drafters]
+        elif side.drafters == (WRONG,):
+            drafters = [WrongDrafter()]
+        return DraftingSpeculator(drafters, build_policy(own, verifier))
 
     return make
 

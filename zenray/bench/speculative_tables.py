@@ -36,6 +36,7 @@ def speculative_tables(report: dict[str, Any]) -> list[RenderableType]:
     for title, rows in _groups(report):
         table = make_table(title, *_COLUMNS)
         table.columns[0].min_width = len("draft_model +")
+        table.columns[-1].min_width = len(_COLUMNS[-1])
         table.collapse_padding = True
         for row in rows:
             table.add_row(*_cells(row))
@@ -82,13 +83,13 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     from zenray.bench.tables import number
 
     rate, speedup, took = row["tokens_per_s"], row["speedup"], row["round_ms"]
-    spread = f" ({number(rate['minimum'], 0)}-{number(rate['maximum'], 0)})" if rate["count"] else ""
+    spread = f" ({number(rate['minimum'], 0)}-{number(rate['maximum'], 0)})" if rate["count"] > 1 else ""
     mean = "" if row["mean_gamma"] is None else f" ({row['mean_gamma']:.1f})"
     parts = [number(took[name]["mean"], 1) for name in ("draft", "verify", "learn")]
     return (
         " + ".join(row["drafters"]) or "plain",
         f"{row['gamma']}{mean}" if row["drafters"] else "",
-        f"{number(rate['p50'], 1)}{spread}",
+        f"{number(rate['p50'], 1 if rate['p50'] < 1000 else 0)}{spread}",
         number(speedup["p50"], 2),
         number(speedup["minimum"], 2),
         "" if row["acceptance"] is None else f"{row['acceptance']:.0%}",

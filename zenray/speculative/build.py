@@ -22,24 +22,37 @@ def build_speculator(
     verifier: LoadedModel,
     remote_drafters: Sequence[Drafter] = (),
     progress: Progress | None = None,
-    draft_model: LoadedModel | None = None,
 ) -> DraftingSpeculator | None:
-    """The configured drafters; None when there are none. `draft_model` is the configured one where it is loaded.
+    """The configured drafters under the configured policy; None for plain decoding.
 
     The draft pool is a remote drafter: without one, as in a bench of the engine alone, it is left out.
     """
     settings = config.speculation
+    if settings.gamma == 0:
+        return None
+    drafters = build_drafters(config, verifier)
+    drafters += [drafter for drafter in remote_drafters if drafter.name in settings.drafters]
+    return DraftingSpeculator(drafters, build_policy(config, verifier, progress)) if drafters else None
+
+
+def build_drafters(
+    config: ZenrayConfig, verifier: LoadedModel, draft_model: LoadedModel | None = None
+) -> list[Drafter]:
+    """Those of this process. `draft_model` is the configured one where it is loaded already."""
+    settings = config.speculation
     drafters: list[Drafter] = []
     for name in settings.drafters:
         if name == "draft_model":
-            draft_model = draft_model or load_draft_model(config)
-            drafters.append(ModelDrafter(DraftModel.from_settings(draft_model, config.draft), verifier))
+            draft = DraftModel.from_settings(draft_model or load_draft_model(config), config.draft)
+            drafters.append(ModelDrafter(draft, verifier))
         elif name == "suffix":
             drafters.append(SuffixDrafter(settings.session_tokens, settings.max_sessions, verifier.tokenizer.fim))
         elif name == "recycling":
             drafters.append(RecyclingDrafter())
-    drafters += [drafter for drafter in remote_drafters if drafter.name in settings.drafters]
-    if not drafters or settings.gamma == 0:
-        return None
-    policy = GammaPolicy(load_or_measure(verifier, progress), settings.gamma, settings.max_gamma)
-    return DraftingSpeculator(drafters, policy)
+    return drafters
+
+
+def build_policy(config: ZenrayConfig, verifier: LoadedModel, progress: Progress | None = None) -> GammaPolicy:
+    """Over the verifier's step costs, which are measured when they are not known."""
+    settings = config.speculation
+    return GammaPolicy(load_or_measure(verifier, progress), settings.gamma, settings.max_gamma)
