@@ -1,6 +1,6 @@
 """A draft's output head, restricted to the tokens code is made of.
 
-A small model spends much of a decode step on its head: a fifth of Qwen2.5-Coder-0.5B's bytes choose among
+A small model spends much of a decode step on its head: a quarter of Qwen2.5-Coder-0.5B's bytes choose among
 151,936 tokens of all languages. A draft may leave the rare ones out, since the verifier puts right what is wrong
 (VocabTrim, arXiv 2506.22694; FR-Spec, arXiv 2502.14856). Only the head shrinks: every token can still be read.
 
