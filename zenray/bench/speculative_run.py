@@ -181,9 +181,13 @@ def speculator_maker(config: ZenrayConfig, verifier: LoadedModel) -> Callable[[S
 
 
 def draft_label(config: ZenrayConfig) -> str:
-    """The draft model's name and format; empty for none."""
+    """The draft model's name and format, and what its head is trimmed to; empty for none."""
     draft = config.draft
-    return "" if draft.model is None else f"{file_label(draft.model)} {draft.weight_format}"
+    if draft.model is None:
+        return ""
+    head = f", head of {draft.head_tokens}" if draft.head_tokens else ""
+    return f"{file_label(draft.model)} {draft.weight_format}{head}"
+
 
 
 def _prompts(engine: Engine, kind: SpeculativeKind, plan: SpeculativePlan) -> list[SpeculativePrompt]:

@@ -117,7 +117,11 @@ class Engine:
         events: Events = []
         self._take_inbox(events)
         if self.speculator is not None and (decoding := self.scheduler.decoding):
-            self.speculator.propose(decoding, self.scheduler.draft_room)
+            room = self.scheduler.draft_room
+            self.speculator.propose(decoding, room)
+            drafted = [(sequence, len(sequence.draft.token_ids)) for sequence in decoding if sequence.draft is not None]
+            assert sum(count for _, count in drafted) <= room, "drafts take no more than the room they were given"
+            assert all(count <= sequence.max_draft for sequence, count in drafted), "no draft outlives its sequence"
         plan = self.scheduler.plan()
         assert plan or not (self.scheduler.running or self.scheduler.waiting), "somebody can always proceed"
         if plan:

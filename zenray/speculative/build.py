@@ -43,7 +43,7 @@ def build_drafters(
     drafters: list[Drafter] = []
     for name in settings.drafters:
         if name == "draft_model":
-            draft = DraftModel.from_settings(draft_model or load_draft_model(config), config.draft)
+            draft = DraftModel.from_settings(draft_model or load_draft_model(config, verifier.tokenizer), config.draft)
             drafters.append(ModelDrafter(draft, verifier))
         elif name == "suffix":
             drafters.append(SuffixDrafter(settings.session_tokens, settings.max_sessions, verifier.tokenizer.fim))
