@@ -48,9 +48,11 @@ def speculative_markdown(report: dict[str, Any]) -> str:
     """The same as Markdown."""
     machine = report["machine"]
     read = f", {machine['read_gb_per_s']:.0f} GB/s read bandwidth" if machine["read_gb_per_s"] else ""
+    num_prompts = {row["kind"]: row["num_prompts"] for row in report["results"]}
+    counts = ", ".join(f"{count} {kind}" for kind, count in num_prompts.items())
     lines = [
         f"Measured {report['created'][:10]} on {machine['processor']}, {machine['threads']} threads{read}; "
-        f"{report['prompts']['count']} prompts, {report['settings']['repeats']} times each, batch 1.",
+        f"prompts: {counts}; batch 1.",
     ]
     for title, rows in _groups(report):
         lines += ["", f"**{title}**", "", f"| {' | '.join(_COLUMNS)} |", f"|{'|'.join(['---'] * len(_COLUMNS))}|"]
