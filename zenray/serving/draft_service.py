@@ -43,7 +43,7 @@ class DraftServicer(draft_pb2_grpc.DraftServiceServicer):
 
     def __init__(self, model: DraftModel, info: common_pb2.ModelInfo, replica_id: str) -> None:
         self._info, self._replica_id = info, replica_id
-        self._worker = DraftWorker(model, self._deliver)
+        self._worker = DraftWorker(model, self._deliver, self._failed)
         self._loop = asyncio.get_running_loop()
         self._streams: dict[int, _Stream] = {}
         self._numbers = itertools.count()
@@ -59,9 +59,7 @@ class DraftServicer(draft_pb2_grpc.DraftServiceServicer):
 
     async def stop(self) -> None:
         """Ends every stream in order, refuses new ones, ends the worker."""
-        self._stopping = True
-        for stream in self._streams.values():
-            stream.end()
+        self._end_streams()
         await asyncio.to_thread(self._worker.stop)
 
     async def Draft(self, messages: AsyncIterator[draft_pb2.DraftRequest], context: grpc.aio.ServicerContext) -> None:
@@ -94,6 +92,15 @@ class DraftServicer(draft_pb2_grpc.DraftServiceServicer):
             stream.error = as_zenray_error(error)
         finally:
             stream.end()
+
+    def _end_streams(self) -> None:
+        self._stopping = True
+        for stream in self._streams.values():
+            stream.end()
+
+    def _failed(self) -> None:
+        """On the worker's thread: verifiers learn at once what Serve finds at its next health check."""
+        self._loop.call_soon_threadsafe(self._end_streams)
 
     def _deliver(self, found: list[Drafted]) -> None:
         """On the worker's thread."""

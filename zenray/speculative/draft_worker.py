@@ -27,17 +27,19 @@ class DraftWorker:
     """Drafts for many sequences on a thread of its own. The model is that thread's alone.
 
     `open`, `commit` and `close` may be called from any thread and take effect at the next forward; keys that are
-    not open are ignored. `deliver` is called on the worker's thread with what a forward has found.
+    not open are ignored. `deliver` is called on the worker's thread with what a forward has found, `failed` when
+    the model has failed and nothing will be found any more.
     """
 
     def __init__(
         self,
         model: DraftModel,
         deliver: Callable[[list[Drafted]], None],
+        failed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
-        self._deliver = deliver
+        self._deliver, self._failed = deliver, failed
         self._book = AcceptanceBook()
         self._clock = clock
         self._draftings: dict[Key, Drafting] = {}
@@ -137,6 +139,7 @@ class DraftWorker:
         except BaseException as failure:
             log.exception("drafting failed")
             self.failure = failure
+            self._failed()
         finally:
             for drafting in self._draftings.values():
                 drafting.close()

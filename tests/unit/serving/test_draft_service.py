@@ -161,3 +161,17 @@ async def test_a_replica_that_stops_ends_its_streams_in_order(draft_weights: Loa
         assert await how_it_ended(call) is grpc.StatusCode.OK
         late = stub.Draft()
         assert await late.read() is grpc.aio.EOF
+
+
+async def test_a_model_that_fails_ends_the_streams_at_once(
+    draft_weights: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the accelerator is gone")
+
+    monkeypatch.setattr(DraftModel, "extend", fail)
+    async with serving(draft_weights) as (stub, servicer):
+        call = stub.Draft()
+        await call.write(request(opening(1)))
+        assert await how_it_ended(call) is grpc.StatusCode.OK
+        assert not servicer.healthy
