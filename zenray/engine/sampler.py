@@ -6,6 +6,7 @@ position. Nothing else in the batch, no device state, no call count takes part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -105,12 +106,16 @@ def _contenders(logits_V: torch.Tensor, temperature: float, seed: int, position:
     shortlist = min(max(_SHORTLIST, count), len(logits_V))
     top, ids = torch.topk(logits_V, shortlist)
     top = top.double() / temperature
-    score = torch.topk(top + gumbel(seed, position, ids), min(count, shortlist)).values[-1]
-    # Sums of equal terms round alike and rounding keeps order; the margin covers the subtraction here.
-    others = ids_with_noise_above(seed, position, len(logits_V), float(score - top[-1]) - 1e-9)
+    score = float(torch.topk(top + gumbel(seed, position, ids), min(count, shortlist)).values[-1])
+    floor = score - float(top[-1])
+    if math.isnan(floor):  # infinities: a temperature or penalty of next to nothing lets logits overflow
+        return torch.arange(len(logits_V))
+    # Sums of equal terms round alike and rounding keeps order; the margin covers the sum and the subtraction.
+    others = ids_with_noise_above(seed, position, len(logits_V), floor - 1e-9 - 1e-15 * abs(score))
     return torch.from_numpy(np.union1d(ids.numpy(), others))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _truncated(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Ids that top-k and top-p keep, most likely first."""
     vocab_size = len(logits_V)

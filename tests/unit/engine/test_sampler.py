@@ -152,6 +152,21 @@ def test_the_short_cuts_choose_what_the_definition_does(
     assert best_tokens(logits_V, sampling, seed, position, len(expected)) == expected
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1e-308),
+        Sampling(temperature=1.0, repetition_penalty=1e-40),
+        Sampling(temperature=1e-308, top_p=0.9),
+        Sampling(temperature=1e-308, top_k=40),
+    ],
+)
+def test_logits_that_overflow_still_give_a_likely_token(sampling: Sampling) -> None:
+    logits_V = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 10
+    penalised_V = apply_penalties(logits_V, sampling, seen_ids=range(500), output_counts={})
+    assert logits_V[choose_token(penalised_V, sampling, 1, 1)] > 0
+
+
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**20), st.floats(-8, 12))
 def test_loud_tokens_are_found_without_their_noise(seed: int, position: int, floor: float) -> None:
     noise = gumbel(seed, position, torch.arange(50_000))
