@@ -57,11 +57,12 @@ class Drafted:
 @dataclass(frozen=True, slots=True)
 class Step:
     """A guessed token: the draft's first choice at its place, or its second one. `confidence` is the class of the
-    first; `second` is the second, while this is the first."""
+    first. `second` is the second, while this is the first; None also where top-k and top-p leave only one."""
 
     token_id: int
     confidence: int
     second: int | None = None
+    is_first: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -145,7 +146,7 @@ class Drafting:
             return None
         first = work.branch.path[work.place]
         assert first.second is not None
-        path = [*work.branch.path[: work.place], Step(first.second, first.confidence)]
+        path = [*work.branch.path[: work.place], Step(first.second, first.confidence, is_first=False)]
         chain = self._model.fork(work.branch.chain, [*self.committed, *(step.token_id for step in path)])
         work.branch.untried.remove(work.place)
         self.branches.append(Branch(chain, path))
@@ -154,8 +155,9 @@ class Drafting:
     def extended(self, branch: Branch, guess: Guess | None) -> None:
         """Books the outcome of a forward. A sequence without room for its first branch rests until a commit."""
         if guess is not None:
-            branch.untried.append(len(branch.path))
-            branch.path.append(Step(guess.token_id, guess.confidence, guess.runners_up[0]))
+            if guess.runners_up:
+                branch.untried.append(len(branch.path))
+            branch.path.append(Step(guess.token_id, guess.confidence, next(iter(guess.runners_up), None)))
         elif branch is self.branches[0]:
             self.fits = False
         else:
@@ -168,7 +170,7 @@ class Drafting:
             len(self.committed),
             tuple(step.token_id for step in branch.path),
             # A second choice is of the lowest class: it is never better than the first at its place.
-            tuple(0 if step.second is None else step.confidence for step in branch.path),
+            tuple(step.confidence if step.is_first else 0 for step in branch.path),
             (now_s - self.begun_s) * 1000,
         )
 
@@ -180,11 +182,11 @@ class Drafting:
             self._model.close(branch.chain)
 
     def _chance(self, step: Step) -> float:
-        return (self._second_chances if step.second is None else self._first_chances)[step.confidence]
+        return (self._first_chances if step.is_first else self._second_chances)[step.confidence]
 
     def _learn(self, token_ids: list[int]) -> None:
         for step, token_id in zip(self.branches[0].path, token_ids, strict=False):
-            if step.second is None:
+            if not step.is_first:
                 break
             is_right = step.token_id == token_id
             self._book.record(_FIRST, [step.confidence], int(is_right), self.key)

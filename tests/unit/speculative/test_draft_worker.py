@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,6 +72,17 @@ def test_it_drafts_the_choices_of_the_verifier_to_the_end_and_rests(loaded: Load
     assert longest.base_length == len(PROMPT)
     assert 0 < len(longest.token_ids) <= 8
     assert worker.step() is None
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=1.0, top_k=1), Sampling(temperature=0.8, top_p=0.01)])
+def test_a_sampling_that_leaves_one_token_has_no_second_choice(loaded: LoadedModel, sampling: Sampling) -> None:
+    worker, opened = make_worker(loaded), replace(opening(), sampling=sampling)
+    worker.open("a", opened)
+    best = grow(OutcomeTree(PROMPT, 1000), drain(worker)).best(8).token_ids
+    assert best == choices(loaded, opened, len(best)) != ()
+    assert len(worker._draftings["a"].branches) == 1
+    worker.commit("a", [255])
+    assert drain(worker)
 
 
 @settings(max_examples=15, deadline=None)
