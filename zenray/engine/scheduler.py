@@ -77,31 +77,39 @@ class Scheduler:
 
         Interactive before batch; within a priority decodes first (one token each, so no stream stalls),
         then prefills in order of arrival, then newcomers. The token budget bounds the step; it is
-        smaller while somebody decodes. A sequence that finds no block preempts a later one. Drafts come
-        last: tokens are kept for them (`draft_room`), blocks they take only when nobody else needs them.
+        smaller while somebody decodes. A sequence that finds no block preempts a later one. A draft takes
+        tokens beside its sequence's own (at most `draft_room` in all), blocks only when nobody else needs them.
         """
         plan: list[Scheduled] = []
         budget = self._step_budget
-        budget -= sum(len(s.draft.token_ids) for s in self.decoding if s.draft is not None)
+        for sequence in self.running:
+            self._drop_draft_blocks(sequence)
         for sequence in list(self._candidates()):
             if budget == 0:
                 break
             num_tokens = self._make_runnable(sequence, budget, plan)
             if num_tokens:
-                plan.append(Scheduled(sequence, num_tokens))
-                budget -= num_tokens
-        return [self._with_draft(scheduled) for scheduled in plan]
+                num_draft = min(len(sequence.draft.token_ids) if sequence.draft else 0, budget - num_tokens)
+                plan.append(Scheduled(sequence, num_tokens, num_draft))
+                budget -= num_tokens + num_draft
+        return [self._with_draft_blocks(scheduled) for scheduled in plan]
 
-    def _with_draft(self, scheduled: Scheduled) -> Scheduled:
-        """Adds as much of the sequence's draft as finds blocks that nobody else was promised."""
-        sequence, block_size = scheduled.sequence, self._pool.block_size
-        if sequence.draft is None:
+    def _with_draft_blocks(self, scheduled: Scheduled) -> Scheduled:
+        """Keeps as much of the sequence's draft as finds blocks that nobody else was promised."""
+        sequence = scheduled.sequence
+        if not scheduled.num_draft:
             return scheduled
         end = sequence.num_computed + scheduled.num_tokens
-        wanted = self._pool.blocks_for(end + len(sequence.draft.token_ids)) - len(sequence.block_ids)
+        wanted = self._pool.blocks_for(end + scheduled.num_draft) - len(sequence.block_ids)
         sequence.block_ids += self._pool.allocate(max(0, min(wanted, self._available_beside([]))))
-        num_draft = min(len(sequence.draft.token_ids), len(sequence.block_ids) * block_size - end)
+        num_draft = min(scheduled.num_draft, len(sequence.block_ids) * self._pool.block_size - end)
         return Scheduled(sequence, scheduled.num_tokens, num_draft)
+
+    def _drop_draft_blocks(self, sequence: Sequence) -> None:
+        """Gives back the blocks that only rejected draft tokens were written to."""
+        kept = self._pool.blocks_for(len(sequence.token_ids))
+        self._pool.release(sequence.block_ids[kept:])
+        del sequence.block_ids[kept:]
 
     def _candidates(self) -> Iterator[Sequence]:
         for priority in sorted({sequence.order[0] for sequence in self.running + self.waiting}):
