@@ -15,7 +15,7 @@ import torch
 from zenray.engine.request import DrafterLoad
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Draft, Round
-from zenray.speculative.drafter import Ask, Drafter
+from zenray.speculative.drafter import Ask, Drafter, DrafterStatus
 from zenray.speculative.gamma_policy import Candidate, GammaPolicy, Key, PlannedAsk
 
 _R = TypeVar("_R")
@@ -36,7 +36,7 @@ class _Tally:
 class DraftingSpeculator:
     """Asks drafters as the policy says, and tells both what came of it.
 
-    A drafter that raises is left out from then on: it can cost speed, never a request.
+    A drafter that raises is shut down and left out from then on: it can cost speed, never a request.
     """
 
     def __init__(
@@ -94,12 +94,14 @@ class DraftingSpeculator:
             self._try(drafter, drafter.closed, sequence)
 
     def load(self) -> tuple[DrafterLoad, ...]:
+        """What a drafter did before it was left out still counts."""
         loads = []
-        for drafter in list(self._drafters):
-            tally, status = self._tallies[drafter.name], drafter.status()
+        drafters = {drafter.name: drafter for drafter in list(self._drafters)}
+        for name, tally in self._tallies.items():
+            status = drafters[name].status() if name in drafters else DrafterStatus()
             loads.append(
                 DrafterLoad(
-                    drafter=drafter.name,
+                    drafter=name,
                     rounds=tally.rounds,
                     drafted_tokens=tally.drafted_tokens,
                     accepted_tokens=tally.accepted_tokens,
@@ -152,4 +154,5 @@ class DraftingSpeculator:
             _logger.exception("drafter %s failed and is left out", drafter.name)
             if drafter in self._drafters:
                 self._drafters.remove(drafter)
+                self._try(drafter, drafter.shutdown)
             return None
