@@ -107,14 +107,17 @@ class StepCost:
         self._fit.observe(measured_ms, rows - batch_size, step_ms)
 
     def _interpolated(self, batch_size: int, rows: int) -> float:
-        """Linear in rows within a measured batch size, then linear between the two nearest batch sizes."""
+        """Linear in rows within a measured batch size. Between two of them what more sequences add at the same rows
+        is linear, too; steps of fewer rows than the larger one has sequences keep the shape of the smaller one's."""
         sizes = sorted(self.points_ms)
         above = bisect_left(sizes, batch_size)
         if above == len(sizes) or sizes[above] == batch_size or above == 0:
             return _along(self.points_ms[sizes[min(above, len(sizes) - 1)]], rows)
         low, high = sizes[above - 1], sizes[above]
         share = (batch_size - low) / (high - low)
-        return (1 - share) * _along(self.points_ms[low], rows) + share * _along(self.points_ms[high], rows)
+        rows_of_both = max(rows, high)
+        added_ms = _along(self.points_ms[high], rows_of_both) - _along(self.points_ms[low], rows_of_both)
+        return _along(self.points_ms[low], rows) + share * max(0.0, added_ms)
 
 
 def _along(points_ms: Mapping[int, float], rows: int) -> float:

@@ -42,6 +42,12 @@ def test_between_measured_points_it_is_linear() -> None:
     assert cost.ms(2, 5) == pytest.approx(32 + (42.5 - 32) / 3)
 
 
+def test_short_steps_of_a_batch_size_between_are_those_of_the_smaller_one_and_what_its_sequences_add() -> None:
+    cost = StepCost({4: {4: 36, 8: 36, 16: 54}, 16: {16: 57, 33: 100}})
+    assert cost.ms(8, 8) == pytest.approx(36 + (57 - 54) / 3)
+    assert cost.ms(8, 16) == pytest.approx(54 + (57 - 54) / 3)
+
+
 def test_the_rows_are_asked_in_any_order() -> None:
     asked, fresh = StepCost({1: {1: 30, 9: 40}}), StepCost({1: {1: 30, 9: 40}})
     assert [asked.ms(1, rows) for rows in (40, 1, 9)] == [fresh.ms(1, 40), 30, 40]
