@@ -249,6 +249,7 @@ class Zenray:
             "engine.max_running_sequences": 8,
             "speculation.drafters": options.drafters.split(",") if options.drafters else [],
             "draft.model": options.draft_model or None,
+            "draft.head_tokens": 32_768,  # as in the profile of the pair
         }
         config = load_config("local", None, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
         self.loop = asyncio.new_event_loop()
