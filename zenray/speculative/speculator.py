@@ -15,7 +15,7 @@ import torch
 from zenray.engine.request import DrafterLoad
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Draft, Round
-from zenray.speculative.drafter import Ask, Drafter, DrafterStatus
+from zenray.speculative.drafter import Ask, Drafter
 from zenray.speculative.gamma_policy import Candidate, GammaPolicy, Key, PlannedAsk
 
 _R = TypeVar("_R")
@@ -94,14 +94,12 @@ class DraftingSpeculator:
             self._try(drafter, drafter.closed, sequence)
 
     def load(self) -> tuple[DrafterLoad, ...]:
-        """What a drafter did before it was left out still counts."""
         loads = []
-        drafters = {drafter.name: drafter for drafter in list(self._drafters)}
-        for name, tally in self._tallies.items():
-            status = drafters[name].status() if name in drafters else DrafterStatus()
+        for drafter in list(self._drafters):
+            tally, status = self._tallies[drafter.name], drafter.status()
             loads.append(
                 DrafterLoad(
-                    drafter=name,
+                    drafter=drafter.name,
                     rounds=tally.rounds,
                     drafted_tokens=tally.drafted_tokens,
                     accepted_tokens=tally.accepted_tokens,

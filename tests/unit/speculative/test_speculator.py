@@ -1,4 +1,4 @@
-"""Drafters behind the engine: one that fails is out, and what it did before still counts."""
+"""Drafters behind the engine: one that fails is out, and holds nothing any more."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def answer(engine: Engine, max_tokens: int = 24) -> list[int]:
 
 
 @pytest.mark.parametrize("fails_at_shutdown", [False, True])
-def test_a_drafter_that_fails_is_shut_down_once_and_what_it_did_still_counts(
+def test_a_drafter_that_fails_is_shut_down_once_and_asked_no_more(
     make_engine: MakeEngine, fails_at_shutdown: bool
 ) -> None:
     truth = answer(make_engine())
@@ -78,9 +78,6 @@ def test_a_drafter_that_fails_is_shut_down_once_and_what_it_did_still_counts(
     engine = make_engine(speculator=DraftingSpeculator([RecyclingDrafter(), prophet], policy))
     assert answer(engine) == truth
     assert prophet.num_shutdowns == 1
-    load = engine.load()
-    assert {drafter.drafter for drafter in load.drafters} == {"prophet", "recycling"}
-    assert load.generated_tokens == load.rounds + sum(drafter.accepted_tokens for drafter in load.drafters)
-    assert next(drafter for drafter in load.drafters if drafter.drafter == "prophet").accepted_tokens > 0
+    assert [load.drafter for load in engine.load().drafters] == ["recycling"]
     engine.shutdown()
     assert prophet.num_shutdowns == 1
