@@ -53,6 +53,7 @@ class ModelDrafter:
     ) -> None:
         self._draft = draft
         self._end_token_ids = verifier.tokenizer.eos_token_ids
+        self._vocab_size = verifier.config.vocab_size
         self._clock = clock
         self._chains: dict[Sequence, Chain] = {}
         self._step_ms: dict[int, float] = {}
@@ -82,7 +83,8 @@ class ModelDrafter:
             self._learn(len(active), num_pending, (self._clock() - start_s) * 1e3)
             going_on = []
             for draft, guess in zip(active, guesses, strict=True):
-                if guess is not None:
+                # The draft's embedding may be padded further than the verifier's: ids beyond mean nothing to it.
+                if guess is not None and guess.token_id < self._vocab_size:
                     draft.take(guess.token_id, guess.confidence)
                     if self._goes_on(draft):
                         going_on.append(draft)

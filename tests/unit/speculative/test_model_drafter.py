@@ -113,6 +113,20 @@ def test_a_draft_ends_once_its_survival_is_too_small(tiny_model: LoadedModel) ->
     assert [len(draft.token_ids) for draft in drafts if draft] == [2, 8], "0.5, then 0.25"
 
 
+def test_ids_that_only_the_draft_has_are_never_drafted(tiny_model: LoadedModel) -> None:
+    padded = load_preset("tiny", {"vocab_size": 2 * tiny_model.config.vocab_size}, dtype=torch.float64)
+    drafter = ModelDrafter(DraftModel(padded, 64, block_size=4), tiny_model)
+    sequence = a_sequence(sampling=Sampling(temperature=10.0))
+    drafter.opened(sequence)
+    drafts = []
+    for _ in range(10):
+        drafts += drafter.offer([ask(sequence, 4)])
+        commit(sequence, [1])
+    assert None in drafts, "half of the draft's tokens are of no use"
+    drafted = [token_id for draft in drafts if draft is not None for token_id in draft.token_ids]
+    assert drafted and max(drafted) < tiny_model.config.vocab_size
+
+
 def test_nothing_is_drafted_behind_the_end_of_the_text(tiny_model: LoadedModel) -> None:
     free = a_sequence(3)
     drafter = a_drafter(tiny_model)
