@@ -23,14 +23,17 @@ def replace_block(document: str, name: str, body: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{body.strip()}\n{end}", document)
 
 
-def update_document(document: str, report: dict[str, Any]) -> str:
-    """`document` with the block of one report written again. Raises ConfigError for a report without one."""
+def update_document(document: str, report: dict[str, Any], block: str = "") -> str:
+    """`document` with the block of one report written again. Raises ConfigError for a report without one.
+
+    `block` is for a report of speculation that is not the main one of its model.
+    """
     if report.get("schema") == "zenray.peers/1":
         return replace_block(document, "peers", peer_tables(report))
     if report.get("kind") == "overhead":
         return replace_block(document, "overhead", overhead_table(report))
     if report.get("kind") == "speculative":
-        return replace_block(document, speculative_block(report), speculative_markdown(report))
+        return replace_block(document, block or speculative_block(report), speculative_markdown(report))
     raise ConfigError(
         "only reports of compare_peers.py, `zenray bench overhead` and `zenray bench speculative` have a block"
     )
