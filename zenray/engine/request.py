@@ -100,8 +100,8 @@ class DrafterUsage:
 class Usage:
     """Token counts of one choice.
 
-    `rounds` verifier steps chose its tokens; each gave one token of the verifier's own (the bonus token when
-    a draft preceded it) and the accepted tokens of a draft.
+    `rounds` verifier steps chose its tokens; each gave the accepted tokens of a draft and one of the verifier's
+    own (the bonus token when a draft preceded it), the last one perhaps none: a choice may end within a draft.
     """
 
     prompt_tokens: int
