@@ -98,4 +98,4 @@ def test_an_answer_from_the_future_or_from_before_memory_is_dropped() -> None:
     tree.commit([1] * (MEMORY_TOKENS + 1))
     long = [1] * (MEMORY_TOKENS + 8)
     assert tree.insert(3, long, [0] * len(long), now_s=0.0) == 0
-    assert tree.insert(4, long, [0] * len(long), now_s=0.0) == 7 + 1
+    assert tree.insert(4, long, [0] * len(long), now_s=0.0) == 8
