@@ -11,6 +11,7 @@ from zenray.model.convert import Progress
 from zenray.model.load import LoadedModel
 from zenray.speculative.build import build_speculator
 from zenray.speculative.drafter import Drafter
+from zenray.speculative.warm_up import warm_up
 
 
 def build_engine(
@@ -28,4 +29,7 @@ def build_engine(
     set_num_threads(config.model.num_threads)
     model = build_model(config.model, progress)
     speculator = build_speculator(config, model, remote_drafters(model), progress)
-    return Engine(model, config.engine, config.model.context_length, speculator=speculator)
+    engine = Engine(model, config.engine, config.model.context_length, speculator=speculator)
+    if speculator is not None and "draft_model" in config.speculation.drafters:
+        warm_up(engine)
+    return engine
