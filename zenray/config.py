@@ -178,11 +178,6 @@ class ZenrayConfig(Settings):
             )
         return self
 
-    @property
-    def num_draft_replicas(self) -> int:
-        """Replicas of the draft pool: none unless it is among the drafters."""
-        return self.draft.num_replicas if "draft_pool" in self.speculation.drafters else 0
-
 
 def home() -> Path:
     """Where zenray keeps models and caches: $ZENRAY_HOME, else ~/.cache/zenray."""

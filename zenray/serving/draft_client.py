@@ -35,6 +35,10 @@ MAX_NODES = 512
 AFFINITY_SLACK = 4
 FIRST_REST_S = 1.0
 LAST_REST_S = 30.0
+SILENCE_S = 5.0
+SILENCE_S_PER_TOKEN = 0.005
+"""A replica that has said nothing at all for so long since a prompt was sent to it is left alone: a slow one reads 200
+tokens a second."""
 _PATIENCE = 1.5
 """A wait may take this many times what it is expected to."""
 _SMOOTHING = 0.2
@@ -45,8 +49,8 @@ _Clock = Callable[[], float]
 class _Replica:
     """What the engine knows of the replica behind a link.
 
-    `owing_since_s` is when it was first asked for what it has not answered, None while it owes nothing; `rest_s`
-    is how long it is left alone next time.
+    `owing_since_s` is when it was first asked for what it has not answered, None while it owes nothing; `heard_s` is
+    when it last said anything, `rest_s` how long it is left alone next time.
     """
 
     link: Link
@@ -54,6 +58,7 @@ class _Replica:
     token_ms: float = 0.0
     answer_ms: float = 0.0
     owing_since_s: float | None = None
+    heard_s: float = 0.0
     rest_s: float = FIRST_REST_S
     resting_until_s: float = 0.0
 
@@ -71,6 +76,7 @@ class _Followed:
     replica: _Replica | None = None
     tree: OutcomeTree | None = None
     told: int = 0
+    opened_s: float = 0.0
     asked_s: float | None = None
     has_answered: bool = False
 
@@ -181,6 +187,8 @@ class PoolDrafter:
             check_path(path, self._vocab_size)
         with self._changed:
             replica = self._replicas[link]
+            if response.paths:
+                replica.heard_s = now_s
             for path in response.paths:
                 followed = replica.followed.get(path.key)
                 if followed is None or followed.tree is None:
@@ -210,7 +218,8 @@ class PoolDrafter:
         replica = usable[choose_replica(candidates, followed.affinity, AFFINITY_SLACK)]
         followed.key, followed.replica, followed.told = next(self._keys), replica, len(sequence.token_ids)
         followed.tree = OutcomeTree(sequence.token_ids, MAX_NODES)
-        followed.asked_s, followed.has_answered = now_s, False
+        followed.opened_s = followed.asked_s = now_s
+        followed.has_answered = False
         replica.followed[followed.key] = followed
         replica.link.open_sequence(
             draft_pb2.DraftOpening(
@@ -226,6 +235,11 @@ class PoolDrafter:
     def _report(self, sequence: Sequence, followed: _Followed, now_s: float) -> None:
         if followed.replica is None or followed.tree is None:
             self._assign(sequence, followed)
+            return
+        silent_s = now_s - max(followed.opened_s, followed.replica.heard_s)
+        if not followed.has_answered and silent_s > SILENCE_S + SILENCE_S_PER_TOKEN * followed.told:
+            self._num_timeouts += 1
+            self._rest(followed.replica, now_s)
             return
         token_ids = sequence.token_ids[followed.told :]
         if token_ids:
@@ -281,11 +295,15 @@ class PoolDrafter:
         self._num_timeouts += 1
         now_s = self._clock()
         if replica.owing_since_s is not None and now_s - replica.owing_since_s >= self._timeout_s:
-            replica.owing_since_s = None
-            replica.resting_until_s = now_s + replica.rest_s
-            replica.rest_s = min(2 * replica.rest_s, LAST_REST_S)
-            for followed in list(replica.followed.values()):
-                self._leave(followed)
+            self._rest(replica, now_s)
+
+    def _rest(self, replica: _Replica, now_s: float) -> None:
+        """Leaves a replica alone for a while, longer each time."""
+        replica.owing_since_s = None
+        replica.resting_until_s = now_s + replica.rest_s
+        replica.rest_s = min(2 * replica.rest_s, LAST_REST_S)
+        for followed in list(replica.followed.values()):
+            self._leave(followed)
 
     def _flush(self) -> None:
         with self._changed:

@@ -23,7 +23,8 @@ MOST_HOPEFUL_PROBES = 8
 class Allowance:
     """One account for all drafters, so that several bad ones cost no more than one.
 
-    Nothing may be risked that the balance does not cover. A drafter that pays keeps it full.
+    Nothing may be risked that the balance does not cover. A drafter that pays keeps it full. What a pause of the
+    machine took beyond all expectation is forgiven: it says nothing of a drafter, and would silence a good one.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,8 @@ class Allowance:
     def settle(self, saved_steps: float) -> None:
         """A step is over. `saved_steps`: plain steps its accepted tokens were worth less what drafting and
         verifying them took; negative for a loss."""
-        self.balance_steps = min(MOST_STEPS, self.balance_steps + EARN_PER_STEP + saved_steps)
+        balance_steps = min(MOST_STEPS, self.balance_steps + EARN_PER_STEP + saved_steps)
+        self.balance_steps = max(-START_STEPS, balance_steps)
 
 
 class ProbeBudget:

@@ -67,13 +67,3 @@ def accepted_share_speedup(gamma: float, beta: float) -> float:
     """S = (gamma + 1) / (1 + gamma (1 - beta)): the speed-up if drafting and verifying cost nothing beyond one
     step and every rejected token costs a step of its own. `beta` is the accepted share of the drafted tokens."""
     return (gamma + 1) / (1 + gamma * (1 - beta))
-
-
-def leviathan_speedup(gamma: int, alpha: float, cost_ratio: float, verify_ratio: float = 1.0) -> float:
-    """Expected speed-up after Leviathan et al. (arXiv 2211.17192, theorem 3.8):
-    (1 - alpha^(gamma+1)) / ((1 - alpha) (gamma c + v)).
-
-    `alpha` is the chance of each token given those before it, `cost_ratio` c the draft model's step over the
-    verifier's. `verify_ratio` v is the step that verifies gamma + 1 tokens over the plain one; the paper takes 1.
-    """
-    return (1 + mean_accepted(gamma, alpha)) / (gamma * cost_ratio + verify_ratio)

@@ -61,12 +61,14 @@ class ModelDrafter:
         self._probe()
 
     def opened(self, sequence: Sequence) -> None:
+        if max(sequence.token_ids) >= self._draft.model.config.vocab_size:
+            return  # an id that only the verifier's wider embedding has
         sampling = sequence.request.sampling
         self._chains[sequence] = self._draft.open(sequence.token_ids, sampling, sequence.seed, sequence.num_prompt)
 
     def cost(self, sequence: Sequence, batch_size: int) -> DraftCost | None:
         """The catch-up by measured prefill, a token by measured steps of about that batch size."""
-        if len(sequence.token_ids) >= self._draft.max_tokens:
+        if sequence not in self._chains or len(sequence.token_ids) >= self._draft.max_tokens:
             return None
         num_behind = self._draft.count_pending(self._synced(sequence)) - IN_SYNC_TOKENS
         return DraftCost(start_ms=max(0, num_behind) * self._prefill_ms, token_ms=self._expected_step_ms(batch_size))
@@ -98,7 +100,9 @@ class ModelDrafter:
         """Nothing to learn: what was committed is read with the next draft."""
 
     def closed(self, sequence: Sequence) -> None:
-        self._draft.close(self._chains.pop(sequence))
+        chain = self._chains.pop(sequence, None)
+        if chain is not None:
+            self._draft.close(chain)
 
     def status(self) -> DrafterStatus:
         return DrafterStatus()

@@ -165,8 +165,3 @@ class TestSpeculation:
     def test_a_model_drafter_needs_a_model(self, tmp_path: Path) -> None:
         (line,) = fails(tmp_path, "speculation: {drafters: [draft_pool]}\ndraft: {model: null}")
         assert "draft_pool, which needs draft.model" in line
-
-    def test_the_pool_is_deployed_only_for_its_drafter(self) -> None:
-        named = ["draft.model=preset:tiny", "draft.num_replicas=2"]
-        assert load_config("tiny", None, named).num_draft_replicas == 0
-        assert load_config("tiny", None, [*named, "speculation.drafters=[draft_pool]"]).num_draft_replicas == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Draft, Round
 from zenray.model.load import LoadedModel
 from zenray.serving import draft_link
-from zenray.serving.draft_client import PoolDrafter
+from zenray.serving.draft_client import SILENCE_S, SILENCE_S_PER_TOKEN, PoolDrafter
 from zenray.serving.draft_harness import Answer, Replicas, ScriptedDrafts
 from zenray.serving.harness import WAIT_S, eventually
 from zenray.speculative.draft_model import DraftModel
@@ -63,9 +64,11 @@ def paths(*token_ids: int, base_length: int = len(PROMPT), opened_only: bool = T
 def make_drafter(replicas: Replicas) -> Iterator[MakeDrafter]:
     made: list[PoolDrafter] = []
 
-    def make(draft_timeout_ms: float = 30, num_replicas: int = 1) -> PoolDrafter:
+    def make(
+        draft_timeout_ms: float = 30, num_replicas: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> PoolDrafter:
         settings = SpeculationSettings(draft_timeout_ms=draft_timeout_ms)
-        made.append(PoolDrafter(settings, VOCAB, replicas.watch))
+        made.append(PoolDrafter(settings, VOCAB, replicas.watch, clock))
         eventually(lambda: made[-1].status().replicas == num_replicas, "the replicas are connected", WAIT_S)
         return made[-1]
 
@@ -173,6 +176,25 @@ def test_a_replica_that_stays_silent_is_left_alone_and_its_sequences_go_to_anoth
     commit(drafter, sequence, [100])
     assert wait_for(drafter, sequence).token_ids == (9,)
     assert other.heard
+
+
+def test_a_replica_that_never_says_anything_keeps_no_sequence(replicas: Replicas, make_drafter: MakeDrafter) -> None:
+    """It may take its time over a prompt, but not for ever."""
+    replicas.start_scripted("mute", lambda message: [], VOCAB)
+    now = [100.0]
+    drafter, sequence = make_drafter(clock=lambda: now[0]), a_sequence()
+    drafter.opened(sequence)
+    now[0] += SILENCE_S
+    commit(drafter, sequence, [100])
+    assert drafter.status().timeouts == 0
+    other = replicas.start_scripted("other", paths(9, base_length=len(PROMPT) + 3), VOCAB)
+    eventually(lambda: drafter.status().replicas == 2, "the other one is found", WAIT_S)
+    now[0] += SILENCE_S_PER_TOKEN * (len(PROMPT) + 2)
+    commit(drafter, sequence, [100])
+    assert drafter.status().timeouts == 1
+    commit(drafter, sequence, [100])
+    eventually(lambda: other.heard, "the sequence goes to the other one", WAIT_S)
+    assert wait_for(drafter, sequence).token_ids == (9,)
 
 
 LIES = {

@@ -52,3 +52,12 @@ def test_an_accepted_probe_is_followed_by_others_at_once_but_not_for_ever() -> N
     first = probed_at[0]
     assert 25 <= first <= 35
     assert probed_at == list(range(first, first + 8))
+
+
+def test_a_pause_of_the_machine_is_forgiven() -> None:
+    """A stall that no drafter caused would otherwise take a hundred steps to earn back."""
+    allowance = Allowance()
+    allowance.settle(-1000.0)
+    for _ in range(20):
+        allowance.settle(1.0)
+    assert allowance.balance_steps > 0

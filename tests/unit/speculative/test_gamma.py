@@ -14,7 +14,6 @@ from zenray.speculative.gamma import (
     accepted_share_speedup,
     choose_lengths,
     draft_gain,
-    leviathan_speedup,
     mean_accepted,
 )
 
@@ -168,6 +167,4 @@ def test_the_models_of_the_literature() -> None:
     assert accepted_share_speedup(8, 1.0) == 9
     assert accepted_share_speedup(8, 0.0) == 1
     assert accepted_share_speedup(8, 0.75) == pytest.approx(3)
-    assert leviathan_speedup(5, 0.8, 0.05) == pytest.approx((1 - 0.8**6) / ((1 - 0.8) * (5 * 0.05 + 1)))
-    assert leviathan_speedup(0, 0.8, 0.05) == 1
     assert mean_accepted(3, 1.0) == 3

@@ -199,3 +199,17 @@ def test_closed_sequences_leave_nothing_behind(tiny_model: LoadedModel) -> None:
         drafter.closed(sequence)
     drafter._draft.check_integrity()
     assert not drafter._chains
+
+
+def test_a_prompt_with_ids_that_only_the_verifier_has_is_not_drafted_for(tiny_model: LoadedModel) -> None:
+    """Raw token prompts may name the padding of a wider embedding; one such request takes nothing from the next."""
+    drafter = a_drafter(tiny_model)
+    request = GenerateRequest("r", (1, 2, tiny_model.config.vocab_size), Sampling(), Limits())
+    strange, usual = Sequence(1, 0, request, 0, 0.0, 1), a_sequence()
+    for sequence in (strange, usual):
+        drafter.opened(sequence)
+    assert drafter.cost(strange, 2) is None
+    assert drafter.cost(usual, 2) is not None
+    drafter.closed(strange)
+    (draft,) = drafter.offer([ask(usual, 4)])
+    assert draft is not None
