@@ -21,6 +21,7 @@ from zenray.bench.speculative_prompts import SpeculativePrompt
 from zenray.engine.noise import gumbel
 from zenray.engine.request import Delta, Final, GenerateRequest, Limits, Sampling, Usage
 from zenray.errors import ZenrayError
+from zenray.speculative.warm_up import warm_up
 
 if TYPE_CHECKING:
     from zenray.engine.engine import Engine
@@ -147,7 +148,7 @@ def measure_speculation(
     if engine.has_work or engine.speculator is not None:
         raise ZenrayError("a speculative benchmark needs an idle engine without a speculator")
     sampling = sampling or Sampling()
-    warm_up, *measured = prompts
+    first, *measured = prompts
     references: dict[SpeculativePrompt, Reference] = {}
     for prompt in measured:
         advance(f"{prompt.kind}: plain decoding, to compare with")
@@ -156,8 +157,11 @@ def measure_speculation(
     for repeat in range(repeats):
         speculators = {side: MeteredSpeculator(make_speculator(side)) for side in sides}
         try:
-            for speculator in speculators.values():
-                _timed(engine, PLAIN, warm_up, repeat, sampling, speculator)
+            for side, speculator in speculators.items():
+                if "draft_model" in side.drafters:  # as a server does before its first request
+                    engine.speculator = speculator
+                    warm_up(engine)
+                _timed(engine, PLAIN, first, repeat, sampling, speculator)
             for turn, prompt in enumerate(measured):
                 advance(f"{prompt.kind} {turn + 1} of {len(measured)}, repeat {repeat + 1} of {repeats}")
                 runs += _turn(engine, _rotated(sides, turn), speculators, prompt, repeat, sampling)

@@ -6,9 +6,10 @@ relative by itself: 200 plain steps are 200 tokens of every sequence, on any mac
 
 from __future__ import annotations
 
-START_STEPS = 6.0
-EARN_PER_STEP = 0.015
-"""A drafter that is always wrong costs at most 6 + 0.015 * 200 = 9 of 200 plain steps: 4.5 %."""
+DRAFT_START_STEPS, VERIFY_START_STEPS = 4.0, 2.0
+EARN_PER_STEP = 0.0075
+"""Of each of two accounts: drafting and verifying that is always wrong costs at most 4 + 2 + 2 * 0.0075 * 200 = 9 of
+200 plain steps: 4.5 %."""
 
 MOST_STEPS = 40.0
 """What was saved may be lost again, up to this: it lets a good drafter live through bad luck and pays for long
@@ -21,20 +22,24 @@ MOST_HOPEFUL_PROBES = 8
 
 
 class Allowance:
-    """One account for all drafters, so that several bad ones cost no more than one.
+    """One account, for making drafts or for verifying them; all drafters share it, so several bad ones cost no more
+    than one.
 
-    Nothing may be risked that the balance does not cover. A drafter that pays keeps it full. What a pause of the
-    machine took beyond all expectation is forgiven: it says nothing of a drafter, and would silence a good one.
+    Nothing may be risked that the balance does not cover. A drafter that pays keeps it full. The two accounts are
+    apart because drafts that cost nothing to make must not wait until a draft model has earned back a long prompt;
+    what they save counts in both. What a pause of the machine took beyond all expectation is forgiven: it says
+    nothing of a drafter, and would silence a good one.
     """
 
-    def __init__(self) -> None:
-        self.balance_steps = START_STEPS
+    def __init__(self, start_steps: float) -> None:
+        self._start_steps = start_steps
+        self.balance_steps = start_steps
 
     def settle(self, saved_steps: float) -> None:
-        """A step is over. `saved_steps`: plain steps its accepted tokens were worth less what drafting and
-        verifying them took; negative for a loss."""
+        """A step is over. `saved_steps`: plain steps its accepted tokens were worth less what this account's part
+        of it took; negative for a loss."""
         balance_steps = min(MOST_STEPS, self.balance_steps + EARN_PER_STEP + saved_steps)
-        self.balance_steps = max(-START_STEPS, balance_steps)
+        self.balance_steps = max(-self._start_steps, balance_steps)
 
 
 class ProbeBudget:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from zenray.engine.speculation import Draft
 from zenray.speculative.acceptance import ANY_CLASS, AcceptanceBook, count_matching
-from zenray.speculative.allowance import Allowance, ProbeBudget
+from zenray.speculative.allowance import DRAFT_START_STEPS, VERIFY_START_STEPS, Allowance, ProbeBudget
 from zenray.speculative.draft_plan import DraftPlan, Prospect, plan_drafts
 from zenray.speculative.drafter import DraftCost
 from zenray.speculative.gamma import NEGLIGIBLE_SURVIVAL, StepMs, choose_lengths, draft_gain, mean_accepted
@@ -74,7 +74,8 @@ class GammaPolicy:
 
     def __init__(self, step_cost: StepCost, gamma: int | str = "auto", max_gamma: int = 64) -> None:
         self.book = AcceptanceBook()
-        self.allowance = Allowance()
+        self.draft_allowance = Allowance(DRAFT_START_STEPS)
+        self.verify_allowance = Allowance(VERIFY_START_STEPS)
         self._probes = ProbeBudget()
         self._step_cost = step_cost
         self._fixed_gamma = None if isinstance(gamma, str) else gamma
@@ -113,7 +114,7 @@ class GammaPolicy:
         if self._fixed_gamma is not None:
             return self._ask_fixed(costly, offers)
         step_ms = self._step_cost.step_ms(len(keys))
-        affordable_ms = self.allowance.balance_steps * step_ms(len(keys))
+        affordable_ms = self.draft_allowance.balance_steps * step_ms(len(keys))
         best: tuple[DraftPlan, str] | None = None
         for drafter, by_key in costly.items():
             prospects = [self._prospect(drafter, by_key.get(key), key, offers, step_ms, len(keys)) for key in keys]
@@ -140,9 +141,9 @@ class GammaPolicy:
             lengths = _in_turn([len(best[key][1]) for key in keys], room)
         else:
             plain_ms = step_ms(num_sequences)
-            bearable_ms = plain_ms * (1 + max(0.0, self.allowance.balance_steps)) - draft_ms
+            bearable_ms = plain_ms * (1 + max(0.0, self.verify_allowance.balance_steps))
             longest = min(room, sum(len(survivals) for _, survivals in best.values()))
-            while longest > 0 and step_ms(num_sequences + longest) > max(plain_ms, bearable_ms):
+            while longest > 0 and step_ms(num_sequences + longest) > bearable_ms:
                 longest -= 1
             lengths = choose_lengths([best[key][1] for key in keys], step_ms, longest, draft_ms)
         chosen = {}
@@ -201,8 +202,9 @@ class GammaPolicy:
         cost_ms = self._step_cost.step_ms(num_sequences)
         plain_ms = cost_ms(num_sequences)
         num_extra = sum(len(token_ids) for token_ids in committed.values()) - num_sequences
-        spent_ms = draft_ms + cost_ms(rows) - plain_ms
-        self.allowance.settle(num_extra / num_sequences - spent_ms / plain_ms)
+        saved_steps = num_extra / num_sequences
+        self.draft_allowance.settle(saved_steps - draft_ms / plain_ms)
+        self.verify_allowance.settle(saved_steps - (cost_ms(rows) - plain_ms) / plain_ms)
 
     def _best_offer(
         self, key: Key, offers: Offers, step_ms: StepMs, num_sequences: int

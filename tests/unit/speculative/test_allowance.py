@@ -5,24 +5,32 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.speculative.allowance import MOST_STEPS, PROBE_SHARE, Allowance, ProbeBudget
+from zenray.speculative.allowance import (
+    DRAFT_START_STEPS,
+    MOST_STEPS,
+    PROBE_SHARE,
+    VERIFY_START_STEPS,
+    Allowance,
+    ProbeBudget,
+)
 
 
-@given(st.lists(st.floats(0, 5), min_size=200, max_size=200))
-def test_what_is_covered_never_sums_to_five_per_cent(wanted_steps: list[float]) -> None:
-    """A drafter that always loses what it risks, and risks all it may."""
-    allowance = Allowance()
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5)), min_size=200, max_size=200))
+def test_what_is_covered_never_sums_to_five_per_cent(wanted_steps: list[tuple[float, float]]) -> None:
+    """A drafter that always loses what it risks, in drafting and in verifying, and risks all it may."""
+    accounts = Allowance(DRAFT_START_STEPS), Allowance(VERIFY_START_STEPS)
     lost_steps = 0.0
     for wanted in wanted_steps:
-        loss = min(wanted, allowance.balance_steps)
-        lost_steps += loss
-        allowance.settle(-loss)
-    assert allowance.balance_steps >= 0
+        for account, risked in zip(accounts, wanted, strict=True):
+            loss = min(risked, account.balance_steps)
+            lost_steps += loss
+            account.settle(-loss)
+            assert account.balance_steps >= 0
     assert lost_steps <= 0.05 * len(wanted_steps)
 
 
 def test_savings_are_kept_up_to_a_limit() -> None:
-    allowance = Allowance()
+    allowance = Allowance(4.0)
     for _ in range(1000):
         allowance.settle(3.0)
     assert allowance.balance_steps == MOST_STEPS
@@ -56,7 +64,7 @@ def test_an_accepted_probe_is_followed_by_others_at_once_but_not_for_ever() -> N
 
 def test_a_pause_of_the_machine_is_forgiven() -> None:
     """A stall that no drafter caused would otherwise take a hundred steps to earn back."""
-    allowance = Allowance()
+    allowance = Allowance(4.0)
     allowance.settle(-1000.0)
     for _ in range(20):
         allowance.settle(1.0)

@@ -37,6 +37,7 @@ class SimulatedDrafter:
     token_ms: float = 0.0
     prompt_ms: float = 0.0
     real_token_ms: float | None = None
+    real_prompt_ms: float | None = None
     num_offered: int = 64
     _has_started: set[int] = field(default_factory=set)
 
@@ -104,7 +105,9 @@ class Simulation:
             offers.setdefault(ask.key, []).append(self._draft(ask))
         costly = policy.ask_costly(candidates, offers, running, self.room)
         for ask in costly:
-            draft_ms += self._by_name[ask.drafter].cost(ask.key).start_ms
+            drafter = self._by_name[ask.drafter]
+            start_ms = drafter.cost(ask.key).start_ms
+            draft_ms += start_ms if drafter.real_prompt_ms is None or not start_ms else drafter.real_prompt_ms
             offers.setdefault(ask.key, []).append(self._draft(ask))
         if costly:
             longest = max(len(offers[ask.key][-1].token_ids) for ask in costly)
@@ -246,6 +249,19 @@ def test_of_two_drafters_the_better_one_drafts() -> None:
     simulation.num_drafted_by.clear()
     simulation.time_ratio(400)
     assert simulation.num_drafted_by["copy"] > 5 * simulation.num_drafted_by["model"]
+
+
+def test_a_prompt_that_was_dearer_than_thought_does_not_silence_those_who_read_none() -> None:
+    """The debt is the draft model's. Free drafts go on, and what they save pays it back."""
+    reader = SimulatedDrafter("draft_model", always(0.85), token_ms=9.0, prompt_ms=60.0, real_prompt_ms=900.0)
+    copier = SimulatedDrafter("suffix", always(0.7), num_offered=6)
+    simulation = simulate(reader, copier)
+    while simulation.policy.draft_allowance.balance_steps >= 0:
+        simulation.time_ratio(1)
+    copied_before = simulation.num_drafted_by["suffix"]
+    simulation.time_ratio(10)
+    assert simulation.num_drafted_by["suffix"] > copied_before
+    assert simulation.time_ratio(200) < 0.8
 
 
 def test_a_fixed_gamma_is_kept_whatever_it_costs() -> None:
