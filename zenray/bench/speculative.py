@@ -37,10 +37,11 @@ _NUM_TOP_SAMPLED = 20
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One way to draft. No drafters is plain decoding."""
+    """One way to draft. No drafters is plain decoding. `starts_cold`: no prompt is spent on warming up."""
 
     drafters: tuple[str, ...] = ()
     gamma: Gamma = "auto"
+    starts_cold: bool = False
 
     @property
     def label(self) -> str:
@@ -141,8 +142,8 @@ def measure_speculation(
 ) -> SpeculativeMeasurement:
     """Times every side on every prompt, `repeats` times. The engine is idle and has no speculator.
 
-    The first of `prompts` only warms each side up. `make_speculator` is called for every side and repeat.
-    `advance` is called with what comes next, once per prompt and once per turn: `num_turns` in all.
+    The first of `prompts` only warms up the sides that do not start cold. `make_speculator` is called for every side
+    and repeat. `advance` is called with what comes next, once per prompt and once per turn: `num_turns` in all.
     Raises ZenrayError for an engine that is at work.
     """
     if engine.has_work or engine.speculator is not None:
@@ -158,6 +159,8 @@ def measure_speculation(
         speculators = {side: MeteredSpeculator(make_speculator(side)) for side in sides}
         try:
             for side, speculator in speculators.items():
+                if side.starts_cold:
+                    continue
                 if "draft_model" in side.drafters:  # as a server does before its first request
                     engine.speculator = speculator
                     warm_up(engine)

@@ -49,13 +49,19 @@ class SpeculativePlan:
 
     @property
     def sides(self) -> list[Side]:
-        return [Side(drafters, gamma) for drafters in self.drafter_sets for gamma in self.gammas]
+        return [
+            Side(drafters, gamma, starts_cold=drafters in WORST_CASES)
+            for drafters in self.drafter_sets
+            for gamma in self.gammas
+        ]
 
 
 LOCAL_DRAFTERS = ("draft_model", "suffix", "recycling")
 """Those a bench of one engine can hold; the pool is measured with a server."""
 WRONG, WRONG_MODEL = "wrong", "wrong_model"
-"""Sides of their own that are never right, for nothing or at the draft model's cost: the worst case."""
+"""Sides of their own that are never right, for nothing or at the draft model's cost: the worst case. It has nothing
+to learn from but the prompt that is timed."""
+WORST_CASES = ((WRONG,), (WRONG_MODEL,))
 
 
 def parse_drafter_sets(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -65,7 +71,7 @@ def parse_drafter_sets(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """
     sets = [LOCAL_DRAFTERS if word == "all" else tuple(word.split("+")) for word in words]
     for drafters in sets:
-        if drafters not in ((WRONG,), (WRONG_MODEL,)) and not set(drafters) <= set(LOCAL_DRAFTERS):
+        if drafters not in WORST_CASES and not set(drafters) <= set(LOCAL_DRAFTERS):
             allowed = f"all, any of {', '.join(LOCAL_DRAFTERS)} joined by +, {WRONG} and {WRONG_MODEL}"
             raise ConfigError(f"--drafters names {'+'.join(drafters)!r}; allowed: {allowed}")
     return tuple(dict.fromkeys(sets))
@@ -187,7 +193,6 @@ def draft_label(config: ZenrayConfig) -> str:
         return ""
     head = f", head of {draft.head_tokens}" if draft.head_tokens else ""
     return f"{file_label(draft.model)} {draft.weight_format}{head}"
-
 
 
 def _prompts(engine: Engine, kind: SpeculativeKind, plan: SpeculativePlan) -> list[SpeculativePrompt]:
