@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
@@ -18,11 +17,13 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import torch
 
+from zenray.bench.document import replace_block
 from zenray.bench.speculative_prompts import SpeculativePrompt, speculative_prompts
 from zenray.config import ZenrayConfig
 from zenray.config_load import load_config
@@ -38,6 +39,7 @@ from zenray.serving.draft_service import SERVER_OPTIONS, DraftServicer
 from zenray.serving.harness import eventually
 from zenray.speculative.build import build_speculator
 from zenray.speculative.draft_model import DraftModel, load_draft_model
+from zenray.speculative.warm_up import warm_up
 from zenray.v1 import draft_pb2_grpc
 
 
@@ -102,7 +104,10 @@ def make_engine(config: ZenrayConfig, model: LoadedModel, endpoint: Endpoint) ->
         remote.append(PoolDrafter(config.speculation, model.config.vocab_size, watch))
         eventually(lambda: remote[0].status().replicas, "the replica is connected")
     speculator = build_speculator(config, model, remote)
-    return Engine(model, config.engine, config.model.context_length, speculator=speculator)
+    engine = Engine(model, config.engine, config.model.context_length, speculator=speculator)
+    if "draft_model" in config.speculation.drafters:  # as a server does before its first request
+        warm_up(engine)
+    return engine
 
 
 def run(side: Side, prompt: SpeculativePrompt, max_tokens: int, is_counted: bool) -> None:
@@ -178,14 +183,40 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--doc", type=Path, help="a document with a `placement` block to write the table into")
     parser.add_argument("--replica", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.replica:
         asyncio.run(serve_replica(load_config(given.profile, None, given.overrides)))
         return
     torch.set_grad_enabled(False)
-    for row in measure(given.profile, given.overrides, given.prompts, given.max_tokens):
-        print(json.dumps(row))
+    table = as_markdown(measure(given.profile, given.overrides, given.prompts, given.max_tokens), given.prompts)
+    print(table)
+    if given.doc is not None:
+        written = replace_block(given.doc.read_text(encoding="utf-8"), "placement", table)
+        given.doc.write_text(written, encoding="utf-8")
+
+
+def as_markdown(rows: list[dict[str, Any]], num_prompts: int) -> str:
+    columns = {
+        "placement": "side",
+        "tok/s": "tokens_per_s",
+        "of colocated": "against_colocated",
+        "tok/round": "tokens_per_round",
+        "ms/round": "round_ms",
+        "wait, ms/round": "wait_ms",
+        "accepted": "acceptance",
+        "timeouts": "timeouts",
+        "queue age, ms": "queue_age_ms",
+    }
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(str(row[name]) for name in columns.values())} |" for row in rows]
+    lines += [
+        "",
+        f"{num_prompts} prompts of fresh code, batch 1, greedy. Of colocated: the median over prompts against two threads "
+        "in one process. Wait: what a round spends on drafting, or on waiting for the pool.",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
