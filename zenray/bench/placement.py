@@ -213,8 +213,8 @@ def as_markdown(rows: list[dict[str, Any]], num_prompts: int) -> str:
     lines += [f"| {' | '.join(str(row[name]) for name in columns.values())} |" for row in rows]
     lines += [
         "",
-        f"{num_prompts} prompts of fresh code, batch 1, greedy. Of colocated: the median over prompts against two threads "
-        "in one process. Wait: what a round spends on drafting, or on waiting for the pool.",
+        f"{num_prompts} prompts of fresh code, batch 1, greedy. Of colocated: the median over prompts against two "
+        "threads in one process. Wait: what a round spends on drafting, or on waiting for the pool.",
     ]
     return "\n".join(lines)
 
