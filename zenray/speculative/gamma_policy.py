@@ -61,6 +61,11 @@ class _Progress:
     drafted_at: dict[str, int] = field(default_factory=dict)
 
 
+RELIED_ON = 1 / 3
+"""Part of the tokens still to come that reading a prompt may count on. How long a sequence goes on, and how much of it
+will be copies, is known least when its prompt is read: relying on all, holes of 64 tokens came at 1.7 times plain
+decoding with a draft model beside suffix lookup, and at 3.1 times without it."""
+
 Offers = Mapping[Key, Sequence[Draft]]
 """The drafts made for each sequence; sequences without any may be missing."""
 
@@ -236,7 +241,9 @@ class GammaPolicy:
         if self._mean_length is not None:  # lengths without memory: what is left is the mean, however much came
             lasting = min(lasting, self._mean_length)
         progress = self._progress.get(key)
-        if progress is not None and drafter in progress.drafted_at:  # it fell behind once and will again
+        if progress is None or drafter not in progress.drafted_at:
+            lasting *= RELIED_ON
+        else:  # it fell behind once and will again
             lasting = min(lasting, progress.num_tokens - progress.drafted_at[drafter])
         max_tokens = min(candidate.max_tokens, self._max_gamma)
         return Prospect(acceptance, max_tokens, candidate.cost.start_ms, lasting, other_survivals)
