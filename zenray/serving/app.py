@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +33,7 @@ APP_NAME = "zenray"
 AGGREGATOR_CPUS = 0.25
 _CONSTRUCTOR_RETRIES = 2
 _STOP_MARGIN_S = 5.0
+_INTERRUPT_POLL_S = 1.0
 
 
 class AppArguments(BaseModel):
@@ -212,10 +216,36 @@ def run(
     Raises what `start` raises.
     """
     stop = stop or threading.Event()
-    with start(config, progress, address=address, should_stop=stop.is_set) as platform:
+    with (
+        _remembered_interrupts() as interrupted,
+        start(config, progress, address=address, should_stop=stop.is_set) as platform,
+    ):
         if on_ready is not None:
             on_ready(platform)
-        stop.wait()
+        while not stop.wait(_INTERRUPT_POLL_S):
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _remembered_interrupts() -> Iterator[threading.Event]:
+    """Set once SIGINT has come. Python drops a KeyboardInterrupt that is raised inside a finaliser, of which Ray has
+    many; a server would then never stop."""
+    interrupted = threading.Event()
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield interrupted
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _with_real_ports(config: ZenrayConfig) -> ZenrayConfig:
