@@ -7,7 +7,7 @@ import torch
 from zenray.engine.blocks import BlockPool
 from zenray.engine.scheduler import Scheduled
 from zenray.model.decoder import Decoder
-from zenray.ops.batch import StepBatch
+from zenray.ops.batch import Span, StepBatch, lay_out
 
 
 class Runner:
@@ -27,40 +27,13 @@ class Runner:
             return self._decoder.forward(self._lay_out(plan, logit_rows), self._caches)
 
     def _lay_out(self, plan: list[Scheduled], logit_rows: list[int]) -> StepBatch:
-        block_size = self._block_size
-        token_ids: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        query_starts = [0]
-        context_lens: list[int] = []
+        spans = []
         for scheduled in plan:
             sequence = scheduled.sequence
             start, end = sequence.num_computed, sequence.num_computed + scheduled.num_tokens
-            token_ids += sequence.token_ids[start:end]
+            token_ids = sequence.token_ids[start:end]
             if scheduled.num_draft:
                 assert sequence.draft is not None and end == len(sequence.token_ids), "a draft follows the last token"
                 token_ids += sequence.draft.token_ids[: scheduled.num_draft]
-                end += scheduled.num_draft
-            positions += range(start, end)
-            slots += [
-                sequence.block_ids[position // block_size] * block_size + position % block_size
-                for position in range(start, end)
-            ]
-            query_starts.append(len(token_ids))
-            context_lens.append(end)
-        width = max(len(scheduled.sequence.block_ids) for scheduled in plan)
-        tables = [
-            scheduled.sequence.block_ids + [0] * (width - len(scheduled.sequence.block_ids)) for scheduled in plan
-        ]
-        device = self._decoder.device
-        return StepBatch(
-            token_ids_T=torch.tensor(token_ids, dtype=torch.int64, device=device),
-            positions_T=torch.tensor(positions, dtype=torch.int64, device=device),
-            query_starts=torch.tensor(query_starts, dtype=torch.int32, device=device),
-            context_lens_S=torch.tensor(context_lens, dtype=torch.int32, device=device),
-            block_tables_SB=torch.tensor(tables, dtype=torch.int32, device=device),
-            slots_T=torch.tensor(slots, dtype=torch.int64, device=device),
-            logit_rows_R=torch.tensor(logit_rows, dtype=torch.int64, device=device),
-            query_starts_list=query_starts,
-            context_lens_list=context_lens,
-        )
+            spans.append(Span(token_ids, start, sequence.block_ids))
+        return lay_out(spans, logit_rows, self._block_size, self._decoder.device)

@@ -10,7 +10,7 @@ import torch
 
 from zenray.model.decoder import Decoder
 from zenray.model.tokenizer import Tokenizer
-from zenray.ops.batch import StepBatch
+from zenray.ops.batch import Span, StepBatch, lay_out
 
 BLOCK_SIZE = 16
 
@@ -28,30 +28,13 @@ def step_batch(
     default.
     """
     blocks_each = -(-max_tokens // block_size)
-    tokens: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    starts, contexts = [0], []
+    spans = []
     for index, (token_ids, cached) in enumerate(sequences):
         context = cached + len(token_ids)
         assert context <= max_tokens, (context, max_tokens)
-        tokens += token_ids
-        positions += range(cached, context)
-        slots += range(index * blocks_each * block_size + cached, index * blocks_each * block_size + context)
-        starts.append(len(tokens))
-        contexts.append(context)
-    tables = torch.arange(len(sequences) * blocks_each, dtype=torch.int32).reshape(len(sequences), blocks_each)
-    return StepBatch(
-        token_ids_T=torch.tensor(tokens, dtype=torch.int64),
-        positions_T=torch.tensor(positions, dtype=torch.int64),
-        query_starts=torch.tensor(starts, dtype=torch.int32),
-        context_lens_S=torch.tensor(contexts, dtype=torch.int32),
-        block_tables_SB=tables,
-        slots_T=torch.tensor(slots, dtype=torch.int64),
-        logit_rows_R=torch.arange(len(tokens)) if rows is None else torch.tensor(rows, dtype=torch.int64),
-        query_starts_list=starts,
-        context_lens_list=contexts,
-    )
+        spans.append(Span(token_ids, cached, range(index * blocks_each, (index + 1) * blocks_each)))
+    num_tokens = sum(len(span.token_ids) for span in spans)
+    return lay_out(spans, range(num_tokens) if rows is None else rows, block_size)
 
 
 def chunked_logits(decoder: Decoder, token_ids: Sequence[int], chunk: int = 256) -> Iterator[torch.Tensor]:

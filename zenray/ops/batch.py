@@ -6,6 +6,7 @@ R rows whose logits are wanted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,49 @@ class StepBatch:
     logit_rows_R: torch.Tensor
     query_starts_list: list[int]
     context_lens_list: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """New tokens of one sequence: they stand behind `start` others, and `block_ids` hold all of them."""
+
+    token_ids: Sequence[int]
+    start: int
+    block_ids: Sequence[int]
+
+
+def lay_out(
+    spans: Sequence[Span], logit_rows: Sequence[int], block_size: int, device: torch.device | str = "cpu"
+) -> StepBatch:
+    """The step that computes these spans, one after another. `logit_rows` index their tokens laid end to end."""
+    token_ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    query_starts = [0]
+    context_lens: list[int] = []
+    for span in spans:
+        end = span.start + len(span.token_ids)
+        token_ids += span.token_ids
+        positions += range(span.start, end)
+        slots += [
+            span.block_ids[position // block_size] * block_size + position % block_size
+            for position in range(span.start, end)
+        ]
+        query_starts.append(len(token_ids))
+        context_lens.append(end)
+    width = max(len(span.block_ids) for span in spans)
+    tables = [[*span.block_ids, *[0] * (width - len(span.block_ids))] for span in spans]
+    return StepBatch(
+        token_ids_T=torch.tensor(token_ids, dtype=torch.int64, device=device),
+        positions_T=torch.tensor(positions, dtype=torch.int64, device=device),
+        query_starts=torch.tensor(query_starts, dtype=torch.int32, device=device),
+        context_lens_S=torch.tensor(context_lens, dtype=torch.int32, device=device),
+        block_tables_SB=torch.tensor(tables, dtype=torch.int32, device=device),
+        slots_T=torch.tensor(slots, dtype=torch.int64, device=device),
+        logit_rows_R=torch.tensor(logit_rows, dtype=torch.int64, device=device),
+        query_starts_list=query_starts,
+        context_lens_list=context_lens,
+    )
 
 
 @dataclass(frozen=True, slots=True)

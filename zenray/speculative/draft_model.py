@@ -25,7 +25,7 @@ from zenray.model.build import build_model
 from zenray.model.catalog import Catalog
 from zenray.model.load import PRESET_PREFIX, LoadedModel, load_tokenizer
 from zenray.model.tokenizer import Tokenizer
-from zenray.ops.batch import StepBatch
+from zenray.ops.batch import Span, lay_out
 from zenray.speculative.chains import GREEDY, Chain, Chains
 from zenray.speculative.head_trim import TrimmedModel, trim_head
 from zenray.speculative.vocabulary import check_same_vocabulary
@@ -161,35 +161,14 @@ class DraftModel:
 
     def _forward(self, plan: list[tuple[Chain, int]]) -> torch.Tensor:
         """Computes pending tokens; logits of the chains it leaves with none pending, in order."""
-        block_size = self._pool.block_size
-        token_ids: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        rows: list[int] = []
-        query_starts, context_lens = [0], []
+        spans, rows, num_rows = [], [], 0
         for chain, num_tokens in plan:
-            start, end = chain.num_computed, chain.num_computed + num_tokens
-            token_ids += chain.token_ids[start:end]
-            positions += range(start, end)
-            slots += [chain.block_ids[p // block_size] * block_size + p % block_size for p in range(start, end)]
+            start = chain.num_computed
+            spans.append(Span(chain.token_ids[start : start + num_tokens], start, chain.block_ids))
+            num_rows += num_tokens
             if num_tokens == chain.num_pending:
-                rows.append(len(token_ids) - 1)
-            query_starts.append(len(token_ids))
-            context_lens.append(end)
-        width = max(len(chain.block_ids) for chain, _ in plan)
-        tables = [chain.block_ids + [0] * (width - len(chain.block_ids)) for chain, _ in plan]
-        device = self._decoder.device
-        batch = StepBatch(
-            token_ids_T=torch.tensor(token_ids, device=device),
-            positions_T=torch.tensor(positions, device=device),
-            query_starts=torch.tensor(query_starts, dtype=torch.int32, device=device),
-            context_lens_S=torch.tensor(context_lens, dtype=torch.int32, device=device),
-            block_tables_SB=torch.tensor(tables, dtype=torch.int32, device=device),
-            slots_T=torch.tensor(slots, device=device),
-            logit_rows_R=torch.tensor(rows, dtype=torch.int64, device=device),
-            query_starts_list=query_starts,
-            context_lens_list=context_lens,
-        )
+                rows.append(num_rows - 1)
+        batch = lay_out(spans, rows, self._pool.block_size, self._decoder.device)
         logits_RV = self._decoder.forward(batch, self._caches)
         for chain, num_tokens in plan:
             chain.num_computed += num_tokens

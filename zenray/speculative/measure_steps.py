@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 
 from zenray.model.decoder import Decoder
-from zenray.ops.batch import StepBatch
+from zenray.ops.batch import Span, StepBatch, lay_out
 
 MEASURED_ROWS: Mapping[int, tuple[int, ...]] = {
     1: (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 17, 24, 33, 65),
@@ -87,25 +87,11 @@ def _batch(decoder: Decoder, batch_size: int, rows: int, context: int, num_logit
     """`rows` tokens dealt to `batch_size` sequences as evenly as they go, each behind `context` tokens."""
     counts = [rows // batch_size + (index < rows % batch_size) for index in range(batch_size)]
     width = -(-(context + max(counts)) // BLOCK_SIZE)
-    context_lens = [context + count for count in counts]
-    query_starts = [0, *accumulate(counts)]
-    positions = [position for count in counts for position in range(context, context + count)]
-    slots = [
-        index * width * BLOCK_SIZE + position
-        for index, count in enumerate(counts)
-        for position in range(context, context + count)
-    ]
     generator = torch.Generator().manual_seed(0)
-    token_ids_T = torch.randint(decoder.config.vocab_size, (rows,), generator=generator)
-    device = decoder.device
-    return StepBatch(
-        token_ids_T=token_ids_T.to(device),
-        positions_T=torch.tensor(positions, device=device),
-        query_starts=torch.tensor(query_starts, dtype=torch.int32, device=device),
-        context_lens_S=torch.tensor(context_lens, dtype=torch.int32, device=device),
-        block_tables_SB=torch.arange(batch_size * width, dtype=torch.int32, device=device).reshape(batch_size, width),
-        slots_T=torch.tensor(slots, device=device),
-        logit_rows_R=torch.arange(rows - (rows if num_logit_rows is None else num_logit_rows), rows, device=device),
-        query_starts_list=query_starts,
-        context_lens_list=context_lens,
-    )
+    token_ids = torch.randint(decoder.config.vocab_size, (rows,), generator=generator).tolist()
+    spans = [
+        Span(token_ids[end - count : end], context, range(index * width, (index + 1) * width))
+        for index, (count, end) in enumerate(zip(counts, accumulate(counts), strict=True))
+    ]
+    first_row = rows - (rows if num_logit_rows is None else num_logit_rows)
+    return lay_out(spans, range(first_row, rows), BLOCK_SIZE, decoder.device)
