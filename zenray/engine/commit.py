@@ -9,7 +9,7 @@ from zenray.engine.request import FinishReason, TokenLogprob
 from zenray.engine.sampler import apply_penalties, choose_token, has_penalties, is_plain_greedy, token_logprobs
 from zenray.engine.scheduler import Scheduled
 from zenray.engine.sequence import Sequence
-from zenray.engine.speculation import Draft, Round
+from zenray.engine.speculation import Round
 from zenray.model.tokenizer import Tokenizer
 
 
@@ -40,8 +40,7 @@ class Committer:
         sequence = scheduled.sequence
         draft = None
         if sequence.draft is not None and scheduled.num_draft:
-            count = scheduled.num_draft
-            draft = Draft(sequence.draft.drafter, sequence.draft.token_ids[:count], sequence.draft.classes[:count])
+            draft = sequence.draft.first(scheduled.num_draft)
         guesses = (*draft.token_ids, None) if draft is not None else (None,)
         num_committed = num_accepted = 0
         reason = None

@@ -29,6 +29,10 @@ class Draft:
     token_ids: tuple[int, ...]
     classes: tuple[int, ...]
 
+    def first(self, count: int) -> Draft:
+        """Its first `count` tokens, all of them if there are no more."""
+        return Draft(self.drafter, self.token_ids[:count], self.classes[:count])
+
 
 NUM_CLASSES = 16
 

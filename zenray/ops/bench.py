@@ -20,6 +20,7 @@ from rich.table import Table
 
 from zenray.ops import Backend, LayerCache, PackedWeight, StepBatch, backend_for, pack
 from zenray.ops.bandwidth import read_bandwidth
+from zenray.ops.batch import Span, lay_out
 from zenray.ops.reference import ReferenceBackend
 
 WORKING_SET = 200 * 2**20
@@ -122,28 +123,11 @@ def scattered_batch(sequences: list[tuple[int, int]]) -> StepBatch:
     """A step over (context, new tokens) sequences whose blocks lie at random places of the pool."""
     blocks_each = [-(-context // BLOCK_SIZE) for context, _ in sequences]
     free = torch.randperm(sum(blocks_each), generator=torch.Generator().manual_seed(0)).tolist()
-    tables = torch.zeros(len(sequences), max(blocks_each), dtype=torch.int32)
-    positions: list[int] = []
-    slots: list[int] = []
-    starts = [0]
-    for row, ((context, new), num_blocks) in enumerate(zip(sequences, blocks_each, strict=True)):
-        blocks = [free.pop() for _ in range(num_blocks)]
-        tables[row, :num_blocks] = torch.tensor(blocks, dtype=torch.int32)
-        positions += range(context - new, context)
-        slots += [blocks[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(context - new, context)]
-        starts.append(len(positions))
-    contexts = [context for context, _ in sequences]
-    return StepBatch(
-        token_ids_T=torch.zeros(len(positions), dtype=torch.int64),
-        positions_T=torch.tensor(positions),
-        query_starts=torch.tensor(starts, dtype=torch.int32),
-        context_lens_S=torch.tensor(contexts, dtype=torch.int32),
-        block_tables_SB=tables,
-        slots_T=torch.tensor(slots),
-        logit_rows_R=torch.tensor([0]),
-        query_starts_list=starts,
-        context_lens_list=contexts,
-    )
+    spans = [
+        Span([0] * new, context - new, [free.pop() for _ in range(num_blocks)])
+        for (context, new), num_blocks in zip(sequences, blocks_each, strict=True)
+    ]
+    return lay_out(spans, [0], BLOCK_SIZE)
 
 
 def _counted(names: list[str]) -> list[tuple[str, int]]:

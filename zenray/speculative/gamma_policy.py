@@ -155,7 +155,7 @@ class GammaPolicy:
         for key, length in zip(keys, lengths, strict=True):
             draft = best[key][0]
             if draft is not None and length > 0:
-                chosen[key] = Draft(draft.drafter, draft.token_ids[:length], draft.classes[:length])
+                chosen[key] = draft.first(length)
         return chosen
 
     def record(

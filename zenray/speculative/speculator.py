@@ -142,9 +142,8 @@ class DraftingSpeculator:
             drafts = self._try(drafter, drafter.offer, asks) or ()
             for ask, draft in zip(own, drafts, strict=False):
                 if draft is not None and draft.token_ids:
-                    count = ask.max_tokens  # a drafter that offers more than it was asked for harms nobody
-                    cut = Draft(draft.drafter, draft.token_ids[:count], draft.classes[:count])
-                    offers.setdefault(ask.key, []).append(cut)
+                    # A drafter that offers more than it was asked for harms nobody.
+                    offers.setdefault(ask.key, []).append(draft.first(ask.max_tokens))
             self._tallies[drafter.name].draft_ms += (self._clock_s() - start_s) * 1000
 
     def _try(self, drafter: Drafter, call: Callable[..., _R], *args: object) -> _R | None:
