@@ -95,6 +95,35 @@ class DraftSettings(Settings):
     )
 
 
+class ExpertSettings(Settings):
+    """Where the experts of an MoE model live. None of this changes a token."""
+
+    num_shards: int = Field(
+        1, ge=1, le=64, description="Processes that share a verifier's experts, its own among them; 1 keeps all there."
+    )
+    redundant_experts: int = Field(
+        0, ge=0, description="Copies per layer beyond one of each expert: the busiest experts get them."
+    )
+    shard_memory_mib: float = Field(
+        0, ge=0, description="Most expert weights one shard holds, also after it took over a lost one's; 0 is no bound."
+    )
+    transport: Literal["auto", "unix", "tcp", "gloo", "nccl"] = Field(
+        "auto", description="auto: unix between processes of one machine, tcp between machines."
+    )
+    silence_timeout_ms: float = Field(
+        500, gt=0, description="A shard that shows no sign of life for so long during a step is lost."
+    )
+    call_timeout_s: float = Field(30, gt=0, description="Longest that one layer of a step may take on a shard.")
+    recovery_timeout_s: float = Field(
+        20, ge=0, description="How long running requests wait for a place for lost experts before they fail."
+    )
+    rebalance_period_s: float = Field(60, ge=0, description="How often observed loads are looked at; 0 never.")
+    shard_num_cpus: float = Field(0.5, ge=0, description="CPUs Ray reserves for a shard.")
+    shard_num_gpus: float = Field(0, ge=0)
+    num_threads: int = Field(0, ge=0, description="CPU threads of a shard; 0 takes the cores given to it.")
+    spread: bool = Field(False, description="Put shards on different machines where there are any.")
+
+
 class RequestBoundsSettings(Settings):
     """The most a request may ask for; beyond is INVALID_ARGUMENT."""
 
@@ -158,6 +187,7 @@ class ZenrayConfig(Settings):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     speculation: SpeculationSettings = Field(default_factory=SpeculationSettings)
     draft: DraftSettings = Field(default_factory=DraftSettings)
+    experts: ExpertSettings = Field(default_factory=ExpertSettings)
     bounds: RequestBoundsSettings = Field(default_factory=RequestBoundsSettings)
     defaults: RequestDefaults = Field(default_factory=RequestDefaults)
     context: ContextSettings = Field(default_factory=ContextSettings)

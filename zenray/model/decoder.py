@@ -11,7 +11,7 @@ import torch
 
 from zenray.model.attention import Attention
 from zenray.model.config import ModelConfig
-from zenray.model.moe import ExpertBackend, LocalExperts, route
+from zenray.model.moe import ExpertBackend, LocalExperts, StepAborted
 from zenray.model.rope import cos_sin_table
 from zenray.model.weights import FeedForwardWeights, LayerWeights, ModelWeights, MoeWeights
 from zenray.ops.backend import Backend
@@ -34,7 +34,7 @@ class Decoder:
         self.device = weights.final_norm_D.device
         self._wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         self._attention = Attention(config, backend)
-        self._experts = experts or LocalExperts(
+        self.experts: ExpertBackend = experts or LocalExperts(
             [
                 layer.feed_forward.experts if isinstance(layer.feed_forward, MoeWeights) else ()
                 for layer in weights.layers
@@ -50,8 +50,17 @@ class Decoder:
     def forward(self, batch: StepBatch, caches: Sequence[LayerCache]) -> torch.Tensor:
         """Logits [R, V] of `batch.logit_rows_R`, float32 (float64 in a float64 model).
 
-        Writes the step's keys and values into `caches`, one per layer.
+        Writes the step's keys and values into `caches`, one per layer; a step whose experts were lost is run
+        again and writes the same ones. Raises `Unavailable` when the experts have no place.
         """
+        while True:
+            with self.experts.step():
+                try:
+                    return self._run(batch, caches)
+                except StepAborted:
+                    continue
+
+    def _run(self, batch: StepBatch, caches: Sequence[LayerCache]) -> torch.Tensor:
         ops, eps = self.ops, self.config.rms_norm_eps
         if max(batch.context_lens_list) > self._cos_sin_PC.shape[0]:
             self._grow_rope(max(batch.context_lens_list))
@@ -78,10 +87,10 @@ class Decoder:
         weights = layer.feed_forward
         if isinstance(weights, FeedForwardWeights):
             return self.ops.linear(self.ops.silu_mul(self.ops.linear(x_TD, weights.gate_up)), weights.down)
-        ids_TK, weights_TK = route(
+        ids_TK, weights_TK = self.ops.route(
             x_TD, weights.router_ED, self.config.num_experts_per_token, self.config.norm_topk_prob
         )
-        return self._experts(index, x_TD, ids_TK, weights_TK)
+        return self.experts(index, x_TD, ids_TK, weights_TK)
 
     def new_caches(self, num_blocks: int, block_size: int) -> list[LayerCache]:
         """Empty paged caches, one per layer, in the model's activation dtype.
@@ -102,11 +111,11 @@ class Decoder:
             total += layer.qkv.num_bytes + layer.out.num_bytes
             feed_forward = layer.feed_forward
             if isinstance(feed_forward, MoeWeights):
-                router, expert = feed_forward.router_ED, feed_forward.experts[0]
+                router = feed_forward.router_ED
                 total += router.numel() * router.element_size()
-                total += self.config.num_experts_per_token * (expert.gate_up.num_bytes + expert.down.num_bytes)
+                total += self.config.num_experts_per_token * feed_forward.expert_bytes
             else:
-                total += feed_forward.gate_up.num_bytes + feed_forward.down.num_bytes
+                total += feed_forward.num_bytes
         return total
 
     def _grow_rope(self, num_positions: int) -> None:

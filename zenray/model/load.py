@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from zenray.model.config import ModelConfig
 from zenray.model.convert import ConvertedProvider, Progress, converted_folder, open_source
 from zenray.model.decoder import Decoder
 from zenray.model.formats import SourceProvider, activation_dtype
+from zenray.model.moe import ExpertBackend
 from zenray.model.presets import preset_config
 from zenray.model.random_weights import RandomProvider
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer
 from zenray.model.weights import WeightProvider, gather
 from zenray.ops import backend_for
+from zenray.ops.backend import Backend
 
 PRESET_PREFIX = "preset:"
 
@@ -50,6 +52,10 @@ class LoadedModel:
         return self.decoder.config
 
 
+ExpertsFactory = Callable[[ModelConfig, WeightProvider, Backend], ExpertBackend]
+"""Makes what computes a model's experts from its weights, where that is not simply the decoder's own process."""
+
+
 def load_model(
     path_or_preset: str | Path,
     *,
@@ -59,6 +65,7 @@ def load_model(
     progress: Progress | None = None,
     seed: int = 0,
     preset_overrides: Mapping[str, Any] | None = None,
+    experts: ExpertsFactory | None = None,
 ) -> LoadedModel:
     """A GGUF file, a safetensors folder, or `preset:NAME`, ready to run.
 
@@ -80,6 +87,7 @@ def load_model(
             dtype=activation_dtype(weight_format),
             weight_format=weight_format,
             device=device,
+            experts=experts,
         )
     started = time.perf_counter()
     path = Path(path_or_preset)
@@ -87,7 +95,7 @@ def load_model(
     provider = ConvertedProvider(folder)
     tokenizer = provider.tokenizer()
     config = provider.config.replace({"eos_token_ids": tuple(sorted(tokenizer.eos_token_ids))})
-    decoder = _decoder(config, provider, device)
+    decoder = _decoder(config, provider, device, experts)
     return LoadedModel(decoder, tokenizer, _info(path.name, path, digest, weight_format, decoder, started))
 
 
@@ -127,6 +135,7 @@ def load_preset(
     dtype: torch.dtype = torch.bfloat16,
     weight_format: WeightFormat | None = None,
     device: str = "cpu",
+    experts: ExpertsFactory | None = None,
 ) -> LoadedModel:
     """A preset with random weights. `weight_format` None holds matrices in `dtype` itself; "mixed" is int8,
     as for any source that is not 4-bit.
@@ -141,15 +150,20 @@ def load_preset(
     config = config.replace({"eos_token_ids": tuple(sorted(tokenizer.eos_token_ids))})
     shown = weight_format or str(dtype).removeprefix("torch.")
     packed_format = {"int8": "int8", "mixed": "int8", "int4": "int4"}.get(shown, "dense")
-    decoder = _decoder(config, RandomProvider(config, seed, dtype, packed_format), device)
+    decoder = _decoder(config, RandomProvider(config, seed, dtype, packed_format), device, experts)
     return LoadedModel(decoder, tokenizer, _info(PRESET_PREFIX + name, None, "", shown, decoder, started))
 
 
-def _decoder(config: ModelConfig, provider: WeightProvider, device: str) -> Decoder:
-    weights = gather(config, provider)
+def _decoder(
+    config: ModelConfig, provider: WeightProvider, device: str, make_experts: ExpertsFactory | None = None
+) -> Decoder:
+    backend = backend_for(device, provider.dtype)
+    if not config.num_experts:
+        make_experts = None
+    weights = gather(config, provider, with_experts=make_experts is None)
     if torch.device(device).type != "cpu":
         weights = weights.to(torch.device(device))
-    return Decoder(config, weights, backend_for(device, provider.dtype))
+    return Decoder(config, weights, backend, make_experts and make_experts(config, provider, backend))
 
 
 def _info(

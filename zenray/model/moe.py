@@ -7,6 +7,8 @@ Shapes: T tokens, D width, E experts, K experts per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,62 +17,88 @@ from zenray.model.weights import FeedForwardWeights
 from zenray.ops.backend import Backend
 
 
+class StepAborted(Exception):
+    """Experts were lost in mid-step. Nothing of the step was committed: run it again."""
+
+
 class ExpertBackend(Protocol):
-    """Applies each token's chosen experts and sums them by weight."""
+    """Applies each token's chosen experts and sums them by weight, wherever the experts are."""
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why nobody can compute some expert now; None while all can be. Read from any thread."""
+        ...
+
+    def step(self) -> AbstractContextManager[None]:
+        """Around all layers of one forward pass: who computes what does not change inside.
+
+        Entering first repairs what was lost. Raises `Unavailable` when some expert has no place and none comes
+        within the time allowed.
+        """
+        ...
 
     def __call__(
-        self, layer: int, x_TD: torch.Tensor, expert_ids_TK: torch.Tensor, expert_weights_TK: torch.Tensor
+        self, layer: int, x_TD: torch.Tensor, expert_ids_TK: torch.Tensor, weights_TK: torch.Tensor
     ) -> torch.Tensor:
-        """[T, D]. A token's sum runs over its experts in ascending id, whatever else is in the batch."""
+        """[T, D]. A token's ids ascend, and its sum runs in that order whatever else is in the batch.
+
+        Raises `StepAborted`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends what the backend started. No further step is run."""
         ...
 
 
-def route(
-    x_TD: torch.Tensor, router_ED: torch.Tensor, num_experts_per_token: int, normalise: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax over all experts, then the top K: (ids int64 [T, K], weights [T, K]).
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """The pairs of a token and one of its experts, put in the order of their experts.
 
-    Computed in the router's own dtype (float32): bf16 scores would flip near-ties between experts.
-    With `normalise` the K weights of a token sum to 1.
+    expert_ids ascend; counts[i] pairs belong to expert_ids[i]. Pair p belongs to token rows_P[p]; pairs_TK tells
+    where a token's pairs went. P = T * K.
     """
-    probabilities = torch.softmax(torch.mm(x_TD.to(router_ED.dtype), router_ED.t()), dim=-1)
-    weights_TK, ids_TK = torch.topk(probabilities, num_experts_per_token, dim=-1)
-    if normalise:
-        weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
-    return ids_TK, weights_TK
+
+    expert_ids: list[int]
+    counts: list[int]
+    rows_P: torch.Tensor
+    pairs_TK: torch.Tensor
+
+
+def group_by_expert(expert_ids_TK: torch.Tensor) -> Grouped:
+    """Groups a step's pairs by expert; each token's ids ascend."""
+    num_tokens, num_chosen = expert_ids_TK.shape
+    if num_tokens == 1:
+        rows_P, pairs_TK = torch.zeros(num_chosen, dtype=torch.int64), torch.arange(num_chosen)[None]
+        device = expert_ids_TK.device
+        return Grouped(expert_ids_TK[0].tolist(), [1] * num_chosen, rows_P.to(device), pairs_TK.to(device))
+    flat_P = expert_ids_TK.reshape(-1)
+    order_P = torch.argsort(flat_P, stable=True)
+    pairs_P = torch.empty_like(order_P)
+    pairs_P[order_P] = torch.arange(len(order_P), device=order_P.device)
+    found, counts = torch.unique_consecutive(flat_P[order_P], return_counts=True)
+    return Grouped(found.tolist(), counts.tolist(), order_P // num_chosen, pairs_P.reshape(num_tokens, num_chosen))
 
 
 class LocalExperts:
-    """All experts in this process: tokens grouped by expert, one product per used expert."""
+    """All experts in this process: tokens grouped by expert, each expert's weights read once."""
+
+    unavailable = None
 
     def __init__(self, experts_by_layer: Sequence[Sequence[FeedForwardWeights]], ops: Backend) -> None:
-        self._experts_by_layer = experts_by_layer
+        self._experts_by_layer = [[(expert.gate_up, expert.down) for expert in experts] for experts in experts_by_layer]
         self._ops = ops
 
+    def step(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def __call__(
-        self, layer: int, x_TD: torch.Tensor, expert_ids_TK: torch.Tensor, expert_weights_TK: torch.Tensor
+        self, layer: int, x_TD: torch.Tensor, expert_ids_TK: torch.Tensor, weights_TK: torch.Tensor
     ) -> torch.Tensor:
-        experts, ops = self._experts_by_layer[layer], self._ops
-        num_chosen = expert_ids_TK.shape[1]
-        # One transfer for the whole layer; afterwards only Python ints decide.
-        ids = expert_ids_TK.tolist()
-        weights_TK = expert_weights_TK.to(x_TD.dtype)
-        out_TD = torch.zeros_like(x_TD)
-        if len(ids) == 1:
-            for expert_id, column in sorted(zip(ids[0], range(num_chosen), strict=True)):
-                expert = experts[expert_id]
-                y_TD = ops.linear(ops.silu_mul(ops.linear(x_TD, expert.gate_up)), expert.down)
-                out_TD.addcmul_(y_TD, weights_TK[:, column : column + 1])
-            return out_TD
-        pairs_by_expert: dict[int, list[int]] = {}
-        for row, chosen in enumerate(ids):
-            for column, expert_id in enumerate(chosen):
-                pairs_by_expert.setdefault(expert_id, []).append(row * num_chosen + column)
-        flat_weights = weights_TK.reshape(-1, 1)
-        for expert_id in sorted(pairs_by_expert):
-            expert = experts[expert_id]
-            pairs = torch.tensor(pairs_by_expert[expert_id], device=x_TD.device)
-            rows = pairs // num_chosen
-            y_ND = ops.linear(ops.silu_mul(ops.linear(x_TD[rows], expert.gate_up)), expert.down)
-            out_TD.index_add_(0, rows, y_ND * flat_weights[pairs])
-        return out_TD
+        grouped, experts = group_by_expert(expert_ids_TK), self._experts_by_layer[layer]
+        used = [experts[expert_id] for expert_id in grouped.expert_ids]
+        y_PD = self._ops.swiglu_rows(x_TD, used, grouped.counts, grouped.rows_P)
+        return self._ops.combine(y_PD, grouped.pairs_TK, weights_TK)
+
+    def close(self) -> None:
+        pass

@@ -26,13 +26,21 @@ class FeedForwardWeights:
     gate_up: PackedWeight
     down: PackedWeight
 
+    @property
+    def num_bytes(self) -> int:
+        return self.gate_up.num_bytes + self.down.num_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class MoeWeights:
-    """Router [E, D] in float32 (float64 in a float64 model) and E experts."""
+    """Router [E, D] in float32 (float64 in a float64 model) and E experts, or none where others hold them.
+
+    expert_bytes: of one expert.
+    """
 
     router_ED: torch.Tensor
     experts: tuple[FeedForwardWeights, ...]
+    expert_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +183,16 @@ def part_shape(config: ModelConfig, part: str) -> tuple[int, ...]:
     return shapes.get(leaf, (hidden,))
 
 
-def gather(config: ModelConfig, provider: WeightProvider) -> ModelWeights:
-    """All weights of `config`, asked for once each in file order."""
+def gather(config: ModelConfig, provider: WeightProvider, *, with_experts: bool = True) -> ModelWeights:
+    """All weights of `config`, asked for once each in file order; MoE layers may be left without their experts."""
     embed = provider.matrix("embed")
-    layers = tuple(_layer(config, provider, layer) for layer in range(config.num_layers))
+    num_experts = config.num_experts if with_experts else 0
+    layers = tuple(_layer(config, provider, layer, num_experts) for layer in range(config.num_layers))
     final_norm = provider.vector("final_norm")
     return ModelWeights(provider.dtype, embed, layers, final_norm, provider.matrix("head"))
 
 
-def _layer(config: ModelConfig, provider: WeightProvider, layer: int) -> LayerWeights:
+def _layer(config: ModelConfig, provider: WeightProvider, layer: int, num_experts: int) -> LayerWeights:
     at = f"layers.{layer}."
     has_qk_norm = config.qk_norm != "none"
     return LayerWeights(
@@ -193,15 +202,17 @@ def _layer(config: ModelConfig, provider: WeightProvider, layer: int) -> LayerWe
         k_norm=provider.vector(at + "k_norm") if has_qk_norm else None,
         out=provider.matrix(at + "out"),
         post_norm_D=provider.vector(at + "post_norm"),
-        feed_forward=_moe(config, provider, at) if config.is_moe_layer(layer) else _feed_forward(provider, at),
+        feed_forward=_moe(provider, at, num_experts) if config.is_moe_layer(layer) else read_feed_forward(provider, at),
     )
 
 
-def _moe(config: ModelConfig, provider: WeightProvider, at: str) -> MoeWeights:
+def _moe(provider: WeightProvider, at: str, num_experts: int) -> MoeWeights:
     router = provider.vector(at + "router")
-    experts = (_feed_forward(provider, f"{at}experts.{expert}.") for expert in range(config.num_experts))
-    return MoeWeights(router, tuple(experts))
+    first = read_feed_forward(provider, at + "experts.0.")
+    others = (read_feed_forward(provider, f"{at}experts.{expert}.") for expert in range(1, num_experts))
+    return MoeWeights(router, (first, *others) if num_experts else (), first.num_bytes)
 
 
-def _feed_forward(provider: WeightProvider, at: str) -> FeedForwardWeights:
+def read_feed_forward(provider: WeightProvider, at: str) -> FeedForwardWeights:
+    """The feed-forward whose names begin with `at`: a dense layer's, or one expert's."""
     return FeedForwardWeights(provider.matrix(at + "gate_up"), provider.matrix(at + "down"))

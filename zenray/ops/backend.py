@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -56,4 +57,34 @@ class Backend(Protocol):
 
     def silu_mul(self, gate_up_T2F: torch.Tensor) -> torch.Tensor:
         """silu(first half) * second half: [T, F]."""
+        ...
+
+    def route(
+        self, x_TD: torch.Tensor, router_ED: torch.Tensor, num_chosen: int, normalise: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Softmax over E experts, then each token's K most probable: (ids int64, weights), both [T, K].
+
+        Ids ascend within a token. Scores and weights have the router's own type (float32 or wider): bfloat16
+        scores would flip near-ties. Equal probabilities prefer the lower id. With `normalise` a token's weights
+        sum to 1. A token's result does not depend on the other tokens.
+        """
+        ...
+
+    def swiglu_rows(
+        self,
+        x_ND: torch.Tensor,
+        experts: Sequence[tuple[PackedWeight, PackedWeight]],
+        counts: Sequence[int],
+        rows_P: torch.Tensor,
+    ) -> torch.Tensor:
+        """[P, D]: SwiGLU feed-forwards, each applied to its own rows of x.
+
+        experts are (gate over up [2F, D], down [D, F]); the first counts[0] of rows_P (int64) belong to experts[0],
+        and so on. A row's result does not depend on the other rows where `linear`'s does not.
+        """
+        ...
+
+    def combine(self, y_PD: torch.Tensor, pairs_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:
+        """[T, D]: sum over k, in order, of weights_TK[t, k] * y_PD[pairs_TK[t, k]]; accumulated in the weights' type
+        and rounded once to y's."""
         ...

@@ -6,6 +6,8 @@ in use. bfloat16 activations are widened to float32 inside each operation and ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from zenray.ops.batch import LayerCache, StepBatch
@@ -95,6 +97,40 @@ class ReferenceBackend:
         """silu(first half) * second half: [T, F]."""
         gate, up = widened(gate_up_T2F).chunk(2, dim=-1)
         return (torch.nn.functional.silu(gate) * up).to(gate_up_T2F.dtype)
+
+    def route(
+        self, x_TD: torch.Tensor, router_ED: torch.Tensor, num_chosen: int, normalise: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Softmax over E experts, then each token's K most probable, ids ascending: (ids, weights), both [T, K]."""
+        probabilities_TE = torch.softmax(x_TD.to(router_ED.dtype) @ router_ED.t(), dim=-1)
+        # A stable sort, because topk leaves open which of two equals it takes.
+        ranked_TE = torch.sort(probabilities_TE, dim=-1, descending=True, stable=True).indices
+        ids_TK = ranked_TE[:, :num_chosen].sort(dim=-1).values
+        weights_TK = probabilities_TE.gather(1, ids_TK)
+        if normalise:
+            weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+        return ids_TK, weights_TK
+
+    def swiglu_rows(
+        self,
+        x_ND: torch.Tensor,
+        experts: Sequence[tuple[PackedWeight, PackedWeight]],
+        counts: Sequence[int],
+        rows_P: torch.Tensor,
+    ) -> torch.Tensor:
+        """SwiGLU feed-forwards, each applied to its own rows of x: [P, D]."""
+        parts = [
+            self.linear(self.silu_mul(self.linear(x_ND[rows], gate_up)), down)
+            for rows, (gate_up, down) in zip(torch.split(rows_P, list(counts)), experts, strict=True)
+        ]
+        return torch.cat(parts) if parts else x_ND.new_empty(0, x_ND.shape[1])
+
+    def combine(self, y_PD: torch.Tensor, pairs_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:
+        """sum over k, in order, of weights_TK[t, k] * y_PD[pairs_TK[t, k]]: [T, D]."""
+        sum_TD = torch.zeros(len(pairs_TK), y_PD.shape[1], dtype=weights_TK.dtype, device=y_PD.device)
+        for pairs_T, weights_T in zip(pairs_TK.t(), weights_TK.t(), strict=True):
+            sum_TD += weights_T[:, None] * y_PD[pairs_T].to(weights_TK.dtype)
+        return sum_TD.to(y_PD.dtype)
 
 
 def _gathered(blocks: torch.Tensor, context_len: int) -> torch.Tensor:

@@ -13,8 +13,9 @@ from zenray.errors import ConfigError
 from zenray.model.decoder import Decoder
 from zenray.model.evaluate import BLOCK_SIZE, sequence_logits, step_batch
 from zenray.model.load import LoadedModel, load_model, load_preset
-from zenray.model.moe import route
+from zenray.model.moe import LocalExperts
 from zenray.model.weights import MoeWeights
+from zenray.ops.reference import ReferenceBackend
 
 EXACT = 1e-10
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
@@ -104,7 +105,7 @@ def test_moe_equals_the_dense_sum_over_experts(seed: int, num_tokens: int, chose
     moe = decoder.weights.layers[0].feed_forward
     assert isinstance(moe, MoeWeights)
     x_TD = torch.randn((num_tokens, 64), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    ids_TK, weights_TK = route(x_TD, moe.router_ED, chosen, normalise)
+    ids_TK, weights_TK = ReferenceBackend(x_TD.dtype).route(x_TD, moe.router_ED, chosen, normalise)
     if normalise:
         assert torch.allclose(weights_TK.sum(dim=1), torch.ones(num_tokens, dtype=torch.float64))
     dense_TE = torch.zeros((num_tokens, 8), dtype=torch.float64).scatter(1, ids_TK, weights_TK)
@@ -112,7 +113,7 @@ def test_moe_equals_the_dense_sum_over_experts(seed: int, num_tokens: int, chose
     for index, expert in enumerate(moe.experts):
         gate, up = (x_TD @ expert.gate_up.data.t()).chunk(2, dim=1)
         expected += dense_TE[:, index : index + 1] * ((torch.nn.functional.silu(gate) * up) @ expert.down.data.t())
-    got = decoder._experts(0, x_TD, ids_TK, weights_TK)
+    got = decoder.experts(0, x_TD, ids_TK, weights_TK)
     assert float((got - expected).abs().max()) < EXACT
 
 
@@ -128,11 +129,12 @@ def test_experts_can_live_elsewhere() -> None:
     model = load_preset("tiny-moe", dtype=torch.float64)
     asked: list[int] = []
 
-    def elsewhere(layer: int, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        asked.append(layer)
-        return model.decoder._experts(layer, x, ids, weights)
+    class Elsewhere(LocalExperts):
+        def __call__(self, layer: int, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+            asked.append(layer)
+            return model.decoder.experts(layer, x, ids, weights)
 
-    remote = Decoder(model.config, model.decoder.weights, model.decoder.ops, experts=elsewhere)
+    remote = Decoder(model.config, model.decoder.weights, model.decoder.ops, experts=Elsewhere([], model.decoder.ops))
     ids = random_ids(9)
     assert torch.equal(sequence_logits(remote, ids), sequence_logits(model.decoder, ids))
     assert asked == [0, 1]
