@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from zenray.ops import PackedWeight, pack
 Progress = Callable[[int, int, str], None]
 """Called with (done bytes, total bytes, what is being done)."""
 
-CONVERTER_VERSION = 2
+CONVERTER_VERSION = 3
 """Raised whenever a converted folder of before would be read wrongly."""
 
 
@@ -94,13 +94,14 @@ def _convert_into(
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
     part.mkdir()
     try:
-        write_weights(source, weight_format, part / "weights.safetensors", progress)
+        digests = write_weights(source, weight_format, part / "weights.safetensors", progress)
         (part / "tokenizer.json").write_text(tokenizer.definition, encoding="utf-8")
         description = {
             "source": {"path": str(path), "sha256": sha256},
             "weight_format": weight_format,
             "config": source.config.to_json(),
             "tokenizer": tokenizer.to_json(),
+            "sha256": digests,
         }
         (part / "model.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
         os.rename(part, folder)
@@ -111,8 +112,11 @@ def _convert_into(
 
 def write_weights(
     source: ModelSource, weight_format: WeightFormat, path: Path, progress: Progress | None = None
-) -> None:
-    """Packs every tensor of `source` into a safetensors file, one matrix in memory at a time."""
+) -> dict[str, str]:
+    """Packs every tensor of `source` into a safetensors file, a few matrices in memory at a time.
+
+    Returns the digest of every vector and matrix (`tensors_digest`).
+    """
     config = source.config
     vectors, matrices = list(vector_names(config)), list(matrix_names(config))
     if shares_embedding(source, weight_format):
@@ -120,17 +124,21 @@ def write_weights(
     sizes = {name: _source_bytes(source, name) for name in matrices}
     total, done = sum(sizes.values()), 0
     dtype = activation_dtype(weight_format)
+    digests: dict[str, str] = {}
     with TensorFileWriter(path, max_tensors=len(vectors) + 7 * len(matrices)) as writer:
         for name in vectors:
-            writer.add(name, read_vector(source, name, dtype))
-        for name, packed in _packed_in_order(source, matrices, weight_format):
-            for key, tensor in packed.to_tensors().items():
+            vector = read_vector(source, name, dtype)
+            writer.add(name, vector)
+            digests[name] = tensors_digest({"": vector})
+        for name, tensors, digests[name] in _packed_in_order(source, matrices, weight_format):
+            for key, tensor in tensors.items():
                 writer.add(f"{name}/{key}", tensor)
             done += sizes[name]
             if progress is not None:
                 progress(done, total, f"converting to {weight_format}")
     if progress is not None:
         progress(total, total, f"converting to {weight_format}")
+    return digests
 
 
 _MAX_PACKERS = 4
@@ -138,8 +146,8 @@ _MAX_PACKERS = 4
 
 def _packed_in_order(
     source: ModelSource, names: Sequence[str], weight_format: WeightFormat
-) -> Iterator[tuple[str, PackedWeight]]:
-    """Packs a few matrices at a time, each in one thread, and yields them in order.
+) -> Iterator[tuple[str, dict[str, torch.Tensor], str]]:
+    """Packs a few matrices at a time, each in one thread, and yields their tensors and digests in order.
 
     Packing is many short operations: splitting each over two threads took 6 to 14 times as long on a busy
     machine (their barriers wait for a descheduled thread) and gained nothing on a quiet one.
@@ -148,18 +156,32 @@ def _packed_in_order(
     workers = min(len(os.sched_getaffinity(0)), _MAX_PACKERS)
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        pending: deque[tuple[str, Future[PackedWeight]]] = deque()
+        pending: deque[tuple[str, Future[tuple[dict[str, torch.Tensor], str]]]] = deque()
         for name in names:
-            pending.append((name, pool.submit(pack_matrix, source, name, weight_format)))
+            pending.append((name, pool.submit(_pack, source, name, weight_format)))
             if len(pending) > workers:
                 ready, future = pending.popleft()
-                yield ready, future.result()
+                yield ready, *future.result()
         for ready, future in pending:
-            yield ready, future.result()
+            yield ready, *future.result()
     finally:
         pool.shutdown(cancel_futures=True)
         # torch hands the last number set anywhere to threads that start later.
         torch.set_num_threads(threads_before)
+
+
+def _pack(source: ModelSource, name: str, weight_format: WeightFormat) -> tuple[dict[str, torch.Tensor], str]:
+    tensors = pack_matrix(source, name, weight_format).to_tensors()
+    return tensors, tensors_digest(tensors)
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of names. Reads the bytes outside the GIL."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hasher.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 class ConvertedProvider:
@@ -169,7 +191,9 @@ class ConvertedProvider:
         description = read_json(folder / "model.json")
         self.config = ModelConfig.from_json(description["config"])
         self.dtype = activation_dtype(description["weight_format"])
-        self._folder = folder
+        self._folder, self._sha256 = folder, description["sha256"]
+        whole = [description[part] for part in ("config", "weight_format", "sha256")]
+        self._digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
         self._tokenizer = description["tokenizer"]
         self._vectors: dict[str, torch.Tensor] = {}
         self._matrices: dict[str, dict[str, torch.Tensor]] = {}
@@ -181,10 +205,26 @@ class ConvertedProvider:
                 self._vectors[name] = tensor
         self._embed = PackedWeight.from_tensors(self._matrices["embed"])
 
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    def check(self, name: str) -> None:
+        """Reads all of a matrix's bytes. Raises ModelFileError if they are not those written at conversion."""
+        name = self._stored_as(name)
+        if tensors_digest(self._matrices[name]) != self._sha256[name]:
+            raise ModelFileError(
+                f"{self._folder / 'weights.safetensors'}: {name} has changed since it was written; check the disk, "
+                "then delete the folder to convert again"
+            )
+
     def matrix(self, name: str) -> PackedWeight:
-        if name == "embed" or (name == "head" and name not in self._matrices):
-            return self._embed
-        return PackedWeight.from_tensors(self._matrices[name])
+        name = self._stored_as(name)
+        return self._embed if name == "embed" else PackedWeight.from_tensors(self._matrices[name])
+
+    def _stored_as(self, name: str) -> str:
+        """A head that shares the embedding's table is stored once."""
+        return "embed" if name == "head" and name not in self._matrices else name
 
     def vector(self, name: str) -> torch.Tensor:
         return self._vectors[name]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 
 import torch
 
 from zenray.config import WeightFormat
 from zenray.errors import ModelFileError
+from zenray.model.digest import digest
 from zenray.model.source import ModelSource, SourceTensor, checked
 from zenray.model.weights import has_bias, matrix_parts
 from zenray.ops import PackedWeight, mixed_format, pack, pack_int4_from_groups
@@ -81,6 +83,14 @@ class SourceProvider:
 
     def vector(self, name: str) -> torch.Tensor:
         return read_vector(self._source, name, self.dtype)
+
+    @property
+    def digest(self) -> str:
+        chosen = f"{digest(self._source.path).sha256} {self._weight_format} {sorted(self._overrides.items())}"
+        return hashlib.sha256(chosen.encode()).hexdigest()
+
+    def check(self, name: str) -> None:
+        """Nothing: these bytes were packed a moment ago."""
 
 
 def read_vector(source: ModelSource, name: str, dtype: torch.dtype) -> torch.Tensor:

@@ -52,6 +52,15 @@ class LoadedModel:
         return self.decoder.config
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedWeights:
+    """A model's architecture and where its weights come from, none of them read yet."""
+
+    config: ModelConfig
+    provider: WeightProvider
+    ops: Backend
+
+
 ExpertsFactory = Callable[[ModelConfig, WeightProvider, Backend], ExpertBackend]
 """Makes what computes a model's experts from its weights, where that is not simply the decoder's own process."""
 
@@ -145,13 +154,25 @@ def load_preset(
         ConfigError: an override makes no architecture.
     """
     started = time.perf_counter()
-    config = preset_config(name, overrides or {})
-    tokenizer = ByteTokenizer(config.vocab_size)
-    config = config.replace({"eos_token_ids": tuple(sorted(tokenizer.eos_token_ids))})
+    provider = open_preset(name, overrides, seed, dtype, weight_format)
+    decoder = _decoder(provider.config, provider, device, experts)
     shown = weight_format or str(dtype).removeprefix("torch.")
-    packed_format = {"int8": "int8", "mixed": "int8", "int4": "int4"}.get(shown, "dense")
-    decoder = _decoder(config, RandomProvider(config, seed, dtype, packed_format), device, experts)
+    tokenizer = ByteTokenizer(provider.config.vocab_size)
     return LoadedModel(decoder, tokenizer, _info(PRESET_PREFIX + name, None, "", shown, decoder, started))
+
+
+def open_preset(
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.bfloat16,
+    weight_format: WeightFormat | None = None,
+) -> RandomProvider:
+    """The weights of a preset, drawn as they are asked for; arguments and errors as for `load_preset`."""
+    config = preset_config(name, overrides or {})
+    config = config.replace({"eos_token_ids": tuple(sorted(ByteTokenizer(config.vocab_size).eos_token_ids))})
+    packed_format = {"int8": "int8", "mixed": "int8", "int4": "int4"}.get(weight_format or "", "dense")
+    return RandomProvider(config, seed, dtype, packed_format)
 
 
 def _decoder(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -82,24 +82,32 @@ class ModelWeights:
 
     def to(self, device: torch.device) -> ModelWeights:
         """The same weights on another device; a shared table stays shared."""
-        moved: dict[int, Any] = {}
+        return moved(self, device)
 
-        def move(value: Any) -> Any:
-            if id(value) not in moved:
-                if isinstance(value, torch.Tensor):
-                    moved[id(value)] = value.to(device)
-                elif isinstance(value, tuple):
-                    moved[id(value)] = tuple(move(item) for item in value)
-                elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-                    fields = {field.name: move(getattr(value, field.name)) for field in dataclasses.fields(value)}
-                    moved[id(value)] = dataclasses.replace(value, **fields)
-                else:
-                    moved[id(value)] = value
-            return moved[id(value)]
 
-        result = move(self)
-        assert isinstance(result, ModelWeights)
-        return result
+_Weights = TypeVar("_Weights", ModelWeights, FeedForwardWeights)
+
+
+def moved(weights: _Weights, device: torch.device) -> _Weights:
+    """The same weights on another device; what is shared stays shared."""
+    done: dict[int, Any] = {}
+
+    def move(value: Any) -> Any:
+        if id(value) not in done:
+            if isinstance(value, torch.Tensor):
+                done[id(value)] = value.to(device)
+            elif isinstance(value, tuple):
+                done[id(value)] = tuple(move(item) for item in value)
+            elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+                fields = {field.name: move(getattr(value, field.name)) for field in dataclasses.fields(value)}
+                done[id(value)] = dataclasses.replace(value, **fields)
+            else:
+                done[id(value)] = value
+        return done[id(value)]
+
+    result = move(weights)
+    assert isinstance(result, type(weights))
+    return result
 
 
 class WeightProvider(Protocol):
@@ -107,9 +115,18 @@ class WeightProvider(Protocol):
 
     dtype: torch.dtype
 
+    @property
+    def digest(self) -> str:
+        """Equal in two processes only if all their weights are."""
+        ...
+
     def matrix(self, name: str) -> PackedWeight: ...
 
     def vector(self, name: str) -> torch.Tensor: ...
+
+    def check(self, name: str) -> None:
+        """Raises ModelFileError unless a matrix's bytes are those of its digest, where one was written."""
+        ...
 
 
 def matrix_names(config: ModelConfig) -> Iterator[str]:
