@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
 import pytest
@@ -10,8 +12,10 @@ import torch
 
 from zenray.engine.engine import Engine
 from zenray.engine.noise import choice_seed
-from zenray.engine.request import Delta, Final, GenerateRequest, Limits, Priority, Sampling
+from zenray.engine.request import Delta, DrafterLoad, Final, GenerateRequest, Limits, Priority, Sampling
 from zenray.engine.sampler import apply_penalties, choose_token
+from zenray.engine.sequence import Sequence
+from zenray.engine.speculation import Draft, Round
 from zenray.model.load import LoadedModel
 from zenray.ops.batch import StepBatch
 
@@ -96,11 +100,78 @@ class Oracle:
 
 
 @pytest.fixture(scope="session")
-def oracle(tiny_model: LoadedModel) -> Oracle:
-    return Oracle(
-        {
-            (p, s): decode_plainly(tiny_model, prompt, sampling, LENGTH)
-            for p, prompt in enumerate(PROMPTS)
-            for s, sampling in enumerate(SAMPLINGS)
-        }
-    )
+def make_oracle() -> Callable[[LoadedModel], Oracle]:
+    def make(model: LoadedModel) -> Oracle:
+        return Oracle(
+            {
+                (p, s): decode_plainly(model, prompt, sampling, LENGTH)
+                for p, prompt in enumerate(PROMPTS)
+                for s, sampling in enumerate(SAMPLINGS)
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def oracle(make_oracle: Callable[[LoadedModel], Oracle], tiny_model: LoadedModel) -> Oracle:
+    return make_oracle(tiny_model)
+
+
+class Liar:
+    """Proposes the truth with `lie_rate` wrong tokens, at most `gamma` of them, now and then nothing or an
+    answer to an older state of the sequence. Checks that it hears of everything exactly once."""
+
+    def __init__(self, oracle: Oracle, gamma: int, lie_rate: float, chance: random.Random) -> None:
+        self._oracle, self._gamma, self._lie_rate, self._chance = oracle, gamma, lie_rate, chance
+        self._open: set[Sequence] = set()
+        self._stale: dict[Sequence, Draft] = {}
+        self.accepted_lengths: set[int] = set()
+
+    def opened(self, sequence: Sequence) -> None:
+        assert sequence not in self._open
+        self._open.add(sequence)
+
+    def propose(self, sequences: Ordered[Sequence], room: int) -> None:
+        for sequence in sequences:
+            assert sequence in self._open and sequence.is_decoding
+            sequence.draft = self._draft(sequence, min(room, sequence.max_draft, self._gamma))
+            room -= 0 if sequence.draft is None else len(sequence.draft.token_ids)
+
+    def _draft(self, sequence: Sequence, longest: int) -> Draft | None:
+        if longest == 0 or self._chance.random() < 0.1:
+            return None
+        stale = self._stale.get(sequence)
+        truth = self._oracle.truth(sequence.request.prompt_token_ids, sequence.request.sampling)
+        coming = truth[sequence.num_output : sequence.num_output + self._chance.randint(1, longest)]
+        token_ids = tuple(
+            token if self._chance.random() >= self._lie_rate else self._chance.randrange(256) for token in coming
+        )
+        draft = Draft("liar", token_ids, (0,) * len(token_ids))
+        self._stale[sequence] = draft
+        if stale is not None and len(stale.token_ids) <= longest and self._chance.random() < 0.1:
+            return stale
+        return draft or None
+
+    def observe(self, rounds: Ordered[Round], logits_RV: torch.Tensor, step_ms: float, is_pure_decode: bool) -> None:
+        for done in rounds:
+            assert done.sequence in self._open
+            if done.draft is not None:
+                assert 0 <= done.num_accepted <= len(done.draft.token_ids)
+                self.accepted_lengths.add(done.num_accepted)
+            last_rows = logits_RV[done.first_row : done.first_row + done.num_committed]
+            assert len(last_rows) == done.num_committed
+
+    def closed(self, sequence: Sequence) -> None:
+        self._open.remove(sequence)
+
+    def load(self) -> tuple[DrafterLoad, ...]:
+        return ()
+
+    def shutdown(self) -> None:
+        assert not self._open
+
+
+@pytest.fixture(scope="session")
+def liar_class() -> type[Liar]:
+    return Liar

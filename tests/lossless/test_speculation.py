@@ -8,74 +8,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from collections.abc import Sequence as Ordered
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zenray.engine.engine import Engine
-from zenray.engine.request import DrafterLoad, GenerateRequest, Limits, Sampling
+from zenray.engine.request import GenerateRequest, Limits, Sampling
 from zenray.engine.sequence import Sequence
-from zenray.engine.speculation import Draft, Round
+from zenray.engine.speculation import Draft
 
 MakeEngine = Callable[..., Engine]
-
-
-class Liar:
-    """Proposes the truth with `lie_rate` wrong tokens, at most `gamma` of them, now and then nothing or an
-    answer to an older state of the sequence. Checks that it hears of everything exactly once."""
-
-    def __init__(self, oracle: Any, gamma: int, lie_rate: float, chance: random.Random) -> None:
-        self._oracle, self._gamma, self._lie_rate, self._chance = oracle, gamma, lie_rate, chance
-        self._open: set[Sequence] = set()
-        self._stale: dict[Sequence, Draft] = {}
-        self.accepted_lengths: set[int] = set()
-
-    def opened(self, sequence: Sequence) -> None:
-        assert sequence not in self._open
-        self._open.add(sequence)
-
-    def propose(self, sequences: Ordered[Sequence], room: int) -> None:
-        for sequence in sequences:
-            assert sequence in self._open and sequence.is_decoding
-            sequence.draft = self._draft(sequence, min(room, sequence.max_draft, self._gamma))
-            room -= 0 if sequence.draft is None else len(sequence.draft.token_ids)
-
-    def _draft(self, sequence: Sequence, longest: int) -> Draft | None:
-        if longest == 0 or self._chance.random() < 0.1:
-            return None
-        stale = self._stale.get(sequence)
-        truth = self._oracle.truth(sequence.request.prompt_token_ids, sequence.request.sampling)
-        coming = truth[sequence.num_output : sequence.num_output + self._chance.randint(1, longest)]
-        token_ids = tuple(
-            token if self._chance.random() >= self._lie_rate else self._chance.randrange(256) for token in coming
-        )
-        draft = Draft("liar", token_ids, (0,) * len(token_ids))
-        self._stale[sequence] = draft
-        if stale is not None and len(stale.token_ids) <= longest and self._chance.random() < 0.1:
-            return stale
-        return draft or None
-
-    def observe(self, rounds: Ordered[Round], logits_RV: torch.Tensor, step_ms: float, is_pure_decode: bool) -> None:
-        for done in rounds:
-            assert done.sequence in self._open
-            if done.draft is not None:
-                assert 0 <= done.num_accepted <= len(done.draft.token_ids)
-                self.accepted_lengths.add(done.num_accepted)
-            last_rows = logits_RV[done.first_row : done.first_row + done.num_committed]
-            assert len(last_rows) == done.num_committed
-
-    def closed(self, sequence: Sequence) -> None:
-        self._open.remove(sequence)
-
-    def load(self) -> tuple[DrafterLoad, ...]:
-        return ()
-
-    def shutdown(self) -> None:
-        assert not self._open
 
 
 @given(
@@ -91,18 +35,18 @@ class Liar:
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_draft_changes_a_token(
-    make_engine: MakeEngine, oracle: Any, gamma: int, lie_rate: float, seed: int, **fields: int
+    make_engine: MakeEngine, oracle: Any, liar_class: Any, gamma: int, lie_rate: float, seed: int, **fields: int
 ) -> None:
     chance = random.Random(seed)
-    liar = Liar(oracle, gamma, lie_rate, chance)
+    liar = liar_class(oracle, gamma, lie_rate, chance)
     engine = make_engine(**fields, max_waiting_sequences=100, speculator=liar)
     oracle.check(engine, chance)
     engine.shutdown()
 
 
-def test_a_drafter_that_knows_the_truth_saves_rounds(make_engine: MakeEngine, oracle: Any) -> None:
+def test_a_drafter_that_knows_the_truth_saves_rounds(make_engine: MakeEngine, oracle: Any, liar_class: Any) -> None:
     """The case above is no proof if drafts were never verified: with the truth, all of a draft is accepted."""
-    liar = Liar(oracle, 8, 0.0, random.Random(1))
+    liar = liar_class(oracle, 8, 0.0, random.Random(1))
     engine = make_engine(num_blocks=400, max_waiting_sequences=100, max_step_tokens=400, speculator=liar)
     oracle.check(engine, random.Random(0))
     load = engine.load()
@@ -110,11 +54,11 @@ def test_a_drafter_that_knows_the_truth_saves_rounds(make_engine: MakeEngine, or
     assert 8 in liar.accepted_lengths
 
 
-def test_a_round_ends_where_a_stop_rule_does(make_engine: MakeEngine, oracle: Any) -> None:
+def test_a_round_ends_where_a_stop_rule_does(make_engine: MakeEngine, oracle: Any, liar_class: Any) -> None:
     """The truth goes on behind the stop token; nothing of it may be committed, shown or counted."""
     prompt, sampling = tuple(b"x"), Sampling()
     truth = oracle.truth(prompt, sampling)
-    liar = Liar(oracle, 32, 0.0, random.Random(5))
+    liar = liar_class(oracle, 32, 0.0, random.Random(5))
     engine = make_engine(speculator=liar)
     stop = next(token for token in truth if truth.index(token) >= 3)
     engine.add(GenerateRequest("r", prompt, sampling, Limits(max_tokens=16, stop_token_ids=(stop,), ignore_eos=True)))
@@ -128,7 +72,9 @@ def test_a_round_ends_where_a_stop_rule_does(make_engine: MakeEngine, oracle: An
 
 
 @pytest.mark.parametrize("gamma", [1, 8])
-def test_logprobs_are_those_of_plain_decoding(make_engine: MakeEngine, oracle: Any, gamma: int) -> None:
+def test_logprobs_are_those_of_plain_decoding(
+    make_engine: MakeEngine, oracle: Any, liar_class: Any, gamma: int
+) -> None:
     prompt = tuple(b"import os\n" * 7)
 
     def logprobs(**fields: Any) -> list[Any]:
@@ -142,7 +88,7 @@ def test_logprobs_are_those_of_plain_decoding(make_engine: MakeEngine, oracle: A
 
     sampling = Sampling()
 
-    class Truthful(Liar):
+    class Truthful(liar_class):
         def _draft(self, sequence: Sequence, longest: int) -> Draft | None:
             truth = self._oracle.truth(prompt, sampling)[sequence.num_output :][:longest]
             return Draft("truth", tuple(truth), (0,) * len(truth)) if truth else None

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator
 
 from zenray.engine.engine import Engine, Events
-from zenray.engine.request import EngineLoad, Final, FinishReason, GenerateEvent, GenerateRequest
+from zenray.engine.request import EngineLoad, Failed, Final, FinishReason, GenerateEvent, GenerateRequest
 from zenray.errors import DeadlineExceeded, Unavailable
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class AsyncEngine:
         self._draining = False
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._streams: dict[int, asyncio.Queue[GenerateEvent | None]] = {}
+        self._streams: dict[int, asyncio.Queue[GenerateEvent | Failed | None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._last_step_s = time.monotonic()
@@ -41,6 +41,11 @@ class AsyncEngine:
     def healthy(self) -> bool:
         """The engine thread runs and has not failed."""
         return self._thread.is_alive() and self._failure is None
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why no request is taken now although the engine is healthy; None when it is ready."""
+        return self.engine.unavailable
 
     @property
     def stalled_s(self) -> float:
@@ -56,15 +61,17 @@ class AsyncEngine:
         """One `Started`, then deltas and finals of all choices in the order they happen.
 
         Raises `Overloaded` at once when the queue is full, `InvalidRequest` for a sequence that cannot
-        fit, `Unavailable` while draining or after a failure, `DeadlineExceeded` when the deadline
-        passed before any token. Leaving the iterator early cancels the request.
+        fit, `Unavailable` while draining, while experts have no place or after a failure, and
+        `DeadlineExceeded` when the deadline passed before any token. Leaving the iterator early cancels the request.
         """
         if self._draining or not self.healthy:
             raise Unavailable("the engine is draining" if self._draining else f"the engine stopped: {self._failure}")
+        if (reason := self.unavailable) is not None:
+            raise Unavailable(reason)
         if not self.engine.has_work:
             self._last_step_s = time.monotonic()
         handle = self.engine.add(request)
-        stream: asyncio.Queue[GenerateEvent | None] = asyncio.Queue()  # bounded by max_tokens times n
+        stream: asyncio.Queue[GenerateEvent | Failed | None] = asyncio.Queue()  # bounded by max_tokens times n
         self._streams[handle] = stream
         self._idle.clear()
         self._wake.set()
@@ -75,6 +82,9 @@ class AsyncEngine:
                 event = await stream.get()
                 if event is None:
                     raise Unavailable(f"the engine stopped: {self._failure}")
+                if isinstance(event, Failed):
+                    open_choices = 0
+                    raise event.error
                 if isinstance(event, Final):
                     open_choices -= 1
                     num_tokens += event.usage.completion_tokens

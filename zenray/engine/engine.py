@@ -20,6 +20,7 @@ from zenray.engine.commit import Committer, collect_prompt_logprobs
 from zenray.engine.request import (
     Delta,
     EngineLoad,
+    Failed,
     Final,
     FinishReason,
     GenerateEvent,
@@ -31,10 +32,11 @@ from zenray.engine.sampler import argmax_rows
 from zenray.engine.scheduler import Scheduled, Scheduler
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Round, Speculator
-from zenray.errors import InvalidRequest, Overloaded
+from zenray.errors import InvalidRequest, Overloaded, Unavailable
 from zenray.model.load import LoadedModel
+from zenray.model.moe import StepPostponed
 
-Events = list[tuple[int, GenerateEvent]]
+Events = list[tuple[int, GenerateEvent | Failed]]
 """Events of one step in order, each with the handle of its request."""
 
 
@@ -85,6 +87,11 @@ class Engine:
     def has_work(self) -> bool:
         return self._num_live > 0
 
+    @property
+    def unavailable(self) -> str | None:
+        """Why no step can run now, although one may later: experts of the model have no place. Read from any thread."""
+        return self.model.decoder.experts.unavailable
+
     def add(self, request: GenerateRequest) -> int:
         """Queues a request and returns its handle. Raises `Overloaded` when the queue is full and
         `InvalidRequest` when the sequence could never fit."""
@@ -113,7 +120,10 @@ class Engine:
             self._cancelled.add(handle)
 
     def step(self) -> Events:
-        """Drafts, schedules, runs and commits one step. Returns what happened; empty when nothing was to do."""
+        """Drafts, schedules, runs and commits one step. Returns what happened; empty when nothing was to do.
+
+        While no step can run, deadlines and cancellations still count; after a while every request fails.
+        """
         events: Events = []
         self._take_inbox(events)
         if self.speculator is not None and (decoding := self.scheduler.decoding):
@@ -125,7 +135,12 @@ class Engine:
         plan = self.scheduler.plan()
         assert plan or not (self.scheduler.running or self.scheduler.waiting), "somebody can always proceed"
         if plan:
-            self._run(plan, events)
+            try:
+                self._run(plan, events)
+            except StepPostponed:
+                pass  # Nothing was committed: the next step plans anew.
+            except Unavailable as error:
+                self._fail_all(error, events)
         self._close_ended()
         return events
 
@@ -136,15 +151,18 @@ class Engine:
                 scheduled.sequence.first_scheduled_s = start_s
         rows_of = self._logit_rows(plan)
         is_pure_decode = all(scheduled.sequence.is_decoding for scheduled in plan)
+        num_aborts = self.model.decoder.experts.num_aborts
         logits_RV = self.runner.run(plan, [row for rows in rows_of for row in rows])
         rounds = self._commit(plan, rows_of, logits_RV, events)
         if self.speculator is not None and rounds:
+            is_pure_decode = is_pure_decode and num_aborts == self.model.decoder.experts.num_aborts
             self.speculator.observe(rounds, logits_RV, (self._clock() - start_s) * 1000, is_pure_decode)
 
     def shutdown(self) -> None:
-        """Releases what the speculator holds. The engine takes no further step."""
+        """Releases what the speculator and the model hold. The engine takes no further step."""
         if self.speculator is not None:
             self.speculator.shutdown()
+        self.model.decoder.experts.close()
 
     def load(self) -> EngineLoad:
         """Counters now. Reads without stopping a step; each number is exact, their moment may differ."""
@@ -289,6 +307,13 @@ class Engine:
         self._open_choices[sequence.handle] -= 1
         if not self._open_choices[sequence.handle]:
             del self._open_choices[sequence.handle]
+
+    def _fail_all(self, error: Unavailable, events: Events) -> None:
+        """Ends every request with an error, and gives back what they hold."""
+        for sequence in self._all_sequences():
+            self._finish(sequence, FinishReason.CANCELLED, self._clock(), [])
+        failed = {sequence.handle for sequence in self._ended}
+        events += [(handle, Failed(error)) for handle in sorted(failed)]
 
     def _close_ended(self) -> None:
         ended, self._ended = self._ended, []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
+from zenray.errors import Unavailable
+
 
 class Priority(IntEnum):
     """Smaller goes first. Interactive sequences may preempt batch ones, never the reverse."""
@@ -149,6 +151,13 @@ class Final:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request ends here with an error: no final follows."""
+
+    error: Unavailable
 
 
 GenerateEvent = Started | Delta | Final

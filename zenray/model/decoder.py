@@ -51,7 +51,7 @@ class Decoder:
         """Logits [R, V] of `batch.logit_rows_R`, float32 (float64 in a float64 model).
 
         Writes the step's keys and values into `caches`, one per layer; a step whose experts were lost is run
-        again and writes the same ones. Raises `Unavailable` when the experts have no place.
+        again and writes the same ones. Raises `StepPostponed` and `Unavailable` as `ExpertBackend.step`.
         """
         while True:
             with self.experts.step():

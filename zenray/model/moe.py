@@ -21,6 +21,10 @@ class StepAborted(Exception):
     """Experts were lost in mid-step. Nothing of the step was committed: run it again."""
 
 
+class StepPostponed(Exception):
+    """Some expert has no place at this moment, which may change: ask again soon. Nothing was computed."""
+
+
 class ExpertBackend(Protocol):
     """Applies each token's chosen experts and sums them by weight, wherever the experts are."""
 
@@ -29,11 +33,16 @@ class ExpertBackend(Protocol):
         """Why nobody can compute some expert now; None while all can be. Read from any thread."""
         ...
 
+    @property
+    def num_aborts(self) -> int:
+        """Passes that were run again, since start. Who times a pass learns that it tells nothing of its cost."""
+        ...
+
     def step(self) -> AbstractContextManager[None]:
         """Around all layers of one forward pass: who computes what does not change inside.
 
-        Entering first repairs what was lost. Raises `Unavailable` when some expert has no place and none comes
-        within the time allowed.
+        Entering first repairs what was lost. Raises `StepPostponed` while some expert has no place, and
+        `Unavailable` once that has lasted longer than allowed.
         """
         ...
 
@@ -84,6 +93,7 @@ class LocalExperts:
     """All experts in this process: tokens grouped by expert, each expert's weights read once."""
 
     unavailable = None
+    num_aborts = 0
 
     def __init__(self, experts_by_layer: Sequence[Sequence[FeedForwardWeights]], ops: Backend) -> None:
         self._experts_by_layer = [[(expert.gate_up, expert.down) for expert in experts] for experts in experts_by_layer]

@@ -1,0 +1,301 @@
+"""The expert shards of one verifier: which live, what each holds, and how a change of it reaches the steps.
+
+The engine's thread holds the lock for the length of a step, so a step sees one placement; entering a step it first
+repairs what was lost. `Upkeep`, on a thread of its own, does everything that may take its time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from zenray.config import ExpertSettings
+from zenray.errors import Unavailable
+from zenray.experts.link import ShardHost, ShardLink, ShardLost, ShardRefused, ShardReport
+from zenray.experts.load import LoadMeter
+from zenray.experts.placement import LEADER, ExpertId, ExpertPlacement
+from zenray.experts.planning import NoPlacement, plan_placement, plan_repair
+from zenray.experts.status import ShardState, ShardStatus
+from zenray.experts.store import ExpertStore
+from zenray.model.moe import StepPostponed
+
+_R = TypeVar("_R")
+_logger = logging.getLogger(__name__)
+
+POSTPONE_S = 0.05
+"""How long a step waits for a place for lost experts before the engine may look at its requests again."""
+RETRY_MS = 2000
+"""What a client is told to wait while experts have no place: a process starts in some seconds."""
+_HAND_OVER_S = 0.002
+
+
+@dataclass(slots=True)
+class Member:
+    """A shard that answers, and what it has in memory. `control` serialises everything but the calls of a step."""
+
+    link: ShardLink
+    loaded: set[ExpertId] = field(default_factory=set)
+    control: threading.Lock = field(default_factory=threading.Lock)
+    report: ShardReport | None = None
+
+
+class Fleet:
+    """Owner of the placement. `layers` are the model's MoE layers.
+
+    The leader computes with `store`, whose capacity everybody has; the other shards are started by `host`, which the
+    fleet ends. `changed` is set whenever a shard was lost.
+    """
+
+    def __init__(
+        self,
+        store: ExpertStore,
+        host: ShardHost,
+        settings: ExpertSettings,
+        layers: Sequence[int],
+        num_experts: int,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store, self.settings, self.clock_s = store, settings, clock_s
+        self.meter = LoadMeter(layers, num_experts)
+        self.changed = threading.Event()
+        self.members: dict[int, Member] = {}
+        self.recoveries_ms: list[float] = []
+        self._host = host
+        self._layers, self._num_experts = tuple(layers), num_experts
+        self._placement = ExpertPlacement(0, dict.fromkeys(layers, ((),) * num_experts))
+        self._lock = threading.Condition()
+        self._changes: deque[_Change] = deque()
+        self._lost_at_s: float | None = None
+        self._unplaced: str | None = None
+        # A start takes its thread for seconds, while somebody else has to load.
+        self._pool = ThreadPoolExecutor(2 * settings.num_shards, thread_name_prefix="zenray-shard")
+
+    def start(self) -> None:
+        """Brings every shard up and every expert to its place.
+
+        Raises what the host raises, `ShardLost` and `ShardRefused` included, and `NoPlacement` when the memory
+        allowed does not hold the experts.
+        """
+        try:
+            starts = {shard: self.begin_start(shard) for shard in self.remote_shards}
+            self.members = {shard: Member(start.result()) for shard, start in starts.items()}
+            target = self.plan()
+            for loading in self._begin_loading(additions(self._placement, target)).values():
+                loading.result()
+            self._placement = target
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def remote_shards(self) -> range:
+        """The numbers of the shards that are not the leader."""
+        return range(1, self.settings.num_shards)
+
+    @property
+    def placement(self) -> ExpertPlacement:
+        return self._placement
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why some expert has no place now."""
+        return self._unplaced
+
+    @property
+    def is_broken(self) -> bool:
+        """A shard was lost, and no step has seen a whole placement since."""
+        return self._lost_at_s is not None
+
+    def shards(self) -> tuple[ShardStatus, ...]:
+        """The remote shards' state, ascending. From any thread."""
+        members, serving = dict(self.members), self._placement.shards
+        found = []
+        for shard in self.remote_shards:
+            if shard in members:
+                member = members[shard]
+                state: ShardState = "serving" if shard in serving else "joining"
+                found.append(ShardStatus(shard, state, member.link.transport, member.report))
+            else:
+                found.append(ShardStatus(shard, "lost", "", None))
+        return tuple(found)
+
+    # What a step needs.
+
+    @contextmanager
+    def step(self) -> Iterator[ExpertPlacement]:
+        """The placement of one step; it does not change inside.
+
+        Raises `StepPostponed` while some expert has no place, `Unavailable` when that has lasted too long.
+        """
+        with self._lock:
+            self._apply_changes()
+            if not self.repair():
+                self._lock.wait(POSTPONE_S)
+                self._apply_changes()
+                if not self.repair():
+                    self._postpone()
+            yield self._placement
+
+    def lose(self, shard: int, link: ShardLink, reason: str) -> None:
+        """The shard behind this link is of no more use; `reason` names it. Harmless if somebody was quicker."""
+        with self._lock:
+            member = self.members.get(shard)
+            if member is None or member.link is not link:
+                return
+            _logger.warning("%s; its experts go to others", reason)
+            del self.members[shard]
+            self._placement = self._placement.without([shard])
+            if self._lost_at_s is None:
+                self._lost_at_s = self.clock_s()
+        link.close()
+        self.changed.set()
+
+    def repair(self) -> bool:
+        """Gives lost experts a place on survivors; False if there is none. Called with the lock held."""
+        if self._lost_at_s is None:
+            return True
+        while self._placement.missing:
+            try:
+                wanted = plan_repair(self._placement, self._capacity(), self.meter.snapshot())
+            except NoPlacement as reason:
+                self._unplaced = str(reason)
+                return False
+            for shard in self.load(wanted):
+                self._placement = self._placement.adding({shard: wanted[shard]})
+        self._unplaced = None
+        self.recoveries_ms.append((self.clock_s() - self._lost_at_s) * 1000)
+        self._lost_at_s = None
+        _logger.info("experts are complete again after %.0f ms, epoch %d", self.recoveries_ms[-1], self.placement.epoch)
+        return True
+
+    def _postpone(self) -> None:
+        assert self._lost_at_s is not None
+        allowed_s = self.settings.recovery_timeout_s
+        if self.clock_s() - self._lost_at_s > allowed_s:
+            raise Unavailable(f"{self._unplaced}; no shard came back within {allowed_s:g} s", RETRY_MS)
+        raise StepPostponed
+
+    def _apply_changes(self) -> None:
+        while self._changes:
+            self._changes.popleft().apply()
+
+    # What upkeep needs.
+
+    def between_steps(self, change: Callable[[], _R]) -> _R:
+        """Has `change` made while no step is under way: by the engine's thread, which seldom lets go of the lock for
+        long enough to be overtaken, or by this one when the engine is idle."""
+        waiting = _Change(change)
+        self._changes.append(waiting)
+        while not waiting.outcome.done():
+            if self._lock.acquire(timeout=_HAND_OVER_S):
+                try:
+                    self._apply_changes()
+                    self._lock.notify_all()
+                finally:
+                    self._lock.release()
+        result: _R = waiting.outcome.result()
+        return result
+
+    def begin_start(self, shard: int) -> Future[ShardLink]:
+        """Starts a shard anew, without waiting for it."""
+        return self._pool.submit(self._host.start, shard)
+
+    def take_in(self, shard: int, link: ShardLink) -> None:
+        """A shard that was started counts from now on. Between steps."""
+        self.members[shard] = Member(link)
+
+    def plan(self, current: ExpertPlacement | None = None) -> ExpertPlacement:
+        """Where the experts belong, given who is here and the load seen lately. Raises `NoPlacement`."""
+        return plan_placement(
+            epoch=(current or self._placement).epoch + 1,
+            layers=self._layers,
+            num_experts=self._num_experts,
+            capacity=self._capacity(),
+            load=self.meter.snapshot(),
+            redundant_experts=self.settings.redundant_experts,
+            current=current,
+        )
+
+    def load(self, wanted: Mapping[int, Iterable[ExpertId]]) -> set[int]:
+        """Has shards load experts, all at once. Returns those that did; the others are lost."""
+        links = {shard: member.link for shard, member in self.members.items() if shard in wanted}
+        done = set()
+        for shard, loading in self._begin_loading(wanted).items():
+            try:
+                loading.result()
+                done.add(shard)
+            except (ShardLost, ShardRefused) as error:
+                if shard in links:
+                    self.lose(shard, links[shard], str(error))
+        return done
+
+    def change_over(self, current: ExpertPlacement, target: ExpertPlacement) -> bool:
+        """Puts `target` in the place of `current`, unless the fleet has changed meanwhile. Between steps."""
+        if self._placement is not current or not target.shards <= {LEADER, *self.members}:
+            return False
+        self._placement = target
+        return True
+
+    def forget_surplus(self) -> None:
+        """Shards drop what the placement does not name. Between steps: a repair may be about to name it."""
+        self.store.drop(set(self.store.held) - self._placement.held_by(LEADER))
+        for shard, member in list(self.members.items()):
+            surplus = member.loaded - self._placement.held_by(shard)
+            if surplus:
+                try:
+                    with member.control:
+                        member.link.drop(surplus)
+                except (ShardLost, ShardRefused) as error:
+                    self.lose(shard, member.link, str(error))
+                member.loaded -= surplus
+
+    def close(self) -> None:
+        """Hangs up on every shard and ends what the host started."""
+        for member in list(self.members.values()):
+            member.link.close()
+        self._host.close()
+        self._pool.shutdown()
+
+    def _capacity(self) -> dict[int, int | None]:
+        return dict.fromkeys(sorted({LEADER, *self.members}), self.store.capacity)
+
+    def _begin_loading(self, wanted: Mapping[int, Iterable[ExpertId]]) -> dict[int, Future[None]]:
+        return {shard: self._pool.submit(self._load_one, shard, experts) for shard, experts in wanted.items()}
+
+    def _load_one(self, shard: int, experts: Iterable[ExpertId]) -> None:
+        if shard == LEADER:
+            self.store.load(experts)
+            return
+        member = self.members.get(shard)
+        if member is None:
+            raise ShardLost(shard, "it was lost before it was given its experts")
+        with member.control:
+            member.link.load(experts)
+            member.loaded |= set(experts)
+
+
+@dataclass(slots=True)
+class _Change:
+    """Something to be done between two steps, and what came of it."""
+
+    make: Callable[[], object]
+    outcome: Future[Any] = field(default_factory=Future)
+
+    def apply(self) -> None:
+        try:
+            self.outcome.set_result(self.make())
+        except BaseException as error:
+            self.outcome.set_exception(error)
+
+
+def additions(current: ExpertPlacement, target: ExpertPlacement) -> dict[int, frozenset[ExpertId]]:
+    """What each shard of `target` does not hold in `current`."""
+    wanted = {shard: target.held_by(shard) - current.held_by(shard) for shard in target.shards}
+    return {shard: experts for shard, experts in wanted.items() if experts}

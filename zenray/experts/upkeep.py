@@ -1,0 +1,133 @@
+"""Keeps a fleet whole and balanced while steps go on: watches, replaces lost shards, follows the load."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+from zenray.experts.fleet import Fleet, additions
+from zenray.experts.link import ShardLink, ShardLost, ShardRefused
+from zenray.experts.placement import ExpertPlacement
+from zenray.experts.planning import NoPlacement, is_worth_moving
+
+_logger = logging.getLogger(__name__)
+
+WATCH_PERIOD_S = 0.25
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 30.0
+
+
+@dataclass(slots=True)
+class _Absence:
+    """Nobody answers for a shard number. After a start that failed the next one waits twice as long."""
+
+    start_at_s: float
+    pause_s: float = _FIRST_PAUSE_S
+    start: Future[ShardLink] | None = None
+
+
+class Upkeep:
+    """A thread beside a started fleet, until `close`."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._absent: dict[int, _Absence] = {}
+        self._balanced_at_s = fleet.clock_s()
+        self.num_rebalances = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="zenray-experts", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread. Close the fleet first: that frees it from whatever it waits for."""
+        self._closed = True
+        self._fleet.changed.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self) -> None:
+        """One round of everything."""
+        fleet = self._fleet
+        self._ask_members()
+        if fleet.is_broken:
+            fleet.between_steps(fleet.repair)
+        self._bring_back()
+        if any(shard not in fleet.placement.shards for shard in list(fleet.members)):
+            self._settle()
+        period_s = fleet.settings.rebalance_period_s
+        if period_s and not self._absent and fleet.clock_s() - self._balanced_at_s >= period_s:
+            self._balanced_at_s = fleet.clock_s()
+            self.rebalance()
+
+    def rebalance(self) -> bool:
+        """Places the experts by the load seen lately; False when that is not worth the move."""
+        fleet = self._fleet
+        current = fleet.placement
+        target = fleet.plan(current)
+        if not is_worth_moving(current, target, fleet.meter.snapshot()) or not self._move(current, target):
+            return False
+        self.num_rebalances += 1
+        _logger.info("experts follow the load: epoch %d", target.epoch)
+        return True
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self.look()
+            except Exception:
+                if not self._closed:
+                    _logger.exception("looking after the expert shards failed; trying again")
+            self._fleet.changed.wait(WATCH_PERIOD_S)
+            self._fleet.changed.clear()
+
+    def _ask_members(self) -> None:
+        """A shard that does not answer is lost, also while the engine is idle."""
+        for shard, member in list(self._fleet.members.items()):
+            try:
+                with member.control:
+                    member.report = member.link.report()
+            except (ShardLost, ShardRefused) as error:
+                self._fleet.lose(shard, member.link, str(error))
+
+    def _bring_back(self) -> None:
+        """Starts lost shards anew and takes in those that have come up: empty, to be given experts."""
+        fleet = self._fleet
+        for shard in fleet.remote_shards:
+            if shard in fleet.members:
+                continue
+            absence = self._absent.setdefault(shard, _Absence(fleet.clock_s()))
+            if absence.start is None and fleet.clock_s() >= absence.start_at_s:
+                absence.start = fleet.begin_start(shard)
+                absence.start.add_done_callback(lambda _: fleet.changed.set())
+            elif absence.start is not None and absence.start.done():
+                try:
+                    link = absence.start.result()
+                except Exception as error:
+                    _logger.warning("expert shard %d does not start: %s", shard, error)
+                    pause_s = min(2 * absence.pause_s, _LAST_PAUSE_S)
+                    self._absent[shard] = _Absence(fleet.clock_s() + absence.pause_s, pause_s)
+                    continue
+                del self._absent[shard]
+                fleet.between_steps(partial(fleet.take_in, shard, link))
+                _logger.info("expert shard %d is back", shard)
+
+    def _settle(self) -> None:
+        """Shares the experts out over everybody who is here."""
+        current = self._fleet.placement
+        try:
+            self._move(current, self._fleet.plan(current))
+        except NoPlacement as reason:
+            _logger.warning("%s", reason)
+
+    def _move(self, current: ExpertPlacement, target: ExpertPlacement) -> bool:
+        """Loads what `target` needs while steps go on under `current`, changes over between two steps, then forgets
+        what is not needed any more. False if the fleet changed meanwhile."""
+        fleet = self._fleet
+        wanted = additions(current, target)
+        moved = fleet.load(wanted) == wanted.keys() and fleet.between_steps(partial(fleet.change_over, current, target))
+        fleet.between_steps(fleet.forget_surplus)
+        return moved
