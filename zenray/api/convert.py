@@ -21,6 +21,7 @@ from zenray.api.convert_common import (
     timings_to_proto,
     usage_to_proto,
 )
+from zenray.api.convert_experts import expert_status_to_proto
 from zenray.api.service import ModelCard, ServiceLoad
 from zenray.api.totals import total_usage
 from zenray.api.validate import Violations
@@ -190,7 +191,14 @@ def card_to_proto(card: ModelCard) -> completion_pb2.GetModelInfoResponse:
 
 
 def service_load_to_proto(load: ServiceLoad) -> completion_pb2.GetLoadResponse:
-    return completion_pb2.GetLoadResponse(load=load_to_proto(load.load), verifier_replicas=load.verifier_replicas)
+    return completion_pb2.GetLoadResponse(
+        load=load_to_proto(load.load),
+        verifier_replicas=load.verifier_replicas,
+        experts=[
+            completion_pb2.ReplicaExperts(replica_id=replica_id, status=expert_status_to_proto(status))
+            for replica_id, status in load.experts.items()
+        ],
+    )
 
 
 def assembled_to_proto(prompt: AssembledPrompt) -> context_pb2.AssembleResponse:

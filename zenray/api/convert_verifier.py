@@ -7,6 +7,8 @@ from zenray.api.convert_common import (
     finish_reason_to_proto,
     limits_from_proto,
     limits_to_proto,
+    load_from_proto,
+    load_to_proto,
     logprobs_from_proto,
     logprobs_to_proto,
     no_token_bytes,
@@ -19,6 +21,8 @@ from zenray.api.convert_common import (
     usage_from_proto,
     usage_to_proto,
 )
+from zenray.api.convert_experts import expert_status_from_proto, expert_status_to_proto
+from zenray.api.service import VerifierLoad
 from zenray.engine.request import Delta, Final, GenerateEvent, GenerateRequest, Limits, Priority, Sampling, Started
 from zenray.v1 import verifier_pb2
 
@@ -96,3 +100,14 @@ def generate_event_from_proto(message: verifier_pb2.GenerateEvent) -> GenerateEv
         started = message.started
         return Started(started.prompt_tokens, started.cached_tokens, logprobs_from_proto(started.prompt_logprobs))
     raise ValueError("a GenerateEvent without an event")
+
+
+def verifier_load_to_proto(load: VerifierLoad) -> verifier_pb2.GetVerifierLoadResponse:
+    experts = None if load.experts is None else expert_status_to_proto(load.experts)
+    return verifier_pb2.GetVerifierLoadResponse(load=load_to_proto(load.engine), experts=experts)
+
+
+def verifier_load_from_proto(message: verifier_pb2.GetVerifierLoadResponse) -> VerifierLoad:
+    """Raises KeyError for what this version does not know."""
+    experts = expert_status_from_proto(message.experts) if message.HasField("experts") else None
+    return VerifierLoad(load_from_proto(message.load), experts)

@@ -5,7 +5,7 @@ The gRPC and HTTP doors decode, validate, call these methods and encode; they kn
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from zenray.context.assemble import AssembledPrompt
 from zenray.context.request import CompletionRequest
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import EngineLoad, GenerateEvent
+from zenray.experts.status import ExpertStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,26 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifierLoad:
+    """What one verifier replica says of itself. `experts` is None where one process holds them all."""
+
+    engine: EngineLoad
+    experts: ExpertStatus | None = None
+
+    @property
+    def is_available(self) -> bool:
+        """It takes requests."""
+        return self.experts is None or self.experts.unavailable is None
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceLoad:
-    """Counters summed over the verifier replicas."""
+    """Counters summed over the verifier replicas, how many of them take requests, and by replica where their
+    experts are."""
 
     load: EngineLoad
     verifier_replicas: int
+    experts: Mapping[str, ExpertStatus] = field(default_factory=dict)
 
 
 class CompletionService(Protocol):

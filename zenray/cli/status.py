@@ -8,11 +8,13 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.text import Text
 
 from zenray.cli.console import facts, millions, stdout
 from zenray.cli.drafters import drafter_line
 from zenray.cli.options import DEFAULT_ADDRESS, Address
+from zenray.cli.placement import placement_fields, placement_view
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -29,7 +31,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Every second, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one per line.")] = False,
 ) -> None:
-    """Is a server up? Its model, replicas, load, KV memory and drafters. Exit code 1 when none answers."""
+    """Is a server up? Its model, replicas, load, KV memory, drafters and experts. Exit code 1 when none answers."""
     from zenray.api.client import Client
 
     with Client(address) as client:
@@ -73,6 +75,7 @@ def _read(client: Client) -> dict[str, Any]:
             **{name: getattr(counters, name) for name in _field_names(counters) if name != "drafters"},
             "drafters": [{name: getattr(entry, name) for name in _field_names(entry)} for entry in counters.drafters],
         },
+        "experts": [placement_fields(entry) for entry in load.experts],
     }
 
 
@@ -87,7 +90,10 @@ def _render(found: dict[str, Any], tokens_per_second: float | None = None) -> Re
     rows.add_row("server", Text(f"up at {found['address']}", "good"))
     details = f"{model['architecture']}, {millions(model['num_parameters'])}, {model['weight_format']}"
     rows.add_row("model", Text.assemble((model["name"], "name"), f"  {details}, context {model['context_length']:,}"))
-    rows.add_row("verifier replicas", str(found["verifier_replicas"]))
+    replicas = found["verifier_replicas"]
+    rows.add_row(
+        "verifier replicas", Text(str(replicas) if replicas else "none takes requests", "" if replicas else "failure")
+    )
     waiting = f"{load['waiting_sequences']} of at most {load['max_waiting_sequences']} waiting"
     full = load["waiting_sequences"] >= load["max_waiting_sequences"] > 0
     rows.add_row("sequences", Text(f"{load['running_sequences']} running, {waiting}", "warn" if full else ""))
@@ -102,7 +108,10 @@ def _render(found: dict[str, Any], tokens_per_second: float | None = None) -> Re
     rows.add_row("prompts", f"{load['prompt_tokens']:,} tokens, {share:.0%} from the prefix cache")
     if load["preemptions"]:
         rows.add_row("preemptions", f"{load['preemptions']:,}")
-    return rows
+    shown: list[RenderableType] = [rows]
+    for experts in found["experts"]:
+        shown += ["", Text(f"experts of verifier {experts['replica_id']}", "name"), placement_view(experts)]
+    return Group(*shown)
 
 
 def _blocks(used: int, cached: int, total: int) -> Text:

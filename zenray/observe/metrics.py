@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from zenray.engine.request import Delta, DrafterLoad, EngineLoad, Final, GenerateEvent, Started, Usage
+from zenray.api.service import VerifierLoad
+from zenray.engine.request import Delta, DrafterLoad, Final, GenerateEvent, Started, Usage
+from zenray.observe.expert_metrics import expert_families
 
 _FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1, 1.5, 2.5, 5, 10, 30)
 _BETWEEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1, 2, 5)
@@ -22,7 +24,7 @@ _TOKEN_BUCKETS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384
 _PER_ROUND_BUCKETS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 _RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
-Loads = Callable[[], Mapping[str, EngineLoad]]
+Loads = Callable[[], Mapping[str, VerifierLoad]]
 
 _GAUGES = {
     "running_sequences": "Sequences in the batch.",
@@ -55,8 +57,8 @@ _DRAFTER_COUNTERS: dict[str, tuple[str, Callable[[DrafterLoad], float]]] = {
 
 
 class VerifierCollector(Collector):
-    """Every verifier's counters as last heard, labelled by replica, those of its drafters also by drafter, and
-    how often a request was run again."""
+    """Every verifier's counters as last heard, labelled by replica, those of its drafters also by drafter, where its
+    experts are, and how often a request was run again."""
 
     def __init__(self, loads: Loads, reruns: Callable[[], int]) -> None:
         self._loads, self._reruns = loads, reruns
@@ -66,25 +68,29 @@ class VerifierCollector(Collector):
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"zenray_verifier_{name}", text, labels=["replica"])
             for replica_id, load in loads.items():
-                gauge.add_metric([replica_id], getattr(load, name))
+                gauge.add_metric([replica_id], getattr(load.engine, name))
             yield gauge
         for name, text in _COUNTERS.items():
             counter = CounterMetricFamily(f"zenray_verifier_{name}", text, labels=["replica"])
             for replica_id, load in loads.items():
-                counter.add_metric([replica_id], getattr(load, name))
+                counter.add_metric([replica_id], getattr(load.engine, name))
             yield counter
         yield from _drafter_families(loads)
-        yield GaugeMetricFamily("zenray_verifier_replicas", "Verifier replicas that answer.", value=len(loads))
+        yield from expert_families(
+            {replica_id: load.experts for replica_id, load in loads.items() if load.experts is not None}
+        )
+        available = sum(load.is_available for load in loads.values())
+        yield GaugeMetricFamily("zenray_verifier_replicas", "Verifier replicas that take requests.", value=available)
         text = "Requests run again because their verifier was lost."
         yield CounterMetricFamily("zenray_reruns", text, value=self._reruns())
 
 
-def _drafter_families(loads: Mapping[str, EngineLoad]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+def _drafter_families(loads: Mapping[str, VerifierLoad]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
     for family, metrics in ((GaugeMetricFamily, _DRAFTER_GAUGES), (CounterMetricFamily, _DRAFTER_COUNTERS)):
         for name, (text, value) in metrics.items():
             made = family(f"zenray_drafter_{name}", text, labels=["replica", "drafter"])
             for replica_id, load in loads.items():
-                for drafter in load.drafters:
+                for drafter in load.engine.drafters:
                     made.add_metric([replica_id, drafter.drafter], value(drafter))
             yield made
 

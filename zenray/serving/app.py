@@ -75,6 +75,7 @@ def build_app(config: ZenrayConfig, peer_host: str | None = None) -> serve.Appli
         settings,
         num_replicas=settings.verifier_replicas,
         ray_actor_options={"num_cpus": settings.verifier_num_cpus, "num_gpus": settings.verifier_num_gpus},
+        **placement_group_options(config),
     ).bind(plain, peer_host)
     draft_pool = None
     if config.has_draft_pool:
@@ -93,12 +94,32 @@ def build_app(config: ZenrayConfig, peer_host: str | None = None) -> serve.Appli
     return application
 
 
+def placement_group_options(config: ZenrayConfig) -> dict[str, Any]:
+    """A bundle for a verifier and one for each of its expert shards, by shard number; none without shards."""
+    settings, experts = config.server, config.experts
+    if experts.num_shards == 1:
+        return {}
+    from zenray.serving.expert_shards import bundle, shard_bundle
+
+    leader = bundle(settings.verifier_num_cpus, settings.verifier_num_gpus)
+    return {
+        "placement_group_bundles": [leader, *[shard_bundle(experts)] * (experts.num_shards - 1)],
+        "placement_group_strategy": "SPREAD" if experts.spread else "PACK",
+    }
+
+
 def _deployment(
-    replica_class: type, settings: ServerSettings, *, num_replicas: int, ray_actor_options: dict[str, float]
+    replica_class: type,
+    settings: ServerSettings,
+    *,
+    num_replicas: int,
+    ray_actor_options: dict[str, float],
+    **options: Any,
 ) -> Any:
     from ray import serve
 
     decorate = serve.deployment(
+        **options,
         num_replicas=num_replicas,
         ray_actor_options=ray_actor_options,
         # Calls on a handle are questions of operators and tests; requests are bounded in the replicas.
@@ -259,9 +280,9 @@ def _with_real_ports(config: ZenrayConfig) -> ZenrayConfig:
 
 
 def _cpus(config: ZenrayConfig) -> float:
-    settings = config.server
+    settings, experts = config.server, config.experts
     return (
-        settings.verifier_replicas * settings.verifier_num_cpus
+        settings.verifier_replicas * (settings.verifier_num_cpus + (experts.num_shards - 1) * experts.shard_num_cpus)
         + settings.aggregator_replicas * AGGREGATOR_CPUS
         + config.has_draft_pool * config.draft.num_replicas * config.draft.num_cpus
     )

@@ -11,14 +11,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from zenray.api.service import ModelCard, ServiceLoad
+from zenray.api.service import ModelCard, ServiceLoad, VerifierLoad
 from zenray.api.totals import total_load
 from zenray.config import ZenrayConfig
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt
 from zenray.context.tokens import PromptTokenizer
-from zenray.engine.request import EngineLoad, GenerateEvent, GenerateRequest
+from zenray.engine.request import GenerateEvent, GenerateRequest
 from zenray.errors import Overloaded, Unavailable, ZenrayError
 from zenray.observe.metrics import RequestMeter, ServingMetrics
 from zenray.serving.model_card import model_card
@@ -39,7 +39,7 @@ class ClusterCompletionService:
     def __init__(self, config: ZenrayConfig, tokenizer: PromptTokenizer, client: VerifierClient) -> None:
         self._config, self._tokenizer, self._client = config, tokenizer, client
         self._card: ModelCard | None = None
-        self._loads: dict[str, EngineLoad] = {}
+        self._loads: dict[str, VerifierLoad] = {}
         self._ongoing = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -99,13 +99,18 @@ class ClusterCompletionService:
 
     async def load(self) -> ServiceLoad:
         loads = await self._client.loads()
-        return ServiceLoad(total_load(loads.values()), len(loads))
+        return ServiceLoad(
+            load=total_load(load.engine for load in loads.values()),
+            verifier_replicas=sum(load.is_available for load in loads.values()),
+            experts={replica_id: load.experts for replica_id, load in loads.items() if load.experts is not None},
+        )
 
     async def check_ready(self) -> None:
         if self._draining:
             raise Unavailable("this aggregator is draining")
-        if self._card is None or not self._client.num_replicas:
-            raise Unavailable("no verifier replica is ready")
+        self._client.check_available()
+        if self._card is None:
+            raise Unavailable("no verifier replica has said yet what it serves")
 
     async def follow_verifiers(self) -> None:
         """Keeps the model card and the load of every replica up to date, until cancelled."""

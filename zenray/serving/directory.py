@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -33,10 +33,12 @@ _RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One replica of a service and the address of its gRPC server."""
+    """One replica of a service and the address of its gRPC server. `unavailable` says why it takes no request now,
+    although it lives; empty while it takes them."""
 
     replica_id: str
     address: str
+    unavailable: str = ""
 
 
 @dataclass(slots=True)
@@ -189,10 +191,17 @@ class Registration:
     def __init__(self, service_name: str, endpoint: Endpoint, period_s: float = RENEW_PERIOD_S) -> None:
         self._service_name, self._endpoint, self._period_s = service_name, endpoint, period_s
         self._call = _Caller()
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._renew_forever())
+
+    def say(self, unavailable: str) -> None:
+        """Tells callers why the endpoint takes no request from now on, or with "" that it does."""
+        if unavailable != self._endpoint.unavailable:
+            self._endpoint = replace(self._endpoint, unavailable=unavailable)
+            self._changed.set()
 
     async def stop(self) -> None:
         """Callers learn at once that the endpoint has gone."""
@@ -208,13 +217,15 @@ class Registration:
 
     async def _renew_forever(self) -> None:
         while True:
+            self._changed.clear()
             pause_s = self._period_s
             try:
                 await self._call("renew", self._service_name, self._endpoint)
             except ConnectionError as error:
                 log.warning("%s", error)
                 pause_s = _RETRY_S
-            await asyncio.sleep(pause_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), pause_s)
 
 
 async def watch(service_name: str) -> AsyncGenerator[list[Endpoint], None]:

@@ -82,11 +82,15 @@ class Peers:
         """The replicas in the directory now."""
         return [peer for peer in self._peers.values() if peer.listed]
 
+    def available(self) -> list[Peer]:
+        """Those of them that take requests."""
+        return [peer for peer in self.listed() if not peer.endpoint.unavailable]
+
     async def wait_for_any(self, timeout_s: float) -> bool:
-        """True as soon as a replica that is not suspect is listed, False after `timeout_s`."""
+        """True as soon as a replica is available and not suspect, False after `timeout_s`."""
         deadline_s = time.monotonic() + timeout_s
         while True:
-            usable = [peer for peer in self.listed() if not peer.is_suspect]
+            usable = [peer for peer in self.available() if not peer.is_suspect]
             remaining_s = deadline_s - time.monotonic()
             if usable or remaining_s <= 0:
                 return bool(usable)
@@ -124,7 +128,12 @@ class Peers:
     def _update(self, endpoints: list[Endpoint]) -> None:
         wanted = {endpoint.replica_id: endpoint for endpoint in endpoints}
         for replica_id, peer in list(self._peers.items()):
-            if wanted.get(replica_id) != peer.endpoint:
+            endpoint = wanted.get(replica_id)
+            if endpoint is not None and endpoint.address == peer.endpoint.address:
+                if endpoint != peer.endpoint:
+                    log.info("replica %s %s", replica_id, endpoint.unavailable or "takes requests again")
+                peer.endpoint = endpoint
+            else:
                 peer.listed = False
                 del self._peers[replica_id]
                 log.info("replica %s left", replica_id)

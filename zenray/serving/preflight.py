@@ -23,6 +23,7 @@ def preflight(config: ZenrayConfig) -> None:
     check_ports(config.server)
     if not is_preset(config.model.name):
         locate(config.model.name)
+    check_experts(config)
     drafts_here = config.has_draft_pool or "draft_model" in config.speculation.drafters
     if drafts_here and config.draft.model is not None and not is_preset(config.draft.model):
         locate(config.draft.model)
@@ -51,22 +52,43 @@ def free_port(host: str) -> int:
         return port
 
 
+def check_experts(config: ZenrayConfig) -> None:
+    """Raises ConfigError for a model without experts that is to share them out, and the errors of `open_source`."""
+    name, num_shards = config.model.name, config.experts.num_shards
+    if num_shards == 1:
+        return
+    if is_preset(name):
+        architecture = preset_config(name.partition(":")[2], config.model.preset_overrides)
+    else:
+        from zenray.model.convert import open_source  # torch: only who wants shards waits for it here
+
+        architecture = open_source(locate(name).path).config
+    if not architecture.num_experts:
+        raise ConfigError(
+            f"experts.num_shards is {num_shards}, but {name} is a dense model without experts to share out; "
+            "leave experts.num_shards at 1 or choose a Mixture-of-Experts model.name"
+        )
+
+
 def check_memory(config: ZenrayConfig, available: float) -> None:
-    """Raises ConfigError when `available` MiB do not hold every verifier and draft replica of this machine."""
+    """Raises ConfigError when `available` MiB do not hold every verifier, with its expert shards, and every draft
+    replica of this machine."""
     weights = weights_mib(config.model.name, config.model.weight_format, config.model.preset_overrides)
-    needed = config.server.verifier_replicas * process_mib(weights, config.engine.kv_cache_mib)
-    drafting = ""
+    num_shards = config.experts.num_shards
+    verifier = process_mib(weights, config.engine.kv_cache_mib) + (num_shards - 1) * runtime_mib(weights / num_shards)
+    needed = config.server.verifier_replicas * verifier
+    with_whom = f" on {num_shards} expert shards" if num_shards > 1 else ""
     if config.draft.model is not None:
         draft = weights_mib(config.draft.model, config.draft.weight_format, {})
         if "draft_model" in config.speculation.drafters:
             needed += config.server.verifier_replicas * (draft + config.draft.kv_cache_mib)
         if config.has_draft_pool:
             needed += config.draft.num_replicas * process_mib(draft, config.draft.kv_cache_mib)
-        drafting = f" with {config.draft.model} drafting"
+        with_whom += f" with {config.draft.model} drafting"
     if needed > available:
         raise ConfigError(
             f"{config.server.verifier_replicas} verifier of {config.model.name} in {config.model.weight_format}"
-            f"{drafting} needs about {needed:.0f} MiB "
+            f"{with_whom} needs about {needed:.0f} MiB "
             f"(weights {weights:.0f}, engine.kv_cache_mib {config.engine.kv_cache_mib:g}), "
             f"and {available:.0f} MiB are free; choose a smaller model, a narrower model.weight_format, "
             "a smaller engine.kv_cache_mib or fewer server.verifier_replicas"
@@ -74,8 +96,13 @@ def check_memory(config: ZenrayConfig, available: float) -> None:
 
 
 def process_mib(weights: float, kv_cache: float) -> float:
-    """What a replica with that much of weights and cache takes in all; a toy's libraries count as a quarter."""
-    return weights + kv_cache + RUNTIME_MIB * min(1.0, 0.25 + weights / RUNTIME_MIB)
+    """What a replica with that much of weights and cache takes in all."""
+    return weights + kv_cache + runtime_mib(weights)
+
+
+def runtime_mib(weights: float) -> float:
+    """What a process with that much of weights takes beside them; a toy's libraries count as a quarter."""
+    return RUNTIME_MIB * min(1.0, 0.25 + weights / RUNTIME_MIB)
 
 
 def weights_mib(name: str, weight_format: WeightFormat, preset_overrides: dict[str, int]) -> float:

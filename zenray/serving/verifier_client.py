@@ -10,9 +10,13 @@ from dataclasses import replace
 
 import grpc
 
-from zenray.api.convert_common import load_from_proto
-from zenray.api.convert_verifier import generate_event_from_proto, generate_request_to_proto
-from zenray.engine.request import EngineLoad, Final, FinishReason, GenerateEvent, GenerateRequest
+from zenray.api.convert_verifier import (
+    generate_event_from_proto,
+    generate_request_to_proto,
+    verifier_load_from_proto,
+)
+from zenray.api.service import VerifierLoad
+from zenray.engine.request import Final, FinishReason, GenerateEvent, GenerateRequest
 from zenray.errors import DeadlineExceeded, Overloaded, Unavailable
 from zenray.serving.channels import ReplicaLost, error_of
 from zenray.serving.peers import Peer, Peers
@@ -40,9 +44,12 @@ class VerifierClient:
         self._slack, self._failover_timeout_s = affinity_slack, failover_timeout_s
         self.num_reruns = 0
 
-    @property
-    def num_replicas(self) -> int:
-        return len(self._peers.listed())
+    def check_available(self) -> None:
+        """Raises Unavailable, with the reason, unless some replica takes requests."""
+        if self._peers.available():
+            return
+        reasons = {peer.endpoint.unavailable for peer in self._peers.listed()}
+        raise Unavailable(f"no verifier replica is ready{': ' if reasons else ''}{'; '.join(sorted(reasons))}")
 
     async def generate(
         self, request: GenerateRequest, affinity: str, deadline_s: float
@@ -84,7 +91,7 @@ class VerifierClient:
                 if isinstance(error, Unavailable):
                     raise
                 full.add(peer.replica_id)
-                if len(full) >= self.num_replicas:
+                if full >= {peer.replica_id for peer in self._peers.available()}:
                     raise
             except DeadlineExceeded:
                 if not replay.produced:
@@ -94,8 +101,9 @@ class VerifierClient:
                     yield final
                 return
 
-    async def loads(self) -> dict[str, EngineLoad]:
-        """What every replica says of itself now; one that does not answer is left out."""
+    async def loads(self) -> dict[str, VerifierLoad]:
+        """What every replica says of itself now, also one that takes no request; one that does not answer is left
+        out."""
         peers = self._peers.listed()
         answers = await asyncio.gather(*(self._load(peer) for peer in peers))
         return {peer.replica_id: load for peer, load in zip(peers, answers, strict=True) if load is not None}
@@ -111,13 +119,13 @@ class VerifierClient:
             return model
         raise Unavailable("no verifier replica is ready yet")
 
-    async def _load(self, peer: Peer) -> EngineLoad | None:
+    async def _load(self, peer: Peer) -> VerifierLoad | None:
         try:
             answer = await peer.stub.GetVerifierLoad(verifier_pb2.GetVerifierLoadRequest(), timeout=INFO_TIMEOUT_S)
         except grpc.RpcError:
             return None
-        load = load_from_proto(answer.load)
-        peer.reported = load.running_sequences + load.waiting_sequences
+        load = verifier_load_from_proto(answer)
+        peer.reported = load.engine.running_sequences + load.engine.waiting_sequences
         return load
 
     async def _choose(self, affinity: str, full: set[str], failover_s: float | None) -> Peer:
@@ -125,9 +133,10 @@ class VerifierClient:
         other takes a suspect when there is nobody else."""
         if failover_s is not None:
             await self._peers.wait_for_any(max(0.0, failover_s - time.monotonic()))
-        peers = [peer for peer in self._peers.listed() if peer.replica_id not in full]
+        peers = [peer for peer in self._peers.available() if peer.replica_id not in full]
         usable = [peer for peer in peers if not peer.is_suspect] or (peers if failover_s is None else [])
         if not usable:
+            self.check_available()
             raise Unavailable("no verifier replica can take the request now")
         chosen = choose_replica([Candidate(peer.replica_id, peer.load) for peer in usable], affinity, self._slack)
         return next(peer for peer in usable if peer.replica_id == chosen)

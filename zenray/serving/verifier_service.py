@@ -10,11 +10,16 @@ from typing import Protocol, cast
 
 import grpc.aio
 
-from zenray.api.convert_common import load_to_proto
-from zenray.api.convert_verifier import generate_event_to_proto, generate_request_from_proto
+from zenray.api.convert_verifier import (
+    generate_event_to_proto,
+    generate_request_from_proto,
+    verifier_load_to_proto,
+)
+from zenray.api.service import VerifierLoad
 from zenray.api.status import as_zenray_error, grpc_status
 from zenray.engine.async_engine import AsyncEngine
 from zenray.engine.request import GenerateEvent
+from zenray.experts.status import ExpertStatus
 from zenray.v1 import common_pb2, verifier_pb2, verifier_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -24,10 +29,19 @@ WATCHDOG_PERIOD_S = 0.5
 
 
 class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
-    """Streams from one engine. Every failure is a gRPC status with details; a cancelled call frees its blocks."""
+    """Streams from one engine. Every failure is a gRPC status with details; a cancelled call frees its blocks.
 
-    def __init__(self, engine: AsyncEngine, model: common_pb2.ModelInfo, replica_id: str) -> None:
-        self._engine, self._model, self._replica_id = engine, model, replica_id
+    `experts` says where the engine's experts are, None where they are all in its process.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        model: common_pb2.ModelInfo,
+        replica_id: str,
+        experts: Callable[[], ExpertStatus | None] = lambda: None,
+    ) -> None:
+        self._engine, self._model, self._replica_id, self._experts = engine, model, replica_id, experts
 
     async def Generate(self, message: verifier_pb2.GenerateRequest, context: grpc.aio.ServicerContext) -> None:
         try:
@@ -48,7 +62,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
     async def GetVerifierLoad(
         self, message: verifier_pb2.GetVerifierLoadRequest, context: grpc.aio.ServicerContext
     ) -> verifier_pb2.GetVerifierLoadResponse:
-        return verifier_pb2.GetVerifierLoadResponse(load=load_to_proto(self._engine.load()))
+        return verifier_load_to_proto(VerifierLoad(self._engine.load(), self._experts()))
 
 
 class EngineHealth(Protocol):

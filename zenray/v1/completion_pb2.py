@@ -23,51 +23,54 @@ _sym_db = _symbol_database.Default()
 
 
 from zenray.v1 import common_pb2 as zenray_dot_v1_dot_common__pb2
+from zenray.v1 import experts_pb2 as zenray_dot_v1_dot_experts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1azenray/v1/completion.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\"\xd4\x02\n\x0f\x43ompleteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12#\n\x06infill\x18\x04 \x01(\x0b\x32\x11.zenray.v1.InfillH\x00\x12(\n\x06\x65\x64itor\x18\x05 \x01(\x0b\x32\x16.zenray.v1.EditorStateH\x00\x12/\n\x10prompt_token_ids\x18\x06 \x01(\x0b\x32\x13.zenray.v1.TokenIdsH\x00\x12%\n\x08sampling\x18\x07 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12!\n\x06limits\x18\x08 \x01(\x0b\x32\x11.zenray.v1.Limits\x12%\n\x08priority\x18\t \x01(\x0e\x32\x13.zenray.v1.Priority\x12\r\n\x05model\x18\n \x01(\tB\x07\n\x05input\"(\n\x06Infill\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"^\n\x0b\x45\x64itorState\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12!\n\x06\x63ursor\x18\x04 \x01(\x0b\x32\x11.zenray.v1.Cursor\"{\n\x06\x43ursor\x12\x10\n\x06offset\x18\x01 \x01(\x04H\x00\x12,\n\x0bline_column\x18\x02 \x01(\x0b\x32\x15.zenray.v1.LineColumnH\x00\x12%\n\x04unit\x18\x03 \x01(\x0e\x32\x17.zenray.v1.PositionUnitB\n\n\x08position\"*\n\nLineColumn\x12\x0c\n\x04line\x18\x01 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\r\"\x85\x01\n\rCompleteEvent\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.zenray.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x10.zenray.v1.DeltaH\x00\x12!\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x10.zenray.v1.FinalH\x00\x42\x07\n\x05\x65vent\"}\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x30\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"d\n\x05\x44\x65lta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\x9a\x01\n\x05\x46inal\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\"\x9d\x01\n\x10\x43ompleteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x11.zenray.v1.Choice\x12\x1f\n\x05usage\x18\x03 \x01(\x0b\x32\x10.zenray.v1.Usage\x12\x30\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\xc6\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\x12)\n\x08logprobs\x18\x06 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"$\n\x13GetModelInfoRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xbf\x01\n\x14GetModelInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12-\n\x10\x64\x65\x66\x61ult_sampling\x18\x02 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12)\n\x0e\x64\x65\x66\x61ult_limits\x18\x03 \x01(\x0b\x32\x11.zenray.v1.Limits\x12(\n\x06\x62ounds\x18\x04 \x01(\x0b\x32\x18.zenray.v1.RequestBounds\"\xa7\x01\n\rRequestBounds\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\r\n\x05max_n\x18\x02 \x01(\r\x12\x14\n\x0cmax_logprobs\x18\x03 \x01(\r\x12\x10\n\x08max_stop\x18\x04 \x01(\r\x12\x17\n\x0fmax_stop_length\x18\x05 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x06 \x01(\x04\x12\x17\n\x0fmax_deadline_ms\x18\x07 \x01(\r\"\x10\n\x0eGetLoadRequest\"K\n\x0fGetLoadResponse\x12\x1d\n\x04load\x18\x01 \x01(\x0b\x32\x0f.zenray.v1.Load\x12\x19\n\x11verifier_replicas\x18\x02 \x01(\r*\x8b\x01\n\x0cPositionUnit\x12\x1d\n\x19POSITION_UNIT_UNSPECIFIED\x10\x00\x12\x1b\n\x17POSITION_UNIT_UTF8_BYTE\x10\x01\x12!\n\x1dPOSITION_UNIT_UTF16_CODE_UNIT\x10\x02\x12\x1c\n\x18POSITION_UNIT_CODE_POINT\x10\x03\x32\xb3\x02\n\x11\x43ompletionService\x12\x42\n\x08\x43omplete\x12\x1a.zenray.v1.CompleteRequest\x1a\x18.zenray.v1.CompleteEvent0\x01\x12G\n\x0c\x43ompleteOnce\x12\x1a.zenray.v1.CompleteRequest\x1a\x1b.zenray.v1.CompleteResponse\x12O\n\x0cGetModelInfo\x12\x1e.zenray.v1.GetModelInfoRequest\x1a\x1f.zenray.v1.GetModelInfoResponse\x12@\n\x07GetLoad\x12\x19.zenray.v1.GetLoadRequest\x1a\x1a.zenray.v1.GetLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1azenray/v1/completion.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\x1a\x17zenray/v1/experts.proto\"\xd4\x02\n\x0f\x43ompleteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x12#\n\x06infill\x18\x04 \x01(\x0b\x32\x11.zenray.v1.InfillH\x00\x12(\n\x06\x65\x64itor\x18\x05 \x01(\x0b\x32\x16.zenray.v1.EditorStateH\x00\x12/\n\x10prompt_token_ids\x18\x06 \x01(\x0b\x32\x13.zenray.v1.TokenIdsH\x00\x12%\n\x08sampling\x18\x07 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12!\n\x06limits\x18\x08 \x01(\x0b\x32\x11.zenray.v1.Limits\x12%\n\x08priority\x18\t \x01(\x0e\x32\x13.zenray.v1.Priority\x12\r\n\x05model\x18\n \x01(\tB\x07\n\x05input\"(\n\x06Infill\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06suffix\x18\x02 \x01(\t\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"^\n\x0b\x45\x64itorState\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12!\n\x06\x63ursor\x18\x04 \x01(\x0b\x32\x11.zenray.v1.Cursor\"{\n\x06\x43ursor\x12\x10\n\x06offset\x18\x01 \x01(\x04H\x00\x12,\n\x0bline_column\x18\x02 \x01(\x0b\x32\x15.zenray.v1.LineColumnH\x00\x12%\n\x04unit\x18\x03 \x01(\x0e\x32\x17.zenray.v1.PositionUnitB\n\n\x08position\"*\n\nLineColumn\x12\x0c\n\x04line\x18\x01 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\r\"\x85\x01\n\rCompleteEvent\x12%\n\x07started\x18\x01 \x01(\x0b\x32\x12.zenray.v1.StartedH\x00\x12!\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x10.zenray.v1.DeltaH\x00\x12!\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x10.zenray.v1.FinalH\x00\x42\x07\n\x05\x65vent\"}\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x30\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"d\n\x05\x44\x65lta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\x9a\x01\n\x05\x46inal\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\"\x9d\x01\n\x10\x43ompleteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\"\n\x07\x63hoices\x18\x02 \x03(\x0b\x32\x11.zenray.v1.Choice\x12\x1f\n\x05usage\x18\x03 \x01(\x0b\x32\x10.zenray.v1.Usage\x12\x30\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\xc6\x01\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\x12)\n\x08logprobs\x18\x06 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"$\n\x13GetModelInfoRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xbf\x01\n\x14GetModelInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12-\n\x10\x64\x65\x66\x61ult_sampling\x18\x02 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12)\n\x0e\x64\x65\x66\x61ult_limits\x18\x03 \x01(\x0b\x32\x11.zenray.v1.Limits\x12(\n\x06\x62ounds\x18\x04 \x01(\x0b\x32\x18.zenray.v1.RequestBounds\"\xa7\x01\n\rRequestBounds\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\r\n\x05max_n\x18\x02 \x01(\r\x12\x14\n\x0cmax_logprobs\x18\x03 \x01(\r\x12\x10\n\x08max_stop\x18\x04 \x01(\r\x12\x17\n\x0fmax_stop_length\x18\x05 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x06 \x01(\x04\x12\x17\n\x0fmax_deadline_ms\x18\x07 \x01(\r\"\x10\n\x0eGetLoadRequest\"w\n\x0fGetLoadResponse\x12\x1d\n\x04load\x18\x01 \x01(\x0b\x32\x0f.zenray.v1.Load\x12\x19\n\x11verifier_replicas\x18\x02 \x01(\r\x12*\n\x07\x65xperts\x18\x03 \x03(\x0b\x32\x19.zenray.v1.ReplicaExperts\"M\n\x0eReplicaExperts\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0b\x32\x17.zenray.v1.ExpertStatus*\x8b\x01\n\x0cPositionUnit\x12\x1d\n\x19POSITION_UNIT_UNSPECIFIED\x10\x00\x12\x1b\n\x17POSITION_UNIT_UTF8_BYTE\x10\x01\x12!\n\x1dPOSITION_UNIT_UTF16_CODE_UNIT\x10\x02\x12\x1c\n\x18POSITION_UNIT_CODE_POINT\x10\x03\x32\xb3\x02\n\x11\x43ompletionService\x12\x42\n\x08\x43omplete\x12\x1a.zenray.v1.CompleteRequest\x1a\x18.zenray.v1.CompleteEvent0\x01\x12G\n\x0c\x43ompleteOnce\x12\x1a.zenray.v1.CompleteRequest\x1a\x1b.zenray.v1.CompleteResponse\x12O\n\x0cGetModelInfo\x12\x1e.zenray.v1.GetModelInfoRequest\x1a\x1f.zenray.v1.GetModelInfoResponse\x12@\n\x07GetLoad\x12\x19.zenray.v1.GetLoadRequest\x1a\x1a.zenray.v1.GetLoadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zenray.v1.completion_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POSITIONUNIT']._serialized_start=2121
-  _globals['_POSITIONUNIT']._serialized_end=2260
-  _globals['_COMPLETEREQUEST']._serialized_start=66
-  _globals['_COMPLETEREQUEST']._serialized_end=406
-  _globals['_INFILL']._serialized_start=408
-  _globals['_INFILL']._serialized_end=448
-  _globals['_TOKENIDS']._serialized_start=450
-  _globals['_TOKENIDS']._serialized_end=473
-  _globals['_EDITORSTATE']._serialized_start=475
-  _globals['_EDITORSTATE']._serialized_end=569
-  _globals['_CURSOR']._serialized_start=571
-  _globals['_CURSOR']._serialized_end=694
-  _globals['_LINECOLUMN']._serialized_start=696
-  _globals['_LINECOLUMN']._serialized_end=738
-  _globals['_COMPLETEEVENT']._serialized_start=741
-  _globals['_COMPLETEEVENT']._serialized_end=874
-  _globals['_STARTED']._serialized_start=876
-  _globals['_STARTED']._serialized_end=1001
-  _globals['_DELTA']._serialized_start=1003
-  _globals['_DELTA']._serialized_end=1103
-  _globals['_FINAL']._serialized_start=1106
-  _globals['_FINAL']._serialized_end=1260
-  _globals['_COMPLETERESPONSE']._serialized_start=1263
-  _globals['_COMPLETERESPONSE']._serialized_end=1420
-  _globals['_CHOICE']._serialized_start=1423
-  _globals['_CHOICE']._serialized_end=1621
-  _globals['_GETMODELINFOREQUEST']._serialized_start=1623
-  _globals['_GETMODELINFOREQUEST']._serialized_end=1659
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1662
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1853
-  _globals['_REQUESTBOUNDS']._serialized_start=1856
-  _globals['_REQUESTBOUNDS']._serialized_end=2023
-  _globals['_GETLOADREQUEST']._serialized_start=2025
-  _globals['_GETLOADREQUEST']._serialized_end=2041
-  _globals['_GETLOADRESPONSE']._serialized_start=2043
-  _globals['_GETLOADRESPONSE']._serialized_end=2118
-  _globals['_COMPLETIONSERVICE']._serialized_start=2263
-  _globals['_COMPLETIONSERVICE']._serialized_end=2570
+  _globals['_POSITIONUNIT']._serialized_start=2269
+  _globals['_POSITIONUNIT']._serialized_end=2408
+  _globals['_COMPLETEREQUEST']._serialized_start=91
+  _globals['_COMPLETEREQUEST']._serialized_end=431
+  _globals['_INFILL']._serialized_start=433
+  _globals['_INFILL']._serialized_end=473
+  _globals['_TOKENIDS']._serialized_start=475
+  _globals['_TOKENIDS']._serialized_end=498
+  _globals['_EDITORSTATE']._serialized_start=500
+  _globals['_EDITORSTATE']._serialized_end=594
+  _globals['_CURSOR']._serialized_start=596
+  _globals['_CURSOR']._serialized_end=719
+  _globals['_LINECOLUMN']._serialized_start=721
+  _globals['_LINECOLUMN']._serialized_end=763
+  _globals['_COMPLETEEVENT']._serialized_start=766
+  _globals['_COMPLETEEVENT']._serialized_end=899
+  _globals['_STARTED']._serialized_start=901
+  _globals['_STARTED']._serialized_end=1026
+  _globals['_DELTA']._serialized_start=1028
+  _globals['_DELTA']._serialized_end=1128
+  _globals['_FINAL']._serialized_start=1131
+  _globals['_FINAL']._serialized_end=1285
+  _globals['_COMPLETERESPONSE']._serialized_start=1288
+  _globals['_COMPLETERESPONSE']._serialized_end=1445
+  _globals['_CHOICE']._serialized_start=1448
+  _globals['_CHOICE']._serialized_end=1646
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1648
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1684
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1687
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1878
+  _globals['_REQUESTBOUNDS']._serialized_start=1881
+  _globals['_REQUESTBOUNDS']._serialized_end=2048
+  _globals['_GETLOADREQUEST']._serialized_start=2050
+  _globals['_GETLOADREQUEST']._serialized_end=2066
+  _globals['_GETLOADRESPONSE']._serialized_start=2068
+  _globals['_GETLOADRESPONSE']._serialized_end=2187
+  _globals['_REPLICAEXPERTS']._serialized_start=2189
+  _globals['_REPLICAEXPERTS']._serialized_end=2266
+  _globals['_COMPLETIONSERVICE']._serialized_start=2411
+  _globals['_COMPLETIONSERVICE']._serialized_end=2718
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from zenray.v1 import common_pb2 as _common_pb2
+from zenray.v1 import experts_pb2 as _experts_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -204,9 +205,19 @@ class GetLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetLoadResponse(_message.Message):
-    __slots__ = ("load", "verifier_replicas")
+    __slots__ = ("load", "verifier_replicas", "experts")
     LOAD_FIELD_NUMBER: _ClassVar[int]
     VERIFIER_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
     load: _common_pb2.Load
     verifier_replicas: int
-    def __init__(self, load: _Optional[_Union[_common_pb2.Load, _Mapping]] = ..., verifier_replicas: _Optional[int] = ...) -> None: ...
+    experts: _containers.RepeatedCompositeFieldContainer[ReplicaExperts]
+    def __init__(self, load: _Optional[_Union[_common_pb2.Load, _Mapping]] = ..., verifier_replicas: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[ReplicaExperts, _Mapping]]] = ...) -> None: ...
+
+class ReplicaExperts(_message.Message):
+    __slots__ = ("replica_id", "status")
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    status: _experts_pb2.ExpertStatus
+    def __init__(self, replica_id: _Optional[str] = ..., status: _Optional[_Union[_experts_pb2.ExpertStatus, _Mapping]] = ...) -> None: ...

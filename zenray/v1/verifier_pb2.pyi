@@ -1,4 +1,5 @@
 from zenray.v1 import common_pb2 as _common_pb2
+from zenray.v1 import experts_pb2 as _experts_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -86,7 +87,9 @@ class GetVerifierLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetVerifierLoadResponse(_message.Message):
-    __slots__ = ("load",)
+    __slots__ = ("load", "experts")
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
     load: _common_pb2.Load
-    def __init__(self, load: _Optional[_Union[_common_pb2.Load, _Mapping]] = ...) -> None: ...
+    experts: _experts_pb2.ExpertStatus
+    def __init__(self, load: _Optional[_Union[_common_pb2.Load, _Mapping]] = ..., experts: _Optional[_Union[_experts_pb2.ExpertStatus, _Mapping]] = ...) -> None: ...

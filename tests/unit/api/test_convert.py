@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zenray.api import convert, convert_common, convert_verifier
-from zenray.api.service import ModelCard
+from zenray.api.service import ModelCard, VerifierLoad
 from zenray.api.validate import Violations
 from zenray.context.request import EditorState, Infill, TextPrompt, TokenPrompt
 from zenray.engine.request import (
@@ -27,6 +30,9 @@ from zenray.engine.request import (
     TokenLogprob,
     Usage,
 )
+from zenray.experts.link import ShardReport
+from zenray.experts.placement import ExpertId, ExpertPlacement
+from zenray.experts.status import ExpertStatus, ShardState, ShardStatus
 from zenray.v1 import common_pb2, completion_pb2, verifier_pb2
 
 uint32, float32 = st.integers(0, 2**32 - 1), st.floats(width=32, allow_nan=False)
@@ -81,6 +87,39 @@ loads = st.builds(
     *[uint64] * 5,
     drafters=st.lists(drafter_loads, max_size=3).map(tuple),
 )
+reports = st.builds(
+    ShardReport, st.just(0), st.text(), *[uint32] * 2, *[uint64] * 2, st.none() | uint32, *[uint64] * 2, float64
+)
+
+
+@st.composite
+def expert_statuses(draw: st.DrawFn) -> ExpertStatus:
+    """Any placement on up to 64 shards, the most there can be."""
+    holders = st.sets(st.integers(0, 63), max_size=4).map(lambda shards: tuple(sorted(shards)))
+    rows = draw(st.dictionaries(st.integers(0, 90), st.lists(holders, min_size=1, max_size=6).map(tuple), max_size=4))
+    ids = [ExpertId(layer, expert) for layer, row in rows.items() for expert in range(len(row))]
+    shards = [
+        ShardStatus(
+            number,
+            draw(st.sampled_from(get_args(ShardState))),
+            draw(st.sampled_from(("in-process", "unix", "tcp"))),
+            draw(st.none() | reports.map(lambda report, number=number: replace(report, shard=number))),
+        )
+        for number in range(draw(st.integers(1, 4)))
+    ]
+    return ExpertStatus(
+        ExpertPlacement(draw(uint64), rows),
+        tuple(shards),
+        {expert_id: draw(st.floats(0, 1, width=32)) for expert_id in ids},
+        draw(uint64),
+        *[draw(float64) for _ in range(2)],
+        draw(uint64),
+        *[draw(float64) for _ in range(2)],
+        draw(st.none() | st.text(min_size=1)),
+    )
+
+
+verifier_loads = st.builds(VerifierLoad, loads, st.none() | expert_statuses())
 events: st.SearchStrategy[GenerateEvent] = st.one_of(
     st.builds(Started, uint32, uint32, st.lists(logprobs, max_size=3).map(tuple)),
     st.builds(Delta, uint32, st.text(), st.lists(uint32).map(tuple), st.lists(logprobs, max_size=3).map(tuple)),
@@ -112,10 +151,19 @@ def test_an_event_of_a_newer_protocol_is_an_error() -> None:
         convert_verifier.generate_event_from_proto(verifier_pb2.GenerateEvent())
 
 
-@given(loads)
-def test_loads_round_trip_through_the_wire(load: EngineLoad) -> None:
-    wire = convert_common.load_to_proto(load).SerializeToString()
-    assert convert_common.load_from_proto(common_pb2.Load.FromString(wire)) == load
+@given(verifier_loads)
+def test_loads_round_trip_through_the_wire(load: VerifierLoad) -> None:
+    wire = convert_verifier.verifier_load_to_proto(load).SerializeToString()
+    assert convert_verifier.verifier_load_from_proto(verifier_pb2.GetVerifierLoadResponse.FromString(wire)) == load
+
+
+def test_where_all_experts_of_a_large_model_are_fits_a_few_packets() -> None:
+    copies = {layer: tuple((expert % 16, 16 + expert % 8) for expert in range(256)) for layer in range(61)}
+    load = {ExpertId(layer, expert): 1 / 256 for layer in copies for expert in range(256)}
+    status = ExpertStatus(ExpertPlacement(1, copies), (), load, 0, 0.0, 0.0, 0, 0.0, 0.0, None)
+    assert (
+        len(convert_verifier.verifier_load_to_proto(VerifierLoad(EngineLoad(), status)).SerializeToString()) < 150_000
+    )
 
 
 def decoded(message: completion_pb2.CompleteRequest, card: ModelCard) -> tuple[object, list[str]]:

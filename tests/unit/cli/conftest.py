@@ -37,6 +37,7 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
     fail_after: tuple[int, ZenrayError] | None = None
     hold: bool = False
     drafters: tuple[common_pb2.DrafterUsage, ...] = ()
+    experts: tuple[completion_pb2.ReplicaExperts, ...] = ()
     address: str = ""
     requests: list[Any] = field(default_factory=list)
     holding: threading.Event = field(default_factory=threading.Event)
@@ -118,6 +119,7 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
                 ],
             ),
             verifier_replicas=1,
+            experts=self.experts,
         )
 
 

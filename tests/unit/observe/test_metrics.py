@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from zenray.api.service import VerifierLoad
 from zenray.engine.request import (
     Delta,
     DrafterLoad,
@@ -18,6 +19,10 @@ from zenray.engine.request import (
     Timings,
     Usage,
 )
+from zenray.experts.link import ShardReport
+from zenray.experts.placement import ExpertId, ExpertPlacement
+from zenray.experts.planning import imbalance
+from zenray.experts.status import ExpertStatus, ShardStatus
 from zenray.observe.logs import JsonFormatter
 from zenray.observe.metrics import RequestMeter, ServingMetrics
 
@@ -55,7 +60,10 @@ def test_a_request_is_counted_with_its_times_and_tokens() -> None:
 
 
 def test_every_verifier_is_shown_by_its_replica_id() -> None:
-    loads = {"a": EngineLoad(free_blocks=7, generated_tokens=10), "b": EngineLoad(free_blocks=9)}
+    loads = {
+        "a": VerifierLoad(EngineLoad(free_blocks=7, generated_tokens=10)),
+        "b": VerifierLoad(EngineLoad(free_blocks=9)),
+    }
     metrics = ServingMetrics(lambda: loads, lambda: 3)
     text = metrics.text().decode()
     assert 'zenray_verifier_free_blocks{replica="a"} 7.0' in text
@@ -69,7 +77,10 @@ def test_every_verifier_is_shown_by_its_replica_id() -> None:
 
 def test_every_drafter_is_shown_beside_its_verifier() -> None:
     pool = DrafterLoad("draft_pool", 10, 40, 30, timeouts=2, draft_ms=1500.0, queue_age_ms=20.0, replicas=3)
-    loads = {"a": EngineLoad(rounds=25, drafters=(pool, DrafterLoad("suffix", 4, 12, 12))), "b": EngineLoad()}
+    loads = {
+        "a": VerifierLoad(EngineLoad(rounds=25, drafters=(pool, DrafterLoad("suffix", 4, 12, 12)))),
+        "b": VerifierLoad(EngineLoad()),
+    }
     metrics = ServingMetrics(lambda: loads)
 
     def value(name: str, **labels: str) -> float | None:
@@ -86,6 +97,44 @@ def test_every_drafter_is_shown_beside_its_verifier() -> None:
     assert list(shown.values()) == [10, 40, 30, 10, 10, 2, 1.5, 0.02, 3]
     assert value("zenray_drafter_wasted_tokens_total", drafter="suffix") == 0
     assert 'zenray_drafter_rounds_total{drafter="suffix",replica="b"}' not in metrics.text().decode()
+
+
+def test_shards_and_their_placement_are_shown_beside_their_verifier() -> None:
+    placement = ExpertPlacement(4, {0: ((0,), (0, 1), ())})
+    reports = [ShardReport(shard, "host", 7, 2, 1000, 5000, None, 3, 30, 1500.0) for shard in (0, 1)]
+    shards = (
+        ShardStatus(0, "serving", "in-process", reports[0]),
+        ShardStatus(1, "serving", "unix", reports[1]),
+        ShardStatus(2, "lost", "unix", reports[1]),
+        ShardStatus(3, "joining", "unix", None),
+    )
+    load = {ExpertId(0, expert): share for expert, share in enumerate((0.5, 0.5, 0.0))}
+    lost = ExpertStatus(placement, shards, load, 2, 100.0, 250.0, 1, 300.0, 2000.0, "expert 2 of layer 0 is lost")
+    loads = {"a": VerifierLoad(EngineLoad(), lost), "b": VerifierLoad(EngineLoad())}
+    metrics = ServingMetrics(lambda: loads)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"replica": "a", **labels})
+
+    of_replica = {
+        name: value(f"zenray_experts_{name}")
+        for name in (
+            *("epoch", "missing", "unavailable", "longest_recovery_seconds"),
+            *("recoveries_total", "rebalances_total", "dispatch_seconds_total", "step_seconds_total"),
+        )
+    }
+    assert list(of_replica.values()) == [4, 1, 1, 0.25, 2, 1, 0.3, 2]
+    assert value("zenray_experts_imbalance_ratio") == imbalance(placement, load)
+    states = [value("zenray_expert_shards", state=state) for state in ("serving", "joining", "lost")]
+    assert states == [2, 1, 1]
+    of_shard = [
+        value(f"zenray_expert_shard_{name}", shard="1")
+        for name in ("experts", "weight_bytes", "resident_bytes", "pairs_total", "busy_seconds_total")
+    ]
+    assert of_shard == [2, 1000, 5000, 30, 1.5]
+    assert value("zenray_expert_shard_experts", shard="2") is None  # Nobody is told what the dead hold.
+    assert metrics.registry.get_sample_value("zenray_verifier_replicas") == 1
+    assert 'replica="b"' not in "".join(line for line in metrics.text().decode().splitlines() if "expert" in line)
 
 
 def test_a_choice_is_measured_by_its_tokens_per_round_and_what_it_accepted() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from zenray.api.service import VerifierLoad
 from zenray.config import ZenrayConfig
 from zenray.config_load import load_config
 from zenray.context.request import CompletionRequest, TextPrompt
@@ -28,18 +29,22 @@ from zenray.engine.request import (
     Usage,
 )
 from zenray.errors import Overloaded, Unavailable
+from zenray.experts.placement import ExpertPlacement
+from zenray.experts.status import ExpertStatus
 from zenray.model.tokenizer import ByteTokenizer
 from zenray.serving.completion import ClusterCompletionService
 from zenray.v1 import common_pb2
+
+HOMELESS = ExpertStatus(ExpertPlacement(3, {0: ((),)}), (), {}, 0, 0.0, 0.0, 0, 0.0, 0.0, "an expert has no place")
 
 
 class FakeClient:
     """One token, then the end; `hold` keeps streams open after the token."""
 
     num_reruns = 0
-    num_replicas = 1
 
     def __init__(self) -> None:
+        self.unavailable: str | None = None
         self.requests: list[tuple[GenerateRequest, str, float]] = []
         self.hold: asyncio.Event | None = None
         self.error: Exception | None = None
@@ -56,12 +61,17 @@ class FakeClient:
             await self.hold.wait()
         yield Final(0, "a", FinishReason.EOS, Usage(1, 1, 0), Timings(0, 0, 0))
 
-    async def loads(self) -> dict[str, EngineLoad]:
+    async def loads(self) -> dict[str, VerifierLoad]:
         suffix = DrafterLoad("suffix", rounds=2, drafted_tokens=9, accepted_tokens=4)
+        both = (suffix, DrafterLoad("recycling"))
         return {
-            "a": EngineLoad(free_blocks=3, total_blocks=5, rounds=6, drafters=(suffix,)),
-            "b": EngineLoad(free_blocks=4, total_blocks=5, rounds=1, drafters=(suffix, DrafterLoad("recycling"))),
+            "a": VerifierLoad(EngineLoad(free_blocks=3, total_blocks=5, rounds=6, drafters=(suffix,))),
+            "b": VerifierLoad(EngineLoad(free_blocks=4, total_blocks=5, rounds=1, drafters=both), HOMELESS),
         }
+
+    def check_available(self) -> None:
+        if self.unavailable is not None:
+            raise Unavailable(self.unavailable)
 
     async def info(self) -> common_pb2.ModelInfo:
         return common_pb2.ModelInfo(name="tiny", context_length=256, vocab_size=512)
@@ -166,9 +176,26 @@ async def test_draining_refuses_new_requests_and_waits_for_running_ones(
 
 async def test_load_is_summed_over_the_replicas(service: ClusterCompletionService) -> None:
     found = await service.load()
-    assert (found.verifier_replicas, found.load.free_blocks, found.load.total_blocks) == (2, 7, 10)
-    assert found.load.rounds == 7
+    assert (found.load.free_blocks, found.load.total_blocks, found.load.rounds) == (7, 10, 7)
     assert found.load.drafters == (DrafterLoad("suffix", 4, 18, 8), DrafterLoad("recycling"))
+
+
+async def test_a_verifier_whose_experts_have_no_place_is_shown_but_not_counted(
+    service: ClusterCompletionService,
+) -> None:
+    found = await service.load()
+    assert found.verifier_replicas == 1
+    assert found.experts == {"b": HOMELESS}
+
+
+async def test_a_service_is_ready_exactly_while_a_verifier_takes_requests(
+    service: ClusterCompletionService, client: FakeClient
+) -> None:
+    client.unavailable = "no verifier replica is ready: an expert has no place"
+    with pytest.raises(Unavailable, match="an expert has no place"):
+        await service.check_ready()
+    client.unavailable = None
+    await service.check_ready()
 
 
 async def test_the_log_has_no_text_of_a_request(

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from zenray.api.service import VerifierLoad
 from zenray.config_load import load_config
 from zenray.engine.request import (
     Delta,
@@ -23,8 +24,11 @@ from zenray.engine.request import (
     Usage,
 )
 from zenray.errors import ConfigError
+from zenray.experts.link import ShardReport
+from zenray.experts.placement import ExpertPlacement
+from zenray.experts.status import ExpertStatus, ShardStatus
 from zenray.observe.metrics import RequestMeter, ServingMetrics
-from zenray.serving.app import APP_NAME, AppArguments, config_of
+from zenray.serving.app import APP_NAME, AppArguments, config_of, placement_group_options
 from zenray.serving.app import app as build
 from zenray.serving.environment import RAY_ENVIRONMENT
 
@@ -116,9 +120,27 @@ def test_serve_builds_the_application_from_what_a_file_says() -> None:
         assert deployments({**pool, **nobody_asks}) == alone
 
 
+def test_a_verifier_has_a_bundle_for_each_of_its_shards() -> None:
+    def options(**experts: object) -> dict[str, object]:
+        settings = {"model.name": "preset:tiny-moe", **{f"experts.{name}": value for name, value in experts.items()}}
+        return placement_group_options(config_of(AppArguments(profile="tiny", settings=settings)))
+
+    assert options() == {}
+    shards = options(num_shards=3, shard_num_cpus=0.25)
+    assert shards["placement_group_bundles"] == [{"CPU": 0.5}, {"CPU": 0.25}, {"CPU": 0.25}]
+    assert shards["placement_group_strategy"] == "PACK"
+    on_gpus = options(num_shards=2, shard_num_cpus=0, shard_num_gpus=1, spread=True)
+    assert on_gpus["placement_group_bundles"] == [{"CPU": 0.5}, {"GPU": 1.0}]
+    assert on_gpus["placement_group_strategy"] == "SPREAD"
+    (nothing,) = options(num_shards=2, shard_num_cpus=0)["placement_group_bundles"][1:]
+    assert 0 < nothing["CPU"] < 0.01  # Ray takes no empty bundle.
+
+
 def exported_names() -> set[str]:
     """The sample names of a process that has seen a request."""
-    metrics = ServingMetrics(lambda: {"a": EngineLoad(drafters=(DrafterLoad("suffix"),))})
+    shard = ShardStatus(0, "serving", "in-process", ShardReport(0, "host", 1, 1, 1, 1, None, 0, 0, 0.0))
+    experts = ExpertStatus(ExpertPlacement(0, {0: ((0,),)}), (shard,), {}, 0, 0.0, 0.0, 0, 0.0, 0.0, None)
+    metrics = ServingMetrics(lambda: {"a": VerifierLoad(EngineLoad(drafters=(DrafterLoad("suffix"),)), experts)})
     meter = RequestMeter(metrics, "interactive")
     for event in (
         Started(1, 0),

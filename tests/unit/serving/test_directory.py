@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from zenray.serving.directory import Directory, Endpoint, Leases
 
@@ -39,6 +40,15 @@ def test_a_replica_that_moved_and_one_that_left_change_the_set() -> None:
     assert not leases.remove("verifier", "a")
     assert not leases.remove("nobody", "a")
     assert leases.snapshot("draft") == (0, [])
+
+
+def test_a_replica_that_takes_no_request_stays_and_says_why() -> None:
+    leases = Leases(6.0, Clock())
+    leases.renew("verifier", A)
+    mute = replace(A, unavailable="an expert has no place")
+    assert leases.renew("verifier", mute)
+    assert not leases.renew("verifier", mute)
+    assert leases.snapshot("verifier") == (2, [mute])
 
 
 async def test_a_watcher_is_told_of_a_change_at_once_and_of_silence_after_its_timeout() -> None:

@@ -6,10 +6,19 @@ import socket
 
 import pytest
 
-from zenray.config import ServerSettings, ZenrayConfig
+from zenray.config import ExpertSettings, ServerSettings, ZenrayConfig
 from zenray.config_load import load_config
 from zenray.errors import ConfigError, ModelFileError, NotFound
-from zenray.serving.preflight import available_mib, check_memory, check_ports, free_port, preflight, weights_mib
+from zenray.serving.preflight import (
+    RUNTIME_MIB,
+    available_mib,
+    check_experts,
+    check_memory,
+    check_ports,
+    free_port,
+    preflight,
+    weights_mib,
+)
 
 
 def test_a_taken_port_is_named_with_what_to_do() -> None:
@@ -64,6 +73,27 @@ def test_draft_models_need_memory_too() -> None:
     assert fits("[draft_model]", one_process + 500)
     assert not fits("[draft_pool]", one_process)
     assert fits("[draft_pool]", two_more)
+
+
+def test_every_expert_shard_needs_memory_for_a_process() -> None:
+    def needed(num_shards: int) -> float:
+        wanted = ["model.name=preset:zen4-coder-flash", f"experts.num_shards={num_shards}"]
+        with pytest.raises(ConfigError, match=r"needs about (\d+) MiB") as refused:
+            check_memory(load_config("tiny", None, wanted), 1)
+        return float(str(refused.value).partition("about ")[2].partition(" ")[0])
+
+    one, two, four = map(needed, (1, 2, 4))
+    assert two == one + RUNTIME_MIB  # The weights are shared out, not copied.
+    assert four == one + 3 * RUNTIME_MIB
+
+
+def test_a_dense_model_has_no_experts_to_share_out() -> None:
+    dense, moe = (load_config("tiny", None, [f"model.name=preset:{name}"]) for name in ("tiny", "tiny-moe"))
+    shared = {"experts": ExpertSettings(num_shards=2)}
+    check_experts(dense)
+    check_experts(moe.model_copy(update=shared))
+    with pytest.raises(ConfigError, match=r"experts\.num_shards is 2, but preset:tiny is a dense model"):
+        check_experts(dense.model_copy(update=shared))
 
 
 def test_a_preset_is_sized_by_its_parameters() -> None:

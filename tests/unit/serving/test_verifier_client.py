@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc.aio
 import pytest
@@ -94,6 +94,10 @@ class Fleet:
         await server.start()
         await self._publish()
 
+    async def say(self, replica_id: str, unavailable: str) -> None:
+        self._endpoints[replica_id] = replace(self._endpoints[replica_id], unavailable=unavailable)
+        await self._publish()
+
     async def remove(self, replica_id: str) -> None:
         del self._endpoints[replica_id]
         await self._publish()
@@ -153,7 +157,7 @@ async def test_a_stream_arrives_whole(fleet: Fleet) -> None:
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Final)
     assert (await fleet.client.info()).name == "scripted"
-    assert (await fleet.client.loads())["a"].total_blocks == 10
+    assert (await fleet.client.loads())["a"].engine.total_blocks == 10
 
 
 async def test_without_replicas_a_request_is_refused_at_once(fleet: Fleet) -> None:
@@ -189,6 +193,40 @@ async def test_a_request_whose_only_replica_died_waits_for_its_successor(fleet: 
         await fleet.remove("a")
         assert not waiting.done()
         await fleet.add("b", ScriptedEngine())
+        rest = [await waiting, *[event async for event in events]]
+    assert token_ids([*first, *rest]) == WHOLE
+
+
+async def test_nobody_is_sent_to_a_replica_that_takes_no_request(fleet: Fleet) -> None:
+    engines = {name: ScriptedEngine() for name in "ab"}
+    for name, engine in engines.items():
+        await fleet.add(name, engine)
+    await fleet.say("a", "an expert has no place")
+    for _ in range(4):
+        assert token_ids(await fleet.complete()) == WHOLE
+    assert not engines["a"].requests
+    assert set(await fleet.client.loads()) == {"a", "b"}  # It lives, and says so.
+    await fleet.say("b", "an expert has no place")
+    with pytest.raises(Unavailable, match="no verifier replica is ready: an expert has no place") as refused:
+        await fleet.complete()
+    assert refused.value.retry_after_ms
+    await fleet.say("a", "")
+    await fleet.complete()
+    assert engines["a"].requests
+
+
+async def test_a_request_whose_only_replica_became_unavailable_waits_until_it_is_not(fleet: Fleet) -> None:
+    engine = ScriptedEngine(error=Unavailable("an expert has no place"), after=3)
+    await fleet.add("a", engine)
+    async with aclosing(fleet.stream()) as events:
+        first = [await anext(events) for _ in range(3)]
+        await fleet.say("a", "an expert has no place")
+        waiting = asyncio.ensure_future(anext(events))
+        while not fleet.peers.listed()[0].is_suspect:
+            await asyncio.sleep(0.001)
+        assert not waiting.done()
+        engine.error = None
+        await fleet.say("a", "")
         rest = [await waiting, *[event async for event in events]]
     assert token_ids([*first, *rest]) == WHOLE
 

@@ -1,0 +1,162 @@
+"""Expert shards as Ray actors in their verifier's placement group: shard n lives in bundle n, the verifier in bundle 0.
+
+Ray starts and ends the processes; what leader and shards tell each other travels on their own streams
+(`zenray.experts.stream_link`). An actor is never restarted by Ray: the leader has to know that the experts are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from zenray.config import ExpertSettings, ModelSettings
+from zenray.errors import ConfigError
+from zenray.experts.link import ShardLost
+from zenray.experts.shard_server import ShardServer
+from zenray.experts.stream import UNIX
+from zenray.experts.stream_link import StreamLink, connect
+from zenray.model.build import open_weights, set_num_threads
+from zenray.observe.logs import configure_logging
+from zenray.serving.directory import node_ip
+from zenray.serving.guard import began
+from zenray.serving.memory import settle
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 300.0
+"""A machine that has not served the model yet converts it first."""
+_EMPTY_BUNDLE_CPUS = 0.001
+
+
+def bundle(num_cpus: float, num_gpus: float) -> dict[str, float]:
+    """Resources of one process in a placement group. Ray takes no bundle that is empty."""
+    wanted = {"CPU": num_cpus, "GPU": num_gpus}
+    return {name: amount for name, amount in wanted.items() if amount} or {"CPU": _EMPTY_BUNDLE_CPUS}
+
+
+def shard_bundle(experts: ExpertSettings) -> dict[str, float]:
+    """What an expert shard takes: all of its bundle, so that a successor starts when its predecessor is gone."""
+    return bundle(experts.shard_num_cpus, experts.shard_num_gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAddress:
+    """Where a shard listens, and which process it is: `began` tells it from one that is given its id later."""
+
+    address: str
+    node_id: str
+    pid: int
+    began: str | None
+
+
+class ExpertShardActor:
+    """One process with a `ShardServer`. It ends when its leader hangs up, dies, or never comes."""
+
+    def start(
+        self, shard: int, model: ModelSettings, experts: ExpertSettings, token: str, leader_node_id: str, peer_host: str
+    ) -> ShardAddress:
+        """Opens the weights without reading them and listens. `peer_host` as for `Verifier`, "" for None."""
+        configure_logging()
+        set_num_threads(experts.num_threads)
+        node_id = ray.get_runtime_context().get_node_id()
+        if experts.transport == UNIX and node_id != leader_node_id:
+            raise ConfigError("experts.transport is unix, and the shard is on another machine; set auto or tcp")
+        is_unix = experts.transport in ("auto", UNIX) and node_id == leader_node_id
+        bind = UNIX if is_unix else peer_host or node_ip()
+        server = ShardServer(shard, open_weights(model), experts, token, bind=bind, device=model.device)
+        threading.Thread(target=self._serve, args=(server,), name="zenray-shard", daemon=True).start()
+        return ShardAddress(server.address, node_id, os.getpid(), began(os.getpid()))
+
+    @staticmethod
+    def _serve(server: ShardServer) -> None:
+        settle()
+        try:
+            server.serve()
+        finally:
+            logging.shutdown()
+            os._exit(0)
+
+
+class RayShardHost:
+    """A `ShardHost` inside a verifier replica. Make it on the replica's event loop, use it from any thread."""
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        experts: ExpertSettings,
+        weights_digest: str,
+        placement_group: PlacementGroup,
+        peer_host: str | None,
+    ) -> None:
+        self._model, self._experts, self._digest = model, experts, weights_digest
+        self._placement_group, self._peer_host = placement_group, peer_host or ""
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._lock = threading.Lock()
+        self._actors: dict[int, Any] = {}
+        self._found: dict[int, ShardAddress] = {}
+        self._closed = False
+
+    def start(self, shard: int) -> StreamLink:
+        token = secrets.token_hex(32)
+        with self._lock:
+            self._end(shard)
+            if self._closed:
+                raise ShardLost(shard, "the verifier ends")
+            actor = self._actors[shard] = self._make_actor(shard)
+        try:
+            started = actor.start.remote(shard, self._model, self._experts, token, self._node_id, self._peer_host)
+            found: ShardAddress = ray.get(started, timeout=START_TIMEOUT_S)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise ShardLost(shard, f"it did not start: {_cause(error)}") from error
+        with self._lock:
+            self._found[shard] = found
+        link = connect(found.address, token, self._digest, shard, self._experts)
+        log.info("expert shard %d is up at %s, process %d", shard, found.address, found.pid)
+        return link
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for shard in list(self._actors):
+                self._end(shard)
+
+    def _make_actor(self, shard: int) -> Any:
+        wanted = shard_bundle(self._experts)
+        return (
+            ray.remote(ExpertShardActor)
+            .options(
+                num_cpus=wanted.get("CPU", 0),
+                num_gpus=wanted.get("GPU", 0),
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self._placement_group, placement_group_bundle_index=shard
+                ),
+            )
+            .remote()
+        )
+
+    def _end(self, shard: int) -> None:
+        """Ends what went by this number, also if it is stopped: Ray's own signal takes five seconds longer then."""
+        actor, found = self._actors.pop(shard, None), self._found.pop(shard, None)
+        if actor is not None:
+            ray.kill(actor, no_restart=True)
+        if found is not None and found.node_id == self._node_id and began(found.pid) == found.began:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(found.pid, signal.SIGKILL)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what happened, without Ray's traceback."""
+    if isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
+        return f"{type(error.cause).__name__}: {error.cause}"
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
