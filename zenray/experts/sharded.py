@@ -34,6 +34,8 @@ class ShardedExperts:
         self._ops = ops
         self._placement: ExpertPlacement | None = None
         self._dispatch_s = self._step_s = 0.0
+        self.num_dispatches = 0
+        """Layers of steps in which somebody else was asked."""
         self._num_aborts = 0
 
     @property
@@ -86,8 +88,9 @@ class ShardedExperts:
         )
 
     def close(self) -> None:
+        self.upkeep.stop()
         self.fleet.close()
-        self.upkeep.close()
+        self.upkeep.join()
 
     def _compute(self, call: ExpertCall) -> torch.Tensor:
         return compute(self.fleet.store, self._ops, call)
@@ -121,6 +124,7 @@ class ShardedExperts:
             except (ShardLost, ShardRefused) as error:
                 lost.append((link, str(error)))
         self._dispatch_s += time.perf_counter() - start_s - own_s
+        self.num_dispatches += 1
         if lost:
             for link, reason in lost:
                 self.fleet.lose(link.shard, link, reason)

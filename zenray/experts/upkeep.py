@@ -29,23 +29,26 @@ class _Absence:
 
 
 class Upkeep:
-    """A thread beside a started fleet, until `close`."""
+    """A thread beside a started fleet, until it is told to `stop`."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._absent: dict[int, _Absence] = {}
         self._balanced_at_s = fleet.clock_s()
         self.num_rebalances = 0
-        self._closed = False
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="zenray-experts", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def close(self) -> None:
-        """Ends the thread. Close the fleet first: that frees it from whatever it waits for."""
-        self._closed = True
+    def stop(self) -> None:
+        """No further round begins."""
+        self._stopping = True
         self._fleet.changed.set()
+
+    def join(self) -> None:
+        """Waits for the thread's end. A closed fleet frees it from whatever it waits for."""
         if self._thread.is_alive():
             self._thread.join()
 
@@ -75,11 +78,11 @@ class Upkeep:
         return True
 
     def _run(self) -> None:
-        while not self._closed:
+        while not self._stopping:
             try:
                 self.look()
             except Exception:
-                if not self._closed:
+                if not self._stopping:
                     _logger.exception("looking after the expert shards failed; trying again")
             self._fleet.changed.wait(WATCH_PERIOD_S)
             self._fleet.changed.clear()
@@ -91,7 +94,8 @@ class Upkeep:
                 with member.control:
                     member.report = member.link.report()
             except (ShardLost, ShardRefused) as error:
-                self._fleet.lose(shard, member.link, str(error))
+                if not self._stopping:
+                    self._fleet.lose(shard, member.link, str(error))
 
     def _bring_back(self) -> None:
         """Starts lost shards anew and takes in those that have come up: empty, to be given experts."""
