@@ -6,6 +6,7 @@ Shapes: T tokens, D width, E experts, K experts per token.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -78,15 +79,22 @@ def group_by_expert(expert_ids_TK: torch.Tensor) -> Grouped:
     """Groups a step's pairs by expert; each token's ids ascend."""
     num_tokens, num_chosen = expert_ids_TK.shape
     if num_tokens == 1:
-        rows_P, pairs_TK = torch.zeros(num_chosen, dtype=torch.int64), torch.arange(num_chosen)[None]
-        device = expert_ids_TK.device
-        return Grouped(expert_ids_TK[0].tolist(), [1] * num_chosen, rows_P.to(device), pairs_TK.to(device))
+        return Grouped(expert_ids_TK[0].tolist(), [1] * num_chosen, *_pairs_of_one(num_chosen, expert_ids_TK.device))
     flat_P = expert_ids_TK.reshape(-1)
-    order_P = torch.argsort(flat_P, stable=True)
-    pairs_P = torch.empty_like(order_P)
-    pairs_P[order_P] = torch.arange(len(order_P), device=order_P.device)
-    found, counts = torch.unique_consecutive(flat_P[order_P], return_counts=True)
-    return Grouped(found.tolist(), counts.tolist(), order_P // num_chosen, pairs_P.reshape(num_tokens, num_chosen))
+    order_P = flat_P.argsort(stable=True)
+    counts = torch.bincount(flat_P).tolist()
+    return Grouped(
+        expert_ids=[expert_id for expert_id, count in enumerate(counts) if count],
+        counts=[count for count in counts if count],
+        rows_P=order_P // num_chosen,
+        pairs_TK=order_P.argsort().reshape(num_tokens, num_chosen),
+    )
+
+
+@functools.cache
+def _pairs_of_one(num_chosen: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """rows_P and pairs_TK of a single token, which are always the same."""
+    return torch.zeros(num_chosen, dtype=torch.int64, device=device), torch.arange(num_chosen, device=device)[None]
 
 
 class LocalExperts:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+
 import torch
 
 from zenray.ops.batch import LayerCache, StepBatch
-from zenray.ops.native import Kernels, kernels
+from zenray.ops.native import Kernels, kernels, matrix
 from zenray.ops.packing import unpack
 from zenray.ops.reference import ReferenceBackend
 from zenray.ops.weights import PackedWeight
@@ -71,20 +74,9 @@ class CpuBackend(TorchCpuBackend):
         wide = out_dtype is torch.float32
         x_TD = x_TD.contiguous()
         out_TN = torch.empty(num_tokens, weight.shape[0], dtype=torch.float32 if wide else torch.bfloat16)
-        head = (out_TN.data_ptr(), wide, x_TD.data_ptr(), num_tokens, num_columns, weight.shape[0])
-        bias = None if weight.bias is None else weight.bias.data_ptr()
-        threads = torch.get_num_threads()
-        if weight.format == "int4":
-            assert weight.scales is not None
-            assert weight.supers is not None
-            parts = (weight.data.data_ptr(), weight.scales.data_ptr(), weight.supers.data_ptr())
-            self._kernels.linear_int4(*head, *parts, bias, threads)
-        elif weight.format == "int8":
-            assert weight.scales is not None
-            self._kernels.linear_int8(*head, weight.data.data_ptr(), weight.scales.data_ptr(), bias, threads)
-        else:
-            assert weight.data.dtype is torch.bfloat16, weight.data.dtype
-            self._kernels.linear_bf16(*head, weight.data.data_ptr(), bias, threads)
+        self._kernels.linear(
+            out_TN.data_ptr(), wide, x_TD.data_ptr(), num_tokens, matrix(weight), torch.get_num_threads()
+        )
         return out_TN
 
     def rms_norm(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
@@ -187,6 +179,70 @@ class CpuBackend(TorchCpuBackend):
         out_TF = torch.empty(num_tokens, width, dtype=torch.bfloat16)
         self._kernels.silu_mul(out_TF.data_ptr(), gate_up_T2F.data_ptr(), num_tokens, width, torch.get_num_threads())
         return out_TF
+
+    def route(
+        self, x_TD: torch.Tensor, router_ED: torch.Tensor, num_chosen: int, normalise: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Softmax over E experts, then each token's K most probable, ids ascending: (ids, weights), both [T, K]."""
+        (num_tokens, width), num_experts = x_TD.shape, router_ED.shape[0]
+        assert router_ED.dtype is torch.float32, router_ED.dtype
+        assert 1 <= num_chosen <= num_experts, (num_chosen, num_experts)
+        x_TD, router_ED = x_TD.contiguous(), router_ED.contiguous()
+        ids_TK = torch.empty(num_tokens, num_chosen, dtype=torch.int64)
+        weights_TK = torch.empty(num_tokens, num_chosen)
+        self._kernels.route(
+            ids_TK.data_ptr(),
+            weights_TK.data_ptr(),
+            x_TD.data_ptr(),
+            router_ED.data_ptr(),
+            num_tokens,
+            width,
+            num_experts,
+            num_chosen,
+            normalise,
+            torch.get_num_threads(),
+        )
+        return ids_TK, weights_TK
+
+    def swiglu_rows(
+        self,
+        x_ND: torch.Tensor,
+        experts: Sequence[tuple[PackedWeight, PackedWeight]],
+        counts: Sequence[int],
+        rows_P: torch.Tensor,
+    ) -> torch.Tensor:
+        """SwiGLU feed-forwards, each applied to its own rows of x: [P, D]."""
+        assert x_ND.dtype is torch.bfloat16, x_ND.dtype
+        x_ND, rows_P = x_ND.contiguous(), rows_P.contiguous()
+        out_PD = torch.empty(rows_P.shape[0], x_ND.shape[1], dtype=torch.bfloat16)
+        self._kernels.swiglu_rows(
+            out_PD.data_ptr(),
+            x_ND.data_ptr(),
+            b"".join(matrix(weight) for expert in experts for weight in expert),
+            struct.pack(f"{len(counts)}q", *counts),
+            len(counts),
+            rows_P.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out_PD
+
+    def combine(self, y_PD: torch.Tensor, pairs_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:
+        """sum over k, in order, of weights_TK[t, k] * y_PD[pairs_TK[t, k]]: [T, D]."""
+        (num_tokens, num_chosen), width = pairs_TK.shape, y_PD.shape[1]
+        assert weights_TK.dtype is torch.float32, weights_TK.dtype
+        y_PD, pairs_TK, weights_TK = y_PD.contiguous(), pairs_TK.contiguous(), weights_TK.contiguous()
+        out_TD = torch.empty(num_tokens, width, dtype=torch.bfloat16)
+        self._kernels.combine(
+            out_TD.data_ptr(),
+            y_PD.data_ptr(),
+            pairs_TK.data_ptr(),
+            weights_TK.data_ptr(),
+            num_tokens,
+            num_chosen,
+            width,
+            torch.get_num_threads(),
+        )
+        return out_TD
 
 
 def _token_stride(heads_THC: torch.Tensor) -> int:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from pathlib import Path
 
+import torch
+
 from zenray.ops import build
+from zenray.ops.weights import PackedWeight
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES = {
@@ -25,12 +29,14 @@ _SIGNATURES = {
     # out, q, keys, values, tables, query starts, context lengths, sequences, heads, kv heads, head dim, block size,
     # q stride, table stride, scale, threads
     "attention": (_P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F, _I),
-    # out, out is float32, x, tokens, columns, rows, data, bias or None, threads
-    "linear_bf16": (_P, _I, _P, _I, _I, _I, _P, _P, _I),
-    # ..., data, scales, bias or None, threads
-    "linear_int8": (_P, _I, _P, _I, _I, _I, _P, _P, _P, _I),
-    # ..., data, scales, supers, bias or None, threads
-    "linear_int4": (_P, _I, _P, _I, _I, _I, _P, _P, _P, _P, _I),
+    # out, out is float32, x, tokens, matrix, threads
+    "linear": (_P, _I, _P, _I, _P, _I),
+    # ids, weights, x, router, tokens, width, experts, chosen, normalise, threads
+    "route": (_P, _P, _P, _P, _I, _I, _I, _I, _I, _I),
+    # out, x, matrices, counts, experts, rows, threads
+    "swiglu_rows": (_P, _P, _P, _P, _I, _P, _I),
+    # out, y, pairs, weights, tokens, chosen, width, threads
+    "combine": (_P, _P, _P, _P, _I, _I, _I, _I),
 }
 
 
@@ -49,6 +55,18 @@ class Kernels:
 
     def __getattr__(self, name: str) -> ctypes._FuncPointer:  # for the type checker: set in __init__
         raise AttributeError(name)
+
+
+_MATRIX = struct.Struct("7q")
+_FORMATS = {"dense": 0, "int8": 1, "int4": 2}
+
+
+def matrix(weight: PackedWeight) -> bytes:
+    """`struct Matrix` of csrc/linear.h: addresses, so the weight must outlive its use."""
+    assert weight.format != "dense" or weight.data.dtype is torch.bfloat16, weight.data.dtype
+    optional = (weight.scales, weight.supers, weight.bias)
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in optional]
+    return _MATRIX.pack(_FORMATS[weight.format], *weight.shape, weight.data.data_ptr(), *addresses)
 
 
 @functools.cache

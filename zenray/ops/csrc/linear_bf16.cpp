@@ -4,8 +4,7 @@
 // columns of 16 rows; each pair is then multiplied with one broadcast pair of activations. The transposition
 // costs less than reading the strip from memory, and every output element is one accumulator summed over pairs
 // of columns in order: results are bitwise independent of the number of rows and threads.
-#include "common.h"
-#include "pool.h"
+#include "linear.h"
 #include "simd.h"
 
 #include <algorithm>
@@ -14,13 +13,12 @@ namespace zenray {
 namespace {
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kStrip = 2 * kLanes;  // rows of the matrix taken together
-constexpr int64_t kTile = 8;            // rows of activations held in registers together
-constexpr int64_t kChunk = 256;         // columns transposed together: 16 KiB, a third of L1
-constexpr int64_t kAhead = 128;         // columns whose cache lines are asked for early
+constexpr int64_t kChunk = 256;  // columns transposed together: 16 KiB, a third of L1
+constexpr int64_t kAhead = 128;  // columns whose cache lines are asked for early
 constexpr int64_t kPairs = kChunk / 2;
+static_assert(kStrip == 2 * kLanes);
 
-struct Product {
+struct Operands {
     void* out;
     bool wide;
     const bf16* x;
@@ -30,7 +28,7 @@ struct Product {
 };
 
 // strip[pair][half][lane] = columns (2*pair, 2*pair + 1) from `column` on of row `row + half * 16 + lane`.
-void load_strip(const Product& p, int64_t row, int64_t column, int64_t width, __m512i* strip) {
+void load_strip(const Operands& p, int64_t row, int64_t column, int64_t width, __m512i* strip) {
     for (int64_t half = 0; half < 2; ++half) {
         for (int64_t k = 0; k < width; k += 32) {
             const __mmask32 mask = width - k >= 32 ? 0xffffffffu : (1u << (width - k)) - 1u;
@@ -52,7 +50,7 @@ void load_strip(const Product& p, int64_t row, int64_t column, int64_t width, __
 // acc [rows][2] += the strip's columns times the activations' of kRows rows. Meanwhile asks for the chunk of the matrix
 // at `next`, if given: memory would rest otherwise.
 template <int kRows>
-void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t column, int64_t width, __m512* sums,
+void multiply(const Operands& p, const __m512i* strip, int64_t token, int64_t column, int64_t width, __m512* sums,
               const bf16* next) {
     __m512 acc[kRows][2];
     for (int r = 0; r < kRows; ++r)
@@ -83,11 +81,11 @@ void multiply(const Product& p, const __m512i* strip, int64_t token, int64_t col
         for (int half = 0; half < 2; ++half) sums[r * 2 + half] = acc[r][half];
 }
 
-using Multiply = void (*)(const Product&, const __m512i*, int64_t, int64_t, int64_t, __m512*, const bf16*);
+using Multiply = void (*)(const Operands&, const __m512i*, int64_t, int64_t, int64_t, __m512*, const bf16*);
 constexpr Multiply kMultiply[kTile] = {multiply<1>, multiply<2>, multiply<3>, multiply<4>,
                                        multiply<5>, multiply<6>, multiply<7>, multiply<8>};
 
-void store(const Product& p, int64_t row, const __m512* sums) {
+void store(const Operands& p, int64_t row, const __m512* sums) {
     for (int64_t half = 0; half < 2; ++half) {
         const int64_t column = row + half * kLanes, width = std::min(kLanes, p.num_rows - column);
         if (width <= 0) return;
@@ -102,32 +100,35 @@ void store(const Product& p, int64_t row, const __m512* sums) {
 }
 
 }  // namespace
-}  // namespace zenray
 
-// out [T, N] (float32 if `wide`, else bfloat16) = x [T, K] times weight [N, K] transposed, plus bias [N].
-ZENRAY_EXPORT void zenray_linear_bf16(void* out, int64_t wide, const zenray::bf16* x, int64_t num_tokens,
-                                      int64_t num_columns, int64_t num_rows, const zenray::bf16* weight,
-                                      const zenray::bf16* bias, int64_t num_threads) {
-    using namespace zenray;
-    const Product p{out, wide != 0, x, weight, bias, num_tokens, num_rows, num_columns};
-    const int64_t num_strips = (num_rows + kStrip - 1) / kStrip;
-    parallel_ranges(num_threads, num_strips, 1, [&](int64_t begin, int64_t end) {
-        static thread_local Scratch memory;
-        const size_t sums_bytes = static_cast<size_t>(num_tokens) * 2 * sizeof(__m512);
-        auto* strip = reinterpret_cast<__m512i*>(memory.reserve(kPairs * 2 * sizeof(__m512i) + sums_bytes));
-        auto* sums = reinterpret_cast<__m512*>(strip + kPairs * 2);
-        for (int64_t row = begin * kStrip; row < end * kStrip; row += kStrip) {
-            std::memset(static_cast<void*>(sums), 0, sums_bytes);
-            for (int64_t column = 0; column < num_columns; column += kChunk) {
-                const int64_t width = std::min(kChunk, num_columns - column);
-                load_strip(p, row, column, width, strip);
-                const bool last = column + kChunk >= num_columns;
-                const bf16* next = weight + (last ? (row + kStrip) * num_columns : row * num_columns + column + kChunk);
-                for (int64_t token = 0; token < num_tokens; token += kTile)
-                    kMultiply[std::min(kTile, num_tokens - token) - 1](p, strip, token, column, width, sums + token * 2,
-                                                                       token == 0 ? next : nullptr);
-            }
-            store(p, row, sums);
+void multiply_bf16(const Product& product, int64_t begin, int64_t end) {
+    const Matrix& m = product.matrix;
+    const Operands p{product.out,
+                     product.wide,
+                     static_cast<const bf16*>(product.prepared),
+                     static_cast<const bf16*>(m.data),
+                     static_cast<const bf16*>(m.bias),
+                     product.num_tokens,
+                     m.num_rows,
+                     m.num_columns};
+    static thread_local Scratch memory;
+    const size_t sums_bytes = static_cast<size_t>(p.num_tokens) * 2 * sizeof(__m512);
+    auto* strip = reinterpret_cast<__m512i*>(memory.reserve(kPairs * 2 * sizeof(__m512i) + sums_bytes));
+    auto* sums = reinterpret_cast<__m512*>(strip + kPairs * 2);
+    for (int64_t row = begin * kStrip; row < end * kStrip; row += kStrip) {
+        std::memset(static_cast<void*>(sums), 0, sums_bytes);
+        for (int64_t column = 0; column < p.num_columns; column += kChunk) {
+            const int64_t width = std::min(kChunk, p.num_columns - column);
+            load_strip(p, row, column, width, strip);
+            const bool last = column + kChunk >= p.num_columns;
+            const bf16* next =
+                p.weight + (last ? (row + kStrip) * p.num_columns : row * p.num_columns + column + kChunk);
+            for (int64_t token = 0; token < p.num_tokens; token += kTile)
+                kMultiply[std::min(kTile, p.num_tokens - token) - 1](p, strip, token, column, width, sums + token * 2,
+                                                                     token == 0 ? next : nullptr);
         }
-    });
+        store(p, row, sums);
+    }
 }
+
+}  // namespace zenray

@@ -4,13 +4,11 @@
 // dotted exactly in int32 (VNNI) and summed in float32, group after group. A vector of weights holds
 // four columns of 16 rows, so nothing is summed across lanes and every output element is computed by the same
 // operations in the same order whatever the number of rows or threads: results are bitwise independent of both.
-#include "common.h"
-#include "pool.h"
+#include "linear.h"
 #include "simd.h"
 
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
 namespace zenray {
 namespace {
@@ -18,7 +16,6 @@ namespace {
 constexpr int64_t kGroup = 32;          // columns that share a scale
 constexpr int64_t kSuperblock = 8;      // groups that share the super-scales of int4
 constexpr int64_t kPanel = 16;          // rows of the matrix in a panel
-constexpr int64_t kTile = 8;            // rows of activations held in registers together
 constexpr int64_t kPrefetch = 2048;     // bytes ahead in the stream of weights
 constexpr int64_t kBlockBytes = 384 << 10;  // activations walked per pass over the panels: they stay in L2
 
@@ -30,22 +27,24 @@ struct Tile {
     const int32_t* sums;
 };
 
+int64_t num_groups(const Matrix& m) { return (m.num_columns + kGroup - 1) / kGroup; }
+
 int64_t tile_bytes(int64_t num_groups) { return kTile * num_groups * (kGroup + 8); }
 
-Tile tile_at(const char* scratch, int64_t index, int64_t num_groups) {
-    const char* base = scratch + index * tile_bytes(num_groups);
+Tile tile_at(const void* prepared, int64_t index, int64_t num_groups) {
+    const char* base = static_cast<const char*>(prepared) + index * tile_bytes(num_groups);
     const char* scales = base + kTile * num_groups * kGroup;
     return {reinterpret_cast<const int8_t*>(base), reinterpret_cast<const float*>(scales),
             reinterpret_cast<const int32_t*>(scales + kTile * num_groups * 4)};
 }
 
 template <bool kInt4>
-void quantise_tile(const Tile& tile, const bf16* x, int64_t rows, int64_t num_columns, int64_t num_groups) {
+void quantise_tile(const Tile& tile, const bf16* const* x, int64_t rows, int64_t num_columns, int64_t num_groups) {
     auto* quants = const_cast<int8_t*>(tile.quants);
     auto* scales = const_cast<float*>(tile.scales);
     auto* sums = const_cast<int32_t*>(tile.sums);
     for (int64_t r = 0; r < rows; ++r) {
-        const bf16* row = x + r * num_columns;
+        const bf16* row = x[r];
         for (int64_t g = 0; g < num_groups; ++g) {
             const int64_t left = num_columns - g * kGroup;
             const __mmask32 mask = left >= kGroup ? 0xffffffffu : (1u << left) - 1u;
@@ -73,14 +72,6 @@ void quantise_tile(const Tile& tile, const bf16* x, int64_t rows, int64_t num_co
     }
 }
 
-struct Matrix {
-    const uint8_t* data;
-    const void* scales;      // int8: float32 [P, 16]; int4: uint8 [P, G, 2, 16]
-    const uint16_t* supers;  // int4: float16 [P, U, 2, 16]
-    const float* bias;       // [N] or null
-    int64_t num_rows, num_groups;
-};
-
 // A panel of int8 weights: a group is 8 vectors, one for each step of 4 columns.
 struct Int8Panel {
     const uint8_t* data;
@@ -88,7 +79,8 @@ struct Int8Panel {
 
     Int8Panel() = default;
     Int8Panel(const Matrix& m, int64_t panel)
-        : data(m.data + panel * m.num_groups * 512), row_scales(static_cast<const float*>(m.scales) + panel * kPanel) {}
+        : data(static_cast<const uint8_t*>(m.data) + panel * num_groups(m) * 512),
+          row_scales(static_cast<const float*>(m.scales) + panel * kPanel) {}
 
     // The weights of steps i and i + 4 of group g.
     void load(int64_t g, int i, __m512i& first, __m512i& second) const {
@@ -118,9 +110,9 @@ struct Int4Panel {
 
     Int4Panel() = default;
     Int4Panel(const Matrix& m, int64_t panel)
-        : data(m.data + panel * m.num_groups * 256),
-          codes(static_cast<const uint8_t*>(m.scales) + panel * m.num_groups * 32),
-          supers(m.supers + panel * ((m.num_groups + kSuperblock - 1) / kSuperblock) * 32) {}
+        : data(static_cast<const uint8_t*>(m.data) + panel * num_groups(m) * 256),
+          codes(static_cast<const uint8_t*>(m.scales) + panel * num_groups(m) * 32),
+          supers(m.supers + panel * ((num_groups(m) + kSuperblock - 1) / kSuperblock) * 32) {}
 
     void load(int64_t g, int i, __m512i& first, __m512i& second) const {
         const __m512i nibble = _mm512_set1_epi8(15);
@@ -160,7 +152,7 @@ void multiply(const Matrix& m, int64_t first, const Tile& x, void* out, bool wid
     Panel panels[kPanels];
     for (int p = 0; p < kPanels; ++p) panels[p] = Panel(m, first + p);
     alignas(64) float acc[kPanels][kRows][kPanel] = {};  // in L1: the registers are for the dots of a group
-    for (int64_t g = 0; g < m.num_groups; ++g) {
+    for (int64_t g = 0, end = num_groups(m); g < end; ++g) {
         if (g % kSuperblock == 0)
             for (auto& panel : panels) panel.enter(g / kSuperblock);
         const int8_t* quants = x.quants + g * kRows * kGroup;
@@ -191,10 +183,11 @@ void multiply(const Matrix& m, int64_t first, const Tile& x, void* out, bool wid
             }
         }
     }
+    const auto* bias_at = static_cast<const float*>(m.bias);
     for (int p = 0; p < kPanels; ++p) {
         const int64_t column = (first + p) * kPanel, width = std::min(kPanel, m.num_rows - column);
         const auto mask = static_cast<__mmask16>((1u << width) - 1u);
-        const __m512 bias = m.bias ? _mm512_maskz_loadu_ps(mask, m.bias + column) : _mm512_setzero_ps();
+        const __m512 bias = bias_at ? _mm512_maskz_loadu_ps(mask, bias_at + column) : _mm512_setzero_ps();
         for (int r = 0; r < kRows; ++r) {
             const __m512 value = _mm512_add_ps(panels[p].finish(_mm512_load_ps(acc[p][r])), bias);
             store_masked(out, wide, (first_row + r) * m.num_rows + column, mask, value);
@@ -210,50 +203,39 @@ constexpr Multiply kMultiply[kTile] = {
     multiply<Panel, kPanels, 5>, multiply<Panel, kPanels, 6>, multiply<Panel, kPanels, 7>, multiply<Panel, kPanels, 8>};
 
 template <class Panel>
-void linear(void* out, bool wide, const bf16* x, int64_t num_tokens, int64_t num_columns, const Matrix& m,
-            int64_t num_threads) {
-    static thread_local Scratch memory;
-    const int64_t num_tiles = (num_tokens + kTile - 1) / kTile;
-    const int64_t bytes = tile_bytes(m.num_groups);
-    char* scratch = memory.reserve(static_cast<size_t>(num_tiles * bytes));
-    const auto rows_of = [=](int64_t tile) { return std::min(kTile, num_tokens - tile * kTile); };
-    const int64_t tile_grain = std::max<int64_t>(1, 2 * kGroup / m.num_groups);
-    parallel_ranges(num_threads, num_tiles, tile_grain, [&](int64_t begin, int64_t end) {
-        for (int64_t tile = begin; tile < end; ++tile)
-            quantise_tile<std::is_same_v<Panel, Int4Panel>>(tile_at(scratch, tile, m.num_groups),
-                                                            x + tile * kTile * num_columns, rows_of(tile), num_columns,
-                                                            m.num_groups);
-    });
-    const int64_t num_panels = (m.num_rows + kPanel - 1) / kPanel;
-    const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / bytes);
-    parallel_ranges(num_threads, num_panels, 2, [&](int64_t begin, int64_t end) {
-        for (int64_t block = 0; block < num_tiles; block += tiles_per_block) {
-            const int64_t block_end = std::min(num_tiles, block + tiles_per_block);
-            for (int64_t panel = begin; panel < end; panel += 2) {
-                const auto& by_rows = panel + 1 < end ? kMultiply<Panel, 2> : kMultiply<Panel, 1>;
-                for (int64_t tile = block; tile < block_end; ++tile)
-                    by_rows[rows_of(tile) - 1](m, panel, tile_at(scratch, tile, m.num_groups), out, wide, tile * kTile);
+void multiply_panels(const Product& p, int64_t first, int64_t last) {
+    const Matrix& m = p.matrix;
+    const int64_t groups = num_groups(m), tiles = num_tiles(p.num_tokens);
+    const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / tile_bytes(groups));
+    for (int64_t block = 0; block < tiles; block += tiles_per_block) {
+        const int64_t block_end = std::min(tiles, block + tiles_per_block);
+        for (int64_t panel = first; panel < last; panel += 2) {
+            const auto& by_rows = panel + 1 < last ? kMultiply<Panel, 2> : kMultiply<Panel, 1>;
+            for (int64_t tile = block; tile < block_end; ++tile) {
+                const int64_t row = tile * kTile, rows = std::min(kTile, p.num_tokens - row);
+                by_rows[rows - 1](m, panel, tile_at(p.prepared, tile, groups), p.out, p.wide, row);
             }
         }
-    });
+    }
 }
 
 }  // namespace
+
+size_t packed_bytes(const Matrix& m, int64_t num_tokens) {
+    return static_cast<size_t>(num_tiles(num_tokens) * tile_bytes(num_groups(m)));
+}
+
+void pack_tile(const Matrix& m, void* prepared, int64_t tile, const bf16* const* rows, int64_t num_rows) {
+    const int64_t groups = num_groups(m);
+    const auto quantise = m.format == Format::kInt4 ? quantise_tile<true> : quantise_tile<false>;
+    quantise(tile_at(prepared, tile, groups), rows, num_rows, m.num_columns, groups);
+}
+
+void multiply_packed(const Product& p, int64_t begin, int64_t end) {
+    constexpr int64_t kPanels = kStrip / kPanel;
+    const int64_t last = std::min(end * kPanels, (p.matrix.num_rows + kPanel - 1) / kPanel);
+    const auto multiply = p.matrix.format == Format::kInt4 ? multiply_panels<Int4Panel> : multiply_panels<Int8Panel>;
+    multiply(p, begin * kPanels, last);
+}
+
 }  // namespace zenray
-
-// out [T, N] (float32 if `wide`, else bfloat16) = x [T, K] times the packed matrix [N, K] transposed, plus bias [N].
-ZENRAY_EXPORT void zenray_linear_int8(void* out, int64_t wide, const zenray::bf16* x, int64_t num_tokens,
-                                      int64_t num_columns, int64_t num_rows, const uint8_t* data, const float* scales,
-                                      const float* bias, int64_t num_threads) {
-    using namespace zenray;
-    const Matrix m{data, scales, nullptr, bias, num_rows, (num_columns + kGroup - 1) / kGroup};
-    linear<Int8Panel>(out, wide != 0, x, num_tokens, num_columns, m, num_threads);
-}
-
-ZENRAY_EXPORT void zenray_linear_int4(void* out, int64_t wide, const zenray::bf16* x, int64_t num_tokens,
-                                      int64_t num_columns, int64_t num_rows, const uint8_t* data, const uint8_t* scales,
-                                      const uint16_t* supers, const float* bias, int64_t num_threads) {
-    using namespace zenray;
-    const Matrix m{data, scales, supers, bias, num_rows, (num_columns + kGroup - 1) / kGroup};
-    linear<Int4Panel>(out, wide != 0, x, num_tokens, num_columns, m, num_threads);
-}
