@@ -132,7 +132,6 @@ def test_a_token_that_is_no_number_still_has_experts_and_spoils_no_other(compile
     ffn=st.integers(1, 120),
     counts=st.lists(st.integers(0, 30), min_size=1, max_size=6),
     formats=st.tuples(st.sampled_from(BF16_FORMATS), st.sampled_from(BF16_FORMATS)),
-    threads=st.integers(1, 3),
 )
 @several
 def test_experts_together_give_the_bits_of_one_after_another(
@@ -142,12 +141,11 @@ def test_experts_together_give_the_bits_of_one_after_another(
     ffn: int,
     counts: list[int],
     formats: tuple[str, str],
-    threads: int,
 ) -> None:
     experts = [make_expert(hidden, ffn, formats, seed=2 * index) for index in range(len(counts))]
     x_ND = normal(num_tokens, hidden).bfloat16()
     rows_P = torch.randint(num_tokens, (sum(counts),), generator=torch.Generator().manual_seed(0))
-    together = with_threads(threads, lambda: backend.swiglu_rows(x_ND, experts, counts, rows_P))
+    together = backend.swiglu_rows(x_ND, experts, counts, rows_P)
     assert torch.equal(together, one_after_another(backend, x_ND, experts, counts, rows_P))
 
 
@@ -173,6 +171,18 @@ def test_a_rows_feed_forward_does_not_depend_on_the_rows_and_experts_beside_it(
         for start, stop in [(0, 1), (5, 7), (10, 18), (34, 67)]:
             alone = compiled.swiglu_rows(x_ND[start:stop], [expert], [stop - start], torch.arange(stop - start))
             assert torch.equal(alone, together[index, start:stop])
+
+
+@pytest.mark.parametrize("format", BF16_FORMATS)
+@pytest.mark.parametrize("counts", [[1, 1], [9, 0, 40]])
+def test_experts_do_not_depend_on_the_number_of_threads(compiled: CpuBackend, format: str, counts: list[int]) -> None:
+    experts = [make_expert(420, 150, (format, format), seed=2 * index) for index in range(len(counts))]
+    x_ND, rows_P = normal(49, 420).bfloat16(), torch.arange(sum(counts))
+    one, two, three = (
+        with_threads(threads, lambda: compiled.swiglu_rows(x_ND, experts, counts, rows_P)) for threads in (1, 2, 3)
+    )
+    assert torch.equal(one, two)
+    assert torch.equal(one, three)
 
 
 @pytest.mark.parametrize("format", BF16_FORMATS)
