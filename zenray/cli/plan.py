@@ -216,7 +216,8 @@ def _verdict(made: ScalePlan) -> Text:
 
 def _memory_table(made: ScalePlan) -> Table:
     leader, *others = made.shards
-    names = [leader.name, *(f"each of {made.wanted.num_shards - 1} others" for _ in others)]
+    num_others = made.wanted.num_shards - 1
+    names = [leader.name, *("the other" if num_others == 1 else f"each of {num_others} others" for _ in others)]
     rows = table("memory of a shard", *names, right=tuple(names))
 
     def add(label: str, style: str, of: Any) -> None:
