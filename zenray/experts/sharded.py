@@ -39,6 +39,11 @@ class ShardedExperts:
         self._num_aborts = 0
 
     @property
+    def name(self) -> str:
+        settings = self.fleet.settings
+        return f"{settings.num_shards} shards, {settings.redundant_experts} copies, {settings.num_threads} threads"
+
+    @property
     def unavailable(self) -> str | None:
         return self.fleet.unavailable
 

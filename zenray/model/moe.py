@@ -30,6 +30,11 @@ class ExpertBackend(Protocol):
     """Applies each token's chosen experts and sums them by weight, wherever the experts are."""
 
     @property
+    def name(self) -> str:
+        """Where the experts are, in so far as the time of a step depends on it."""
+        ...
+
+    @property
     def unavailable(self) -> str | None:
         """Why nobody can compute some expert now; None while all can be. Read from any thread."""
         ...
@@ -100,6 +105,7 @@ def _pairs_of_one(num_chosen: int, device: torch.device) -> tuple[torch.Tensor, 
 class LocalExperts:
     """All experts in this process: tokens grouped by expert, each expert's weights read once."""
 
+    name = "local"
     unavailable = None
     num_aborts = 0
 

@@ -162,6 +162,7 @@ def _identity(model: LoadedModel) -> list[str]:
         model.info.weight_format,
         str(decoder.dtype),
         decoder.ops.name,
+        decoder.experts.name,
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_cpu_model()}",
         str(torch.get_num_threads()),
     ]
