@@ -124,9 +124,12 @@ class ShardServer:
             if not proves(hello, self._token, f"leader {role} {self._shard}"):
                 _logger.warning("expert shard %d: a connection without the token was dropped", self._shard)
                 return None
+            is_ours = hello.get("digest") == self._digest
+            if is_ours and len(self._connections) == len(ROLES) - 1:
+                self._listener.close()  # before the leader counts on this process, which may be killed right then
             answer = {"digest": self._digest, "proof": proof(self._token, f"shard {role} {self._shard}")}
             connection.send(wire.encode_control(0, answer))
-            return str(role) if hello.get("digest") == self._digest else None
+            return str(role) if is_ours else None
         except _BROKEN:
             return None
         finally:
