@@ -50,7 +50,7 @@ def plan(
         int, typer.Option("--shards", "-n", min=1, max=64, help="Processes that share the experts, the leader's too.")
     ] = 1,
     gpu_memory: Annotated[
-        float, typer.Option("--gpu-memory", "-g", min=0.001, metavar="GB", help="Memory of one shard, in 10^9 bytes.")
+        float, typer.Option("--gpu-memory", "-g", min=0.001, max=1e6, metavar="GB", help="Of one shard, in 10^9 bytes.")
     ] = 80.0,
     context: Annotated[
         int, typer.Option("--context", "-l", min=1, metavar="TOKENS", help="Of one sequence: prompt and completion.")
@@ -160,6 +160,8 @@ def _architecture(model: str, weight_format: str) -> tuple[ModelConfig, FormatOf
     if not path.exists():
         if entry is not None:
             raise ModelFileError(f"{model} is not on this machine; fetch it: zenray models pull {model}")
+        if "/" in model or path.suffix in (".json", ".gguf"):
+            raise ModelFileError(f"{path}: no such file or folder")
         raise NotFound("model", model, plan_names())
     if path.is_dir() or path.suffix == ".json":
         file = path / "config.json" if path.is_dir() else path

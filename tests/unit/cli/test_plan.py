@@ -60,6 +60,8 @@ class TestCommand:
         result = CliRunner().invoke(app, ["plan", "moe-7b"], env={"COLUMNS": "200"})
         assert result.exit_code == 1
         assert "did you mean 'moe-70b'?" in result.stderr
+        lost = CliRunner().invoke(app, ["plan", "no/config.json"], env={"COLUMNS": "200"})
+        assert "no/config.json: no such file or folder" in lost.stderr
         wrong = CliRunner().invoke(app, ["plan", "moe-70b", "-f", "int3"], env={"COLUMNS": "200"})
         assert wrong.exit_code == 2
         assert "allowed: float32, bf16, fp8, int8, int4, mixed" in wrong.stderr
