@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -167,7 +167,7 @@ class Fleet:
             except NoPlacement as reason:
                 self._unplaced = str(reason)
                 return False
-            for shard in self.load(wanted):
+            for shard in self.load(wanted, make_room=True):
                 self._placement = self._placement.adding({shard: wanted[shard]})
         self._unplaced = None
         self.recoveries_ms.append((self.clock_s() - self._lost_at_s) * 1000)
@@ -223,14 +223,20 @@ class Fleet:
             current=current,
         )
 
-    def load(self, wanted: Mapping[int, Iterable[ExpertId]]) -> set[int]:
-        """Has shards load experts, all at once. Returns those that did; the others are lost."""
+    def load(self, wanted: Mapping[int, Iterable[ExpertId]], *, make_room: bool = False) -> set[int]:
+        """Has shards load experts, all at once. Returns those that did.
+
+        The others are lost, but for those whose memory is full. With `make_room` these first drop what the placement
+        does not name, such as the beginning of a move; it must not change meanwhile.
+        """
         links = {shard: member.link for shard, member in self.members.items() if shard in wanted}
         done = set()
-        for shard, loading in self._begin_loading(wanted).items():
+        for shard, loading in self._begin_loading(wanted, make_room).items():
             try:
                 loading.result()
                 done.add(shard)
+            except _MemoryFull as error:
+                _logger.info("expert shard %d stays as it is: %s", shard, error)
             except (ShardLost, ShardRefused) as error:
                 if shard in links:
                     self.lose(shard, links[shard], str(error))
@@ -266,19 +272,44 @@ class Fleet:
     def _capacity(self) -> dict[int, int | None]:
         return dict.fromkeys(sorted({LEADER, *self.members}), self.store.capacity)
 
-    def _begin_loading(self, wanted: Mapping[int, Iterable[ExpertId]]) -> dict[int, Future[None]]:
-        return {shard: self._pool.submit(self._load_one, shard, experts) for shard, experts in wanted.items()}
+    def _begin_loading(
+        self, wanted: Mapping[int, Iterable[ExpertId]], make_room: bool = False
+    ) -> dict[int, Future[None]]:
+        return {
+            shard: self._pool.submit(self._load_one, shard, frozenset(experts), make_room)
+            for shard, experts in wanted.items()
+        }
 
-    def _load_one(self, shard: int, experts: Iterable[ExpertId]) -> None:
+    def _load_one(self, shard: int, experts: frozenset[ExpertId], make_room: bool) -> None:
         if shard == LEADER:
+            self.store.drop(self._in_the_way(shard, frozenset(self.store.held), experts, make_room))
             self.store.load(experts)
             return
         member = self.members.get(shard)
         if member is None:
             raise ShardLost(shard, "it was lost before it was given its experts")
         with member.control:
+            surplus = self._in_the_way(shard, frozenset(member.loaded), experts, make_room)
+            if surplus:
+                member.link.drop(surplus)
+                member.loaded -= surplus
             member.link.load(experts)
-            member.loaded |= set(experts)
+            member.loaded |= experts
+
+    def _in_the_way(
+        self, shard: int, held: frozenset[ExpertId], wanted: frozenset[ExpertId], make_room: bool
+    ) -> frozenset[ExpertId]:
+        """What a shard drops before it loads `wanted`. Raises `_MemoryFull`."""
+        capacity = self.store.capacity
+        if capacity is None or len(held | wanted) <= capacity:
+            return frozenset()
+        if not make_room:
+            raise _MemoryFull(f"no memory for {len(wanted - held)} experts beside {len(held)}, of {capacity}")
+        return held - self._placement.held_by(shard) - wanted
+
+
+class _MemoryFull(Exception):
+    """A shard that would have to drop experts before it loads others."""
 
 
 @dataclass(slots=True)
@@ -299,3 +330,17 @@ def additions(current: ExpertPlacement, target: ExpertPlacement) -> dict[int, fr
     """What each shard of `target` does not hold in `current`."""
     wanted = {shard: target.held_by(shard) - current.held_by(shard) for shard in target.shards}
     return {shard: experts for shard, experts in wanted.items() if experts}
+
+
+def within_reach(current: ExpertPlacement, target: ExpertPlacement, full: Collection[int]) -> ExpertPlacement:
+    """`target` as far as it can be had while the shards in `full` hold what they hold in `current` and no more."""
+    return ExpertPlacement(
+        target.epoch,
+        {
+            layer: tuple(
+                tuple(shard for shard in wanted if shard not in full or shard in held) or held
+                for wanted, held in zip(row, current.copies[layer], strict=True)
+            )
+            for layer, row in target.copies.items()
+        },
+    )

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from zenray.experts.fleet import Fleet, additions
+from zenray.experts.fleet import Fleet, additions, within_reach
 from zenray.experts.link import ShardLink, ShardLost, ShardRefused
 from zenray.experts.placement import ExpertPlacement
 from zenray.experts.planning import NoPlacement, is_worth_moving
@@ -129,9 +129,14 @@ class Upkeep:
 
     def _move(self, current: ExpertPlacement, target: ExpertPlacement) -> bool:
         """Loads what `target` needs while steps go on under `current`, changes over between two steps, then forgets
-        what is not needed any more. False if the fleet changed meanwhile."""
+        what is not needed any more. False if the fleet changed meanwhile.
+
+        A shard whose memory is full takes part only by giving away, which makes room for the next move.
+        """
         fleet = self._fleet
         wanted = additions(current, target)
-        moved = fleet.load(wanted) == wanted.keys() and fleet.between_steps(partial(fleet.change_over, current, target))
+        full = wanted.keys() - fleet.load(wanted)
+        reached = within_reach(current, target, full)
+        moved = reached.copies != current.copies and fleet.between_steps(partial(fleet.change_over, current, reached))
         fleet.between_steps(fleet.forget_surplus)
         return moved

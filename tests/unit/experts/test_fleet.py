@@ -188,6 +188,52 @@ def test_a_move_that_a_loss_overtakes_is_given_up(make_fleet: MakeFleet) -> None
         assert 2 not in placement.shards and not placement.missing
 
 
+def test_shards_whose_memory_is_full_stay_whatever_the_load_would_like(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(2, capacity=len(EVERYTHING) // 2)
+    for layer in LAYERS:
+        fleet.meter.count(layer, list(range(NUM_EXPERTS)), [1000 >> expert for expert in range(NUM_EXPERTS)])
+    upkeep = Upkeep(fleet)
+    upkeep.rebalance()
+    check_books(fleet)
+    lose(fleet, 1)
+    while 1 not in fleet.members:
+        upkeep.look()
+    back = fleet.members[1]
+    for _ in range(3):
+        upkeep.look()
+        with fleet.step():
+            pass
+        upkeep.rebalance()
+    assert fleet.members[1] is back
+    check_books(fleet)
+
+
+def test_one_that_comes_back_relieves_shards_that_are_full(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(3, capacity=len(EVERYTHING) // 2)
+    for layer in LAYERS:
+        fleet.meter.count(layer, list(range(NUM_EXPERTS)), [1000 >> expert for expert in range(NUM_EXPERTS)])
+    upkeep = Upkeep(fleet)
+    lose(fleet, 1)
+    with fleet.step() as placement:
+        assert {len(placement.held_by(shard)) for shard in (LEADER, 2)} == {fleet.store.capacity}
+    while 1 not in fleet.placement.shards:
+        upkeep.look()
+    check_books(fleet)
+
+
+def test_a_repair_takes_the_room_of_a_move_that_has_begun(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(3, capacity=len(EVERYTHING) // 2)
+    lose(fleet, 1)
+    held = {shard: fleet.placement.held_by(shard) for shard in (LEADER, 2)}
+    room = {shard: len(EVERYTHING) // 2 - len(held[shard]) for shard in held}
+    begun = {LEADER: sorted(held[2])[: room[LEADER]], 2: sorted(held[LEADER])[: room[2]]}
+    assert fleet.load(begun) == {LEADER, 2}
+    with fleet.step() as placement:
+        assert not placement.missing and placement.shards == {LEADER, 2}
+    fleet.between_steps(fleet.forget_surplus)
+    check_books(fleet)
+
+
 def test_too_little_memory_for_all_is_said_at_the_start(make_fleet: MakeFleet) -> None:
     with pytest.raises(NoPlacement):
         make_fleet(2, capacity=len(EVERYTHING) // 2 - 1)
