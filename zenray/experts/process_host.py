@@ -12,6 +12,8 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
 from zenray.config import ExpertSettings, ModelSettings
 from zenray.experts.link import ShardLost
 from zenray.experts.shard_process import ShardOrder
@@ -37,7 +39,8 @@ class ProcessHost:
         token = secrets.token_hex(32)
         process = self._replace(shard)
         address = self._introduce(process, shard, token)
-        return connect(address, token, self._digest, shard, self._experts)
+        device = torch.device(self._model.device)
+        return connect(address, token, self._digest, shard, self._experts, device)
 
     def pid(self, shard: int) -> int:
         """Of the process that goes by this number."""

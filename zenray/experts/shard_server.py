@@ -15,9 +15,10 @@ from zenray.errors import ZenrayError
 from zenray.experts import wire
 from zenray.experts.link import ShardRefused
 from zenray.experts.placement import ExpertId
+from zenray.experts.rows import SHARD_RANK, Rows, StreamRows, carriers, rows_of
 from zenray.experts.shard import ExpertShard
 from zenray.experts.store import ExpertStore, capacity_of
-from zenray.experts.stream import ROLES, Connection, HungUp, Listener, Rows, StreamRows, proof, proves
+from zenray.experts.stream import ROLES, Connection, HungUp, Listener, proof, proves
 from zenray.model.load import OpenedWeights
 
 LEADER_TIMEOUT_S = 60.0
@@ -47,7 +48,7 @@ class ShardServer:
         device: str = "cpu",
     ) -> None:
         capacity = capacity_of(settings.shard_memory_mib, weights.config, weights.provider)
-        self._device = torch.device(device)
+        self._settings, self._device = settings, torch.device(device)
         store = ExpertStore(weights.provider, capacity=capacity, device=self._device)
         self._worker = ExpertShard(shard, store, weights.ops)
         self._digest, self._token, self._shard = weights.provider.digest, token, shard
@@ -55,6 +56,7 @@ class ShardServer:
         self._sign_period_s = min(_MAX_SIGN_PERIOD_S, settings.silence_timeout_ms / 1e3 / 4)
         self._connections: dict[str, Connection] = {}
         self._ended = threading.Event()
+        self._carrier = StreamRows.name
         self._rows: Rows = StreamRows()
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self._listener = Listener(bind)
@@ -70,6 +72,7 @@ class ShardServer:
                 _logger.warning("expert shard %d ends: no leader came", self._shard)
                 return
             data, control = self._connections["data"], self._connections["control"]
+            self._rows = rows_of(self._carrier, data, SHARD_RANK, self._settings.call_timeout_s, self._device)
             threads = [
                 threading.Thread(target=self._answer, args=(control,), name="zenray-shard-control", daemon=True),
                 threading.Thread(target=self._show_life, name="zenray-shard-alive", daemon=True),
@@ -119,16 +122,19 @@ class ShardServer:
                 return None
             hello = wire.decode_control(connection.receive_text(header))
             role = hello.get("role")
-            if role not in ROLES or role in self._connections:
+            if role not in ROLES or role in self._connections or hello.get("rows") not in carriers(self._device):
                 return None
             if not proves(hello, self._token, f"leader {role} {self._shard}"):
                 _logger.warning("expert shard %d: a connection without the token was dropped", self._shard)
                 return None
+            self._carrier = hello["rows"]
             is_ours = hello.get("digest") == self._digest
             if is_ours and len(self._connections) == len(ROLES) - 1:
                 self._listener.close()  # before the leader counts on this process, which may be killed right then
             answer = {"digest": self._digest, "proof": proof(self._token, f"shard {role} {self._shard}")}
             connection.send(wire.encode_control(0, answer))
+            if not is_ours:
+                self.close()  # of no use to the only one who has the token
             return str(role) if is_ours else None
         except _BROKEN:
             return None

@@ -15,9 +15,6 @@ import struct
 import tempfile
 import threading
 from collections.abc import Mapping
-from typing import Protocol
-
-import torch
 
 from zenray.experts import wire
 
@@ -165,36 +162,3 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
-
-
-class Rows(Protocol):
-    """How the rows of a call travel. `device` is where they are when they go and come."""
-
-    name: str
-    device: torch.device
-
-    def send(self, connection: Connection, frame: bytes, rows: torch.Tensor) -> None:
-        """A frame and the rows that follow it."""
-        ...
-
-    def receive(self, connection: Connection, rows: torch.Tensor) -> None:
-        """Fills a contiguous tensor. Its frame has been received."""
-        ...
-
-
-class StreamRows:
-    """Rows travel behind their frame."""
-
-    name = "stream"
-    device = torch.device("cpu")
-
-    def send(self, connection: Connection, frame: bytes, rows: torch.Tensor) -> None:
-        connection.send(frame, bytes_of(rows.contiguous()))
-
-    def receive(self, connection: Connection, rows: torch.Tensor) -> None:
-        connection.receive_into(bytes_of(rows))
-
-
-def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU, not a copy."""
-    return tensor.view(-1).view(torch.uint8).numpy().data

@@ -19,13 +19,16 @@ from typing import Any, TypeVar
 import torch
 
 from zenray.config import ExpertSettings
+from zenray.errors import ConfigError
 from zenray.experts import wire
 from zenray.experts.link import ExpertCall, ShardLost, ShardRefused, ShardReport
 from zenray.experts.placement import ExpertId
-from zenray.experts.stream import ROLES, Connection, HungUp, Rows, StreamRows, dial, proof, proves
+from zenray.experts.rows import LEADER_RANK, Rows, StreamRows, carriers, rows_of
+from zenray.experts.stream import ROLES, Connection, HungUp, dial, proof, proves
 
 HELLO_TIMEOUT_S = 20.0
 _BROKEN = (OSError, HungUp, wire.ProtocolError)
+_CPU = torch.device("cpu")
 _R = TypeVar("_R")
 
 
@@ -162,29 +165,35 @@ class StreamLink:
         return ShardLost(self.shard, self._lost)
 
 
-def connect(address: str, token: str, digest: str, shard: int, settings: ExpertSettings) -> StreamLink:
+def connect(
+    address: str, token: str, digest: str, shard: int, settings: ExpertSettings, device: torch.device = _CPU
+) -> StreamLink:
     """A link to the shard that listens there, after both sides have shown the token and compared their weights.
 
-    digest: of the leader's weights. Raises `ShardLost` when nobody answers, or somebody without the token, and
-    `ShardRefused` for other weights.
+    digest: of the leader's weights. device: where the leader's activations are. Raises `ShardLost` when nobody
+    answers, or somebody without the token, `ShardRefused` for other weights and ConfigError for nccl without a GPU.
     """
     connections: list[Connection] = []
+    carrier = settings.transport if settings.transport in ("gloo", "nccl") else StreamRows.name
+    if carrier not in carriers(device):
+        raise ConfigError(f"experts.transport is {carrier!r}, which needs a model on a GPU, not on {device}")
     try:
         for role in ROLES:
             connections.append(Connection(dial(address, HELLO_TIMEOUT_S)))
-            _say_hello(connections[-1], role, token, digest, shard)
+            _say_hello(connections[-1], role, token, digest, shard, carrier)
+        rows = rows_of(carrier, connections[0], LEADER_RANK, settings.silence_timeout_ms / 1e3, device)
     except (*_BROKEN, ValueError, ShardRefused) as error:
         for connection in connections:
             connection.close()
         if isinstance(error, ShardRefused):
             raise
         raise ShardLost(shard, f"no hello from {address}: {error}") from None
-    return StreamLink(shard, connections[0], connections[1], settings, StreamRows())
+    return StreamLink(shard, connections[0], connections[1], settings, rows)
 
 
-def _say_hello(connection: Connection, role: str, token: str, digest: str, shard: int) -> None:
+def _say_hello(connection: Connection, role: str, token: str, digest: str, shard: int, carrier: str) -> None:
     connection.limit_silence(HELLO_TIMEOUT_S)
-    hello = {"role": role, "shard": shard, "digest": digest, "proof": proof(token, f"leader {role} {shard}")}
+    hello = {"role": role, "digest": digest, "proof": proof(token, f"leader {role} {shard}"), "rows": carrier}
     connection.send(wire.encode_control(0, hello))
     header = connection.receive_header()
     if header.kind != wire.Kind.CONTROL:

@@ -203,7 +203,8 @@ def test_resident_memory_is_the_share_a_shard_holds(
 
 def mapped_weights(pid: int) -> int:
     """Resident bytes of the weights' file."""
-    return sum(region.rss for region in psutil.Process(pid).memory_maps() if region.path.endswith("weights.safetensors"))
+    regions = psutil.Process(pid).memory_maps()
+    return sum(region.rss for region in regions if region.path.endswith("weights.safetensors"))
 
 
 LEADER = """

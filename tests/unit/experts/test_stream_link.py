@@ -207,6 +207,8 @@ def test_other_weights_are_refused(serve: Serve) -> None:
     served = serve()
     with pytest.raises(ShardRefused, match="other weights"):
         connect(served.server.address, served.token, "another digest", 1, served.settings)
+    served.thread.join(60)
+    assert not served.thread.is_alive(), "it is of no use to the only one who has the token"
 
 
 def test_an_address_where_nobody_listens_is_a_lost_shard(serve: Serve, tmp_path: Path) -> None:
@@ -344,7 +346,7 @@ def shake_hands(served: Any) -> tuple[Connection, Connection]:
     connections = []
     for role in ("data", "control"):
         connection = Connection(dial(served.server.address, 10))
-        hello = {"role": role, "shard": 1, "digest": served.weights.provider.digest}
+        hello = {"role": role, "rows": "stream", "digest": served.weights.provider.digest}
         hello["proof"] = proof(served.token, f"leader {role} 1")
         connection.send(wire.encode_control(0, hello))
         connection.receive_text(connection.receive_header())
