@@ -136,6 +136,20 @@ class TestEveryPlan:
 
     @settings(deadline=None, max_examples=150)
     @given(fleets(), st.data())
+    def test_is_whole_and_settled_whatever_is_held_now(self, fleet: Fleet, data: st.DataObject) -> None:
+        """Holes, shards that are gone, too many copies, more than fits."""
+        holders = st.sets(st.integers(0, 6)).map(lambda found: tuple(sorted(found)))
+        row = st.lists(holders, min_size=fleet.num_experts, max_size=fleet.num_experts).map(tuple)
+        held = ExpertPlacement(1, {layer: data.draw(row) for layer in fleet.layers})
+        plan = fleet.plan(current=held)
+        assert not plan.missing
+        assert plan.shards <= set(fleet.capacity)
+        for shard, limit in fleet.capacity.items():
+            assert limit is None or len(plan.held_by(shard)) <= limit
+        assert fleet.plan(current=plan) == plan
+
+    @settings(deadline=None, max_examples=150)
+    @given(fleets(), st.data())
     def test_improves_on_what_is_held_and_keeps_what_it_can(self, fleet: Fleet, data: st.DataObject) -> None:
         old = Fleet(fleet.layers, fleet.num_experts, fleet.capacity, {}, fleet.redundant_experts).plan()
         new = fleet.plan(current=old)
