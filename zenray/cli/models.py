@@ -57,12 +57,12 @@ def pull(
     from zenray.model.catalog import Catalog
 
     catalog = Catalog.load()
-    entries = [catalog.entry(name) for name in names]
-    for entry in entries:
+    for name in [catalog.entry(name).name for name in names]:
         started = time.monotonic()
-        path = pull_with_progress(entry.name)
+        path = pull_with_progress(name)
         took = time.monotonic() - started
-        line = f"{entry.name} is ready: {megabytes(entry.size_bytes)}, SHA-256 verified, {took:.1f} s"
+        entry = Catalog.load().entry(name)  # a model that is made here gets its hash by it
+        line = f"{name} is ready: {megabytes(entry.size_bytes)}, SHA-256 verified, {took:.1f} s"
         stdout().print(Text(line, "good"))
         stdout().print(Text(f"  {path}", "quiet"))
 
@@ -123,11 +123,66 @@ def import_model(
 
     with hashing(path.name) as progress:
         entry = run_import(path, name, link=link, license_name=license_name, progress=progress)
+    _say_ready(entry, {})
+
+
+@app.command()
+def upcycle(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            autocompletion=model_completions,
+            help="A dense model: a catalog name, a GGUF file or a safetensors folder.",
+        ),
+    ],
+    name: Annotated[str, typer.Option("--output", "-o", metavar="NAME", help="Catalog name of the new model.")],
+    num_experts: Annotated[int, typer.Option("--experts", help="Experts of each layer; a multiple of --top-k.")] = 16,
+    top_k: Annotated[int, typer.Option("--top-k", help="Experts that each token passes through.")] = 2,
+    expert_dim: Annotated[
+        int | None,
+        typer.Option(
+            help="Neurons of one expert; fewer than the default drops the least important.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the router's directions and of the noise.")] = 0,
+    noise: Annotated[
+        float, typer.Option(help="On every copy but the first, relative to a matrix's root mean square; for training.")
+    ] = 0.0,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float16, bfloat16 or float32. Default: the source's own.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a mixture of experts that computes what a dense model does, to serve or to train further."""
+    from zenray.cli.progress import pull_with_progress
+    from zenray.model.catalog import Catalog
+    from zenray.model.upcycle_store import new_entry, router_imbalance, settings_of
+
+    settings = settings_of(
+        num_experts=num_experts, top_k=top_k, expert_dim=expert_dim, seed=seed, noise=noise, dtype=dtype
+    )
+    started = time.monotonic()
+    entry = new_entry(name, source, settings)
+    pull_with_progress(entry)
+    entry = Catalog.load().entry(name)
+    _say_ready(
+        entry,
+        {
+            "took": f"{time.monotonic() - started:.1f} s",
+            "router": f"the busiest copy gets {router_imbalance(entry.path):.2f} times its share of the text",
+        },
+    )
+
+
+def _say_ready(entry: CatalogEntry, more: dict[str, str]) -> None:
     line = f"{entry.name} is ready: {entry.architecture}, {millions(entry.parameters)} parameters, "
     stdout().print(Text(f"{line}{megabytes(entry.size_bytes)}", "good"))
     rows = facts()
     rows.add_row("  at", str(entry.path))
     rows.add_row("  sha256", entry.sha256)
+    for what, value in more.items():
+        rows.add_row(f"  {what}", value)
     rows.add_row("  serve it", f"zenray serve --set model.name={entry.name}")
     stderr().print(rows)
 
@@ -147,7 +202,7 @@ def _state(entry: CatalogEntry) -> str:
     from zenray.model import digest
 
     path = entry.path
-    if not path.exists():
+    if entry.sha256 is None or not path.exists():
         partial = path.parent / ".partial" / entry.name
         started = partial.is_dir() and any(partial.iterdir())
         return "partial" if started else "not here" if entry.sources else "missing"

@@ -14,19 +14,23 @@ from zenray.cli.console import megabytes, printable, stderr
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from zenray.model.catalog import CatalogEntry
     from zenray.model.download import PullProgress
 
 _PLAIN_STEP = 0.25
+_STAGE_WORDS = {"download": "fetching", "verify": "checking SHA-256", "make": "upcycling"}
 
 
-def pull_with_progress(name: str) -> Path:
-    """Pull a catalog model, showing it. Raises what `catalog.pull` raises."""
-    from zenray.model.catalog import pull
+def pull_with_progress(model: str | CatalogEntry) -> Path:
+    """Pull a catalog model, or one that is in no catalog yet, showing it. Raises what `download.pull` raises."""
+    from zenray.model.catalog import Catalog
+    from zenray.model.download import pull
 
+    entry = Catalog.load().entry(model) if isinstance(model, str) else model
     if stderr().is_terminal:
         with _bar() as bar:
-            return pull(name, _bar_reporter(bar, name))
-    return pull(name, _plain_reporter())
+            return pull(entry, _bar_reporter(bar, entry.name))
+    return pull(entry, _plain_reporter())
 
 
 @contextmanager
@@ -69,15 +73,15 @@ def _bar_reporter(bar: Progress, name: str) -> Callable[[PullProgress], None]:
 
     def report(progress: PullProgress) -> None:
         nonlocal stage
+        name = progress.name  # a model that another one is made of comes first
         if progress.stage == "try":
             bar.update(task, description=f"{name}: {printable(progress.message)}")
         elif progress.message:
             bar.console.print(Text(f"  {printable(progress.message)}", "quiet"))
-        if progress.stage in ("download", "verify"):
+        if progress.stage in _STAGE_WORDS:
             if progress.stage != stage:
                 bar.reset(task, total=progress.total_bytes)
-            words = "fetching" if progress.stage == "download" else "checking SHA-256"
-            bar.update(task, completed=progress.done_bytes, description=f"{name}: {words}")
+            bar.update(task, completed=progress.done_bytes, description=f"{name}: {_STAGE_WORDS[progress.stage]}")
         stage = progress.stage
 
     return report
@@ -91,7 +95,9 @@ def _plain_reporter() -> Callable[[PullProgress], None]:
         if progress.message:
             stderr().print(Text(f"{progress.name}: {printable(progress.message)}"))
         share = progress.done_bytes / progress.total_bytes
-        if progress.stage == "download" and share >= reached + _PLAIN_STEP:
+        if share < reached:
+            reached = 0.0  # the next model
+        if progress.stage in ("download", "make") and share >= reached + _PLAIN_STEP:
             reached = share - share % _PLAIN_STEP
             done, total = megabytes(progress.done_bytes), megabytes(progress.total_bytes)
             stderr().print(Text(f"{progress.name}: {done} of {total}"))

@@ -99,6 +99,7 @@ def prepare_model(name: str, weight_format: WeightFormat) -> None:
     entry = catalog.entries.get(name)
     if entry is not None and not entry.path.exists() and entry.sources:
         pull_with_progress(name)
+        catalog = Catalog.load()  # a model that was made is recorded there
     with hashing(name) as progress:
         found = catalog.locate(name, progress)
     finished("model", f"{name}, {megabytes(found.size_bytes)}, SHA-256 verified")

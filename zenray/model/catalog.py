@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zenray.config import Settings, home
 from zenray.errors import ConfigError, InvalidRequest, ModelFileError, NotFound
 from zenray.model import digest
+from zenray.model.upcycle_settings import Upcycling
 
 if TYPE_CHECKING:
     from zenray.model.download import PullProgress
@@ -75,7 +76,22 @@ class PathSource(Settings):
         return f"path {self.path}"
 
 
-Source = Annotated[HubSource | PackageSource | PathSource, Field(discriminator="kind")]
+class UpcycleSource(Upcycling):
+    """A recipe: the model is made here, of another one. The same recipe gives the same model, but its router may
+    differ in the last bits between machines, so the hash is recorded when it is made."""
+
+    kind: Literal["upcycle"] = "upcycle"
+    model: str = Field(description="Of the dense model: a catalog name, or a path.")
+
+    @property
+    def settings(self) -> Upcycling:
+        return Upcycling.model_validate(self.model_dump(exclude={"kind", "model"}))
+
+    def __str__(self) -> str:
+        return f"upcycle {self.model}"
+
+
+Source = Annotated[HubSource | PackageSource | PathSource | UpcycleSource, Field(discriminator="kind")]
 
 
 class FimTemplate(Settings):
@@ -98,7 +114,11 @@ class CatalogEntry(Settings):
     context_length: int = Field(ge=1)
     format: Literal["gguf", "safetensors"]
     size_bytes: int = Field(ge=1)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the file; of a folder, see `digest`.")
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Of the file; of a folder, see `digest`. None until a model that is made here has been made.",
+    )
     fim: FimTemplate | None = None
     sources: tuple[Source, ...] = ()
     linked_path: Path | None = Field(None, description="The file is used where it lies instead of from the store.")
@@ -109,6 +129,17 @@ class CatalogEntry(Settings):
         if not _NAME.match(name):
             raise ValueError("a name is letters, digits, dots, dashes and underscores")
         return name
+
+    @model_validator(mode="after")
+    def _says_what_its_bytes_are(self) -> CatalogEntry:
+        if self.sha256 is None and self.recipe is None:
+            raise ValueError("sha256 is missing; only a model with a source of kind upcycle goes without")
+        return self
+
+    @property
+    def recipe(self) -> UpcycleSource | None:
+        """How the model is made, if it is not fetched."""
+        return next((source for source in self.sources if isinstance(source, UpcycleSource)), None)
 
     @property
     def path(self) -> Path:
@@ -131,12 +162,18 @@ class Catalog:
         shipped = _shipped_entries()
         overlay_path = user_catalog_path()
         overlay = _read(overlay_path) if overlay_path.exists() else {}
+        # What was made of a shipped recipe is recorded under its name: its size and its hash.
+        made = {
+            name: shipped[name].model_copy(update=overlay.pop(name).model_dump(include={"size_bytes", "sha256"}))
+            for name in shipped.keys() & overlay.keys()
+            if shipped[name].recipe is not None and overlay[name].sources == shipped[name].sources
+        }
         clash = sorted(shipped.keys() & overlay.keys())
         if clash:
             raise ConfigError(
                 f"{overlay_path}: {', '.join(clash)}: this name belongs to the shipped catalog; rename it"
             )
-        return cls({**shipped, **overlay}, frozenset(shipped))
+        return cls({**shipped, **made, **overlay}, frozenset(shipped))
 
     def entry(self, name: str) -> CatalogEntry:
         """Raises NotFound with the nearest name."""
@@ -229,6 +266,10 @@ def pull(name: str, progress: Callable[[PullProgress], None] | None = None) -> P
 
 def _locate_entry(entry: CatalogEntry, progress: Callable[[int, int], None] | None) -> ModelFile:
     path = entry.path
+    if entry.sha256 is None and entry.recipe is not None:
+        raise ModelFileError(
+            f"{entry.name} is made of {entry.recipe.model} on this machine; make it: zenray models pull {entry.name}"
+        )
     if not path.exists():
         if entry.linked_path is not None:
             raise ModelFileError(f"{entry.name}: {path} is gone; import it again: zenray models import PATH")

