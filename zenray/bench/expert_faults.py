@@ -31,6 +31,7 @@ from zenray.config_load import load_config
 from zenray.engine.engine import Engine
 from zenray.engine.request import Delta, Failed, Final, GenerateRequest, Limits, Sampling
 from zenray.experts.build import expert_status
+from zenray.experts.placement import LEADER
 from zenray.experts.status import ExpertStatus
 
 NUM_STREAMS = 16
@@ -146,7 +147,7 @@ def measure(outcome: Outcome, profile: str, overrides: list[str], faults: int, m
 
 def _disturb(engine: Engine, load: Load, outcome: Outcome, kind: str, chance: random.Random) -> None:
     """Sends a signal to a shard somewhere within a step, and runs on until it is replaced."""
-    victim = chance.choice(_status(engine).shards)
+    victim = chance.choice([shard for shard in _status(engine).shards if shard.shard != LEADER])
     assert victim.report is not None, "the load ran for longer than a report takes"
     hurt = threading.Timer(chance.random() * outcome.usual_step_ms / 1000, os.kill, (victim.report.pid, _FAULTS[kind]))
     hurt.start()

@@ -26,7 +26,6 @@ from zenray.config_load import load_config
 from zenray.engine.engine import Engine
 from zenray.engine.request import Delta, GenerateRequest, Limits
 from zenray.experts.build import expert_status
-from zenray.experts.placement import LEADER
 from zenray.experts.sharded import ShardedExperts
 from zenray.model.build import set_num_threads
 
@@ -202,8 +201,7 @@ def _memory(side: Side) -> str:
     experts = side.engine.model.decoder.experts
     status = expert_status(experts)
     assert status is not None
-    held = {LEADER: len(status.placement.held_by(LEADER))}
-    held |= {shard.shard: len(status.placement.held_by(shard.shard)) for shard in status.shards}
+    held = {shard.shard: len(status.placement.held_by(shard.shard)) for shard in status.shards}
     total = len({at for shard in held for at in status.placement.held_by(shard)})
     shares = ", ".join(f"shard {shard} {count / total:.2f}" for shard, count in held.items())
     resident = ", ".join(

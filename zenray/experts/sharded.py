@@ -15,8 +15,8 @@ from zenray.experts.assignment import assign
 from zenray.experts.fleet import Fleet
 from zenray.experts.link import ExpertCall, ShardLink, ShardLost, ShardRefused
 from zenray.experts.placement import LEADER, ExpertPlacement
-from zenray.experts.shard import compute
-from zenray.experts.status import ExpertStatus
+from zenray.experts.shard import ExpertShard
+from zenray.experts.status import ExpertStatus, ShardStatus
 from zenray.experts.upkeep import Upkeep
 from zenray.model.moe import Grouped, StepAborted, group_by_expert
 from zenray.ops.backend import Backend
@@ -31,6 +31,7 @@ class ShardedExperts:
     def __init__(self, fleet: Fleet, ops: Backend) -> None:
         """Around a started fleet, which it ends with itself; its upkeep is started by the caller."""
         self.fleet, self.upkeep = fleet, Upkeep(fleet)
+        self._own = ExpertShard(LEADER, fleet.store, ops)
         self._ops = ops
         self._placement: ExpertPlacement | None = None
         self._dispatch_s = self._step_s = 0.0
@@ -71,7 +72,7 @@ class ShardedExperts:
         holders = self._placement.copies[layer]
         chosen = assign([holders[expert] for expert in grouped.expert_ids], grouped.counts)
         if all(shard == LEADER for shard in chosen):
-            y_PD = self._compute(_part(grouped, range(len(chosen)), x_TD, layer, self._placement.epoch))
+            y_PD = self._own.compute(_part(grouped, range(len(chosen)), x_TD, layer, self._placement.epoch))
         else:
             y_PD = self._dispatch(layer, x_TD, grouped, chosen)
         return self._ops.combine(y_PD, grouped.pairs_TK, weights_TK)
@@ -81,7 +82,7 @@ class ShardedExperts:
         recoveries_ms = self.fleet.recoveries_ms
         return ExpertStatus(
             placement=self.fleet.placement,
-            shards=self.fleet.shards(),
+            shards=(ShardStatus(LEADER, "serving", "in-process", self._own.report()), *self.fleet.shards()),
             load=self.fleet.meter.snapshot(),
             recoveries=len(recoveries_ms),
             last_recovery_ms=recoveries_ms[-1] if recoveries_ms else 0.0,
@@ -96,9 +97,6 @@ class ShardedExperts:
         self.upkeep.stop()
         self.fleet.close()
         self.upkeep.join()
-
-    def _compute(self, call: ExpertCall) -> torch.Tensor:
-        return compute(self.fleet.store, self._ops, call)
 
     def _dispatch(self, layer: int, x_TD: torch.Tensor, grouped: Grouped, chosen: Sequence[int]) -> torch.Tensor:
         """[P, D]: others compute their experts while the leader computes its own."""
@@ -120,7 +118,7 @@ class ShardedExperts:
                 lost.append((link, str(error)))
         own_start_s = time.perf_counter()
         if own is not None:
-            _put(y_PD, grouped, own, self._compute(_part(grouped, own, x_TD, layer, self._placement.epoch)))
+            _put(y_PD, grouped, own, self._own.compute(_part(grouped, own, x_TD, layer, self._placement.epoch)))
         own_s = time.perf_counter() - own_start_s
         # Everybody is heard even when somebody is lost: an answer left behind would meet the next call.
         for link, indices in asked:
