@@ -61,7 +61,15 @@ def request(prompt: str = "def f(", max_tokens: int = 16, **fields: Any) -> comp
 
 def replica_processes(deployment: str) -> list[psutil.Process]:
     """The running replicas of a deployment on the Ray this process started."""
-    title = f"ray::ServeReplica:{APP_NAME}:{deployment}"
+    return _processes(f"ray::ServeReplica:{APP_NAME}:{deployment}")
+
+
+def shard_processes() -> list[psutil.Process]:
+    """The running expert shards on the Ray this process started, of all verifiers."""
+    return _processes("ray::ExpertShardActor")
+
+
+def _processes(title: str) -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
