@@ -84,7 +84,7 @@ def group_by_expert(expert_ids_TK: torch.Tensor) -> Grouped:
     """Groups a step's pairs by expert; each token's ids ascend."""
     num_tokens, num_chosen = expert_ids_TK.shape
     if num_tokens == 1:
-        return Grouped(expert_ids_TK[0].tolist(), [1] * num_chosen, *_pairs_of_one(num_chosen, expert_ids_TK.device))
+        return Grouped(expert_ids_TK.tolist()[0], [1] * num_chosen, *_pairs_of_one(num_chosen, expert_ids_TK.device))
     flat_P = expert_ids_TK.reshape(-1)
     order_P = flat_P.argsort(stable=True)
     counts = torch.bincount(flat_P).tolist()

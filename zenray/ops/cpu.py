@@ -213,6 +213,8 @@ class CpuBackend(TorchCpuBackend):
     ) -> torch.Tensor:
         """SwiGLU feed-forwards, each applied to its own rows of x: [P, D]."""
         assert x_ND.dtype is torch.bfloat16, x_ND.dtype
+        assert len(counts) == len(experts), (len(counts), len(experts))
+        assert sum(counts) == rows_P.shape[0], (sum(counts), rows_P.shape)
         x_ND, rows_P = x_ND.contiguous(), rows_P.contiguous()
         out_PD = torch.empty(rows_P.shape[0], x_ND.shape[1], dtype=torch.bfloat16)
         self._kernels.swiglu_rows(

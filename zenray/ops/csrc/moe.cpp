@@ -44,11 +44,11 @@ void for_parts(int64_t num_threads, const std::vector<Expert>& experts, int64_t 
     });
 }
 
-// Divides memory among the experts: called first with null to count, then with that many bytes, 64-byte aligned.
+// Divides memory among the experts, each part 64-byte aligned, and returns the bytes used: with null, those needed.
 size_t lay_out(std::vector<Expert>& experts, char* memory) {
     size_t used = 0;
     const auto take = [&](size_t bytes) {
-        char* at = memory + used;
+        char* at = memory ? memory + used : nullptr;
         used += (bytes + 63) / 64 * 64;
         return at;
     };
