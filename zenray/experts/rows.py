@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Protocol
 
 import torch
@@ -40,8 +41,14 @@ class StreamRows:
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU, not a copy."""
-    return tensor.view(-1).view(torch.uint8).numpy().data
+    """The memory of a contiguous tensor on the CPU, kept alive by the view.
+
+    By its address: numpy knows no bfloat16, and the views it takes to pretend cost 4 µs in each of a round trip's
+    four copies.
+    """
+    memory = (ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())
+    memory.owner = tensor  # type: ignore[attr-defined]
+    return memoryview(memory).cast("B")
 
 
 def carriers(device: torch.device) -> tuple[str, ...]:
