@@ -23,7 +23,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed-run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(VENV)/.installed-run ## Pull the model, start Ray and the platform, say when it is ready. PROFILE=local|pair|tiny|gpu
+run: $(VENV)/.installed-run ## Pull the model, start Ray and the platform, say when it is ready. PROFILE=local|pair|moe|flash-8b|tiny|gpu
 	@exec $(BIN)/zenray serve --profile $(PROFILE)
 
 test: $(VENV)/.installed-dev lint ## Lint, type-check and run all tests (what CI runs).

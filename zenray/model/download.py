@@ -82,6 +82,7 @@ class _Pull:
         try:
             self.staging.mkdir(parents=True, exist_ok=True)
             with self._lock():
+                self.entry = self._as_recorded()
                 if not self._present_and_right():
                     self.staging.mkdir(exist_ok=True)  # the pull that held the lock may have removed it
                     self._fetch()
@@ -93,6 +94,12 @@ class _Pull:
             ) from error
         self.report("done", self.entry.size_bytes)
         return self.final
+
+    def _as_recorded(self) -> CatalogEntry:
+        """Another process may have made the model since, and recorded its hash."""
+        recorded = Catalog.load().entries.get(self.entry.name)
+        made = recorded is not None and self.entry.recipe is not None and recorded.sources == self.entry.sources
+        return recorded if recorded is not None and made else self.entry
 
     def report(self, stage: Stage, done: int, text: str = "") -> None:
         total = self.entry.size_bytes

@@ -143,6 +143,8 @@ class _Upcycle:
         """The layer's router, and the parts of each group as they are before noise: `gate.0`, `gate.1`, …"""
         config, source = self._config, self._source
         x_TD = calibration.feed_forward_input(layer)
+        if not bool(x_TD.isfinite().all()):
+            raise ModelFileError(f"{source.path}: up to layer {layer} it computes values that are not finite")
         tensors = {leaf: checked(source, f"layers.{layer}.{leaf}") for leaf in ("gate", "up", "down")}
         gate_FD, up_FD, down_DF = (tensor.read(0, tensor.shape[0]) for tensor in tensors.values())
         hidden_TF = F.silu(x_TD @ gate_FD.T) * (x_TD @ up_FD.T)

@@ -31,7 +31,8 @@ def balanced_router(x_TD: torch.Tensor, num_copies: int, generator: torch.Genera
     # The first column of the basis is the mean's direction, the others are orthogonal to it and to each other.
     basis_DM = torch.linalg.qr(torch.cat([mean_D1, draws_DM], dim=1)).Q[:, 1:]
     rows_DM: torch.Tensor = torch.linalg.solve_triangular(root_DD.T, basis_DM, upper=True)
-    return (_SPREAD * rows_DM.T).float()
+    # Shrinkage left the directions unequal: the widest would win most often.
+    return (_SPREAD * rows_DM / (x_TD @ rows_DM).std(0).clamp_min(1e-12)).T.float()
 
 
 def copy_loads(x_TD: torch.Tensor, router_MD: torch.Tensor) -> list[float]:

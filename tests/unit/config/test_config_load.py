@@ -22,7 +22,7 @@ def fails(tmp_path: Path, text: str, *overrides: str) -> list[str]:
 
 class TestProfiles:
     def test_the_shipped_ones_are_valid_and_say_what_they_are_for(self) -> None:
-        assert profile_names() == ["gpu", "local", "pair", "tiny"]
+        assert profile_names() == ["flash-8b", "gpu", "local", "moe", "pair", "tiny"]
         for name in profile_names():
             load_config(name)
             assert profile_text(name).startswith("# ")
