@@ -50,15 +50,12 @@ def time_layer(ops: Backend, sizes: LayerSizes, weight_format: str, num_tokens: 
     """`num_tokens` random tokens through random weights in `weight_format`."""
     expert = _feed_forward(sizes.hidden, sizes.expert_ffn, weight_format)
     dense = _feed_forward(sizes.hidden, sizes.expert_ffn * sizes.num_chosen, weight_format)
-    num_layers = max(2, WORKING_SET // (expert.num_bytes * sizes.num_experts))
+    num_layers = _num_copies(expert.num_bytes * sizes.num_experts)
     layers = [[_clone(expert) for _ in range(sizes.num_experts)] for _ in range(num_layers)]
     routers = torch.randn(num_layers, sizes.num_experts, sizes.hidden) * 2 / sizes.hidden**0.5
     inputs = torch.randn(97, num_tokens, sizes.hidden).bfloat16()
-    calls, dense_layers = (
-        _turns(num_layers, len(inputs)),
-        [_clone(dense) for _ in range(WORKING_SET // dense.num_bytes)],
-    )
-    dense_calls = _turns(len(dense_layers), len(inputs))
+    dense_layers = [_clone(dense) for _ in range(_num_copies(dense.num_bytes))]
+    calls, dense_calls = _turns(num_layers, len(inputs)), _turns(len(dense_layers), len(inputs))
     experts = LocalExperts(layers, ops)
 
     def route(layer: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +94,12 @@ def time_layer(ops: Backend, sizes: LayerSizes, weight_format: str, num_tokens: 
     )
 
 
+def _num_copies(num_bytes: int) -> int:
+    return max(2, min(64, WORKING_SET // num_bytes))
+
+
 def _turns(num_layers: int, num_inputs: int) -> Iterator[tuple[int, int]]:
+    """Endless (layer, input)."""
     return zip(itertools.cycle(range(num_layers)), itertools.cycle(range(num_inputs)), strict=True)
 
 
