@@ -51,10 +51,12 @@ class ExpertStore:
             self._held = {**self._held, **dict(zip(new, self._read(new), strict=True))}
 
     def drop(self, experts: Iterable[ExpertId]) -> None:
-        """Forgets these; unknown ones are ignored."""
-        gone = frozenset(experts)
+        """Forgets these and gives their memory back; unknown ones are ignored."""
         with self._lock:
+            gone = self._held.keys() & set(experts)
             self._held = {at: weights for at, weights in self._held.items() if at not in gone}
+            for name in (name for at in gone for name in _names(at)):
+                self._weights.release(name)
 
     def _read(self, experts: list[ExpertId]) -> list[FeedForwardWeights]:
         if len(experts) < 2:
@@ -63,10 +65,9 @@ class ExpertStore:
             return list(pool.map(self._read_one, experts))
 
     def _read_one(self, at: ExpertId) -> FeedForwardWeights:
-        prefix = f"layers.{at.layer}.experts.{at.expert}."
-        for leaf in ("gate_up", "down"):
-            self._weights.check(prefix + leaf)
-        weights = read_feed_forward(self._weights, prefix)
+        for name in _names(at):
+            self._weights.check(name)
+        weights = read_feed_forward(self._weights, _prefix(at))
         return weights if self._device.type == "cpu" else moved(weights, self._device)
 
 
@@ -74,6 +75,14 @@ def capacity_of(memory_mib: float, config: ModelConfig, weights: WeightProvider)
     """How many experts fit into so much memory, each taken as large as the largest; None for no bound (0 MiB)."""
     if not memory_mib:
         return None
-    first = (f"layers.{layer}.experts.0." for layer in range(config.num_layers) if config.is_moe_layer(layer))
-    largest = max(read_feed_forward(weights, prefix).num_bytes for prefix in first)
+    first = (ExpertId(layer, 0) for layer in range(config.num_layers) if config.is_moe_layer(layer))
+    largest = max(read_feed_forward(weights, _prefix(at)).num_bytes for at in first)
     return int(memory_mib * 2**20 // largest)
+
+
+def _prefix(at: ExpertId) -> str:
+    return f"layers.{at.layer}.experts.{at.expert}."
+
+
+def _names(at: ExpertId) -> tuple[str, str]:
+    return _prefix(at) + "gate_up", _prefix(at) + "down"

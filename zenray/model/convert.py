@@ -28,7 +28,7 @@ from zenray.model.formats import activation_dtype, pack_matrix, read_vector, sha
 from zenray.model.gguf_source import GgufSource
 from zenray.model.hf_source import HfSource, read_json
 from zenray.model.source import ModelSource
-from zenray.model.tensor_file import TensorFileWriter, map_tensors
+from zenray.model.tensor_file import TensorFileWriter, map_tensors, release_mapped
 from zenray.model.tokenizer_json import tokenizer_from_json
 from zenray.model.weights import has_bias, matrix_names, matrix_parts, vector_names
 from zenray.ops import PackedWeight, pack
@@ -217,6 +217,10 @@ class ConvertedProvider:
                 f"{self._folder / 'weights.safetensors'}: {name} has changed since it was written; check the disk, "
                 "then delete the folder to convert again"
             )
+
+    def release(self, name: str) -> None:
+        for tensor in self._matrices[self._stored_as(name)].values():
+            release_mapped(tensor)
 
     def matrix(self, name: str) -> PackedWeight:
         name = self._stored_as(name)

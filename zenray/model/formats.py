@@ -92,6 +92,9 @@ class SourceProvider:
     def check(self, name: str) -> None:
         """Nothing: these bytes were packed a moment ago."""
 
+    def release(self, name: str) -> None:
+        """Nothing: these bytes are in no file."""
+
 
 def read_vector(source: ModelSource, name: str, dtype: torch.dtype) -> torch.Tensor:
     """A norm in the activation dtype, or a router in float32: bf16 scores would flip near-ties of experts."""

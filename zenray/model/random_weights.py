@@ -66,6 +66,9 @@ class RandomProvider:
     def check(self, name: str) -> None:
         """Nothing: these bytes were drawn a moment ago."""
 
+    def release(self, name: str) -> None:
+        """Nothing: these bytes are in no file."""
+
     def _normal(self, name: str, *shape: int) -> torch.Tensor:
         digest = hashlib.sha256(f"{self._seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

@@ -6,7 +6,9 @@ the header is reserved first and filled in last, so a model never has to be in m
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 from pathlib import Path
 from types import TracebackType
@@ -95,3 +97,16 @@ def map_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ModelFileError(
             f"{path}: not a readable safetensors file ({error}); delete its folder to convert again"
         ) from None
+
+
+_MADV_DONTNEED = 4
+
+
+def release_mapped(tensor: torch.Tensor) -> None:
+    """Takes the pages of a tensor of `map_tensors` out of this process; they stay in the page cache and come back when
+    they are read. The mapping is private and never written to, so nothing can be lost."""
+    page = mmap.PAGESIZE
+    start = -(-tensor.data_ptr() // page) * page
+    stop = (tensor.data_ptr() + tensor.nbytes) // page * page
+    if start < stop:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_DONTNEED)

@@ -128,6 +128,10 @@ class WeightProvider(Protocol):
         """Raises ModelFileError unless a matrix's bytes are those of its digest, where one was written."""
         ...
 
+    def release(self, name: str) -> None:
+        """Gives back memory that only mirrors a file. A matrix still in use stays right: it is read again."""
+        ...
+
 
 def matrix_names(config: ModelConfig) -> Iterator[str]:
     """Every canonical matrix, in the order `gather` asks for them."""

@@ -199,6 +199,9 @@ def test_resident_memory_is_the_share_a_shard_holds(
     assert report.weight_bytes == 4 * 3 * 4096 * 64 * 4
     assert report.weight_bytes <= mapped <= before + report.weight_bytes + 2 * huge_page, "the kernel maps generously"
     assert report.rss_bytes >= mapped
+    link.drop(ExpertId(0, expert) for expert in (0, 1, 2))
+    left = mapped_weights(host.pid(1))
+    assert left <= before + report.weight_bytes // 4 + 2 * huge_page, "and what it forgot is given back"
 
 
 def mapped_weights(pid: int) -> int:

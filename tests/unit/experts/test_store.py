@@ -108,6 +108,20 @@ def test_beyond_its_capacity_a_store_refuses_all_or_nothing(toy: OpenedWeights) 
     assert len(store.held) == 3, "what is held already needs no room"
 
 
+def test_weights_in_use_survive_being_dropped(toy_checkpoint: Path) -> None:
+    """A call that is being computed while its experts are dropped reads the same bytes."""
+    store = ExpertStore(open_weights(settings_of(toy_checkpoint, weight_format="bf16")).provider)
+    store.load(ALL)
+    in_use = dict(store.held)
+    before = {at: (weights.gate_up.data.clone(), weights.down.data.clone()) for at, weights in in_use.items()}
+    store.drop(ALL)
+    for at, (gate_up, down) in before.items():
+        assert torch.equal(in_use[at].gate_up.data, gate_up)
+        assert torch.equal(in_use[at].down.data, down)
+    store.load(ALL[:2])
+    assert set(store.held) == set(ALL[:2])
+
+
 def test_loading_and_dropping_at_once_loses_nothing(toy: OpenedWeights) -> None:
     store = ExpertStore(toy.provider)
     start = threading.Barrier(8)

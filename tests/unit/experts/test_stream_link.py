@@ -140,6 +140,26 @@ def test_a_long_computation_is_not_taken_for_a_dead_shard(
     assert signs > 12
 
 
+def test_a_long_load_is_not_taken_for_a_dead_shard(
+    serve: Serve, toy: OpenedWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signs, show_life, loaded = 0, Connection.show_life, threading.Event()
+
+    def count(connection: Connection) -> None:
+        nonlocal signs
+        show_life(connection)
+        signs += connection.busy
+        if signs > 12:
+            loaded.set()
+
+    monkeypatch.setattr(Connection, "show_life", count)
+    monkeypatch.setattr(toy.provider, "check", lambda name: loaded.wait(60))
+    link = serve(silence_timeout_ms=1000).link()
+    link.load(FIRST_TWO)
+    assert link.report().num_experts == 2
+    assert signs > 12
+
+
 def test_a_computation_without_end_is_given_up(serve: Serve, gated: Any, make_call: MakeCall) -> None:
     link = serve(gated, call_timeout_s=0.2).link()
     link.load(FIRST_TWO)
