@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -71,7 +72,7 @@ class ExpertShardActor:
         node_id = ray.get_runtime_context().get_node_id()
         if experts.transport == UNIX and node_id != leader_node_id:
             raise ConfigError("experts.transport is unix, and the shard is on another machine; set auto or tcp")
-        is_unix = experts.transport in ("auto", UNIX) and node_id == leader_node_id
+        is_unix = experts.transport != "tcp" and node_id == leader_node_id
         bind = UNIX if is_unix else peer_host or node_ip()
         server = ShardServer(shard, open_weights(model), experts, token, bind=bind, device=model.device)
         threading.Thread(target=self._serve, args=(server,), name="zenray-shard", daemon=True).start()
@@ -120,7 +121,7 @@ class RayShardHost:
             raise ShardLost(shard, f"it did not start: {_cause(error)}") from error
         with self._lock:
             self._found[shard] = found
-        link = connect(found.address, token, self._digest, shard, self._experts)
+        link = connect(found.address, token, self._digest, shard, self._experts, torch.device(self._model.device))
         log.info("expert shard %d is up at %s, process %d", shard, found.address, found.pid)
         return link
 

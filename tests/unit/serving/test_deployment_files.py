@@ -31,6 +31,7 @@ from zenray.observe.metrics import RequestMeter, ServingMetrics
 from zenray.serving.app import APP_NAME, AppArguments, config_of, placement_group_options
 from zenray.serving.app import app as build
 from zenray.serving.environment import RAY_ENVIRONMENT
+from zenray.serving.preflight import check_experts
 
 ROOT = Path(__file__).parents[3]
 DEPLOYMENTS = {"ContextAggregator", "Verifier", "DraftPool"}
@@ -69,6 +70,18 @@ def test_the_kuberay_service_runs_this_application(kuberay: dict[str, dict]) -> 
     assert kuberay["Service"]["spec"]["selector"].items() <= door_label.items()
     pulled = groups["verifiers"]["template"]["spec"]["initContainers"][0]["command"]
     assert pulled == ["zenray", "models", "pull", config.model.name]
+
+
+def test_the_expert_parallel_service_has_a_gpu_for_every_shard() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "clusters/experts.yaml").read_text()))
+    (application,) = schema.applications
+    config = config_of(AppArguments.model_validate(application.args))
+    check_experts(config)
+    options = placement_group_options(config)
+    assert [bundle["GPU"] for bundle in options["placement_group_bundles"]] == [1.0] * config.experts.num_shards
+    assert options["placement_group_strategy"] == "SPREAD"
 
 
 def containers(group: dict) -> list[dict]:
