@@ -1,14 +1,15 @@
 """An upcycled model against the dense one it was made of: the same answers, and a router that shares them out.
 
-    python -m zenray.bench.upcycled [NAME …] [--tokens 512] [--document docs/experts.md]
+    python -m zenray.bench.upcycled [NAME …] [--tokens 512] [--document docs/models.md]
 
-Both run over the same held-out code in float32, one layer in memory at a time, so a model larger than the memory
-can be compared too. `--document` writes the table into its block `upcycled`.
+Both run over the same held-out code in float32. The upcycled one has one layer in memory at a time, for whole it may
+be larger than the memory. `--document` writes each table into the block of the model's name.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ import torch
 import torch.nn.functional as F
 
 from zenray.bench.document import replace_block
+from zenray.bench.prompts import build_prompts
+from zenray.errors import ModelFileError
 from zenray.model.catalog import Catalog
 from zenray.model.convert import open_source
-from zenray.model.evaluate import code_texts, token_windows
+from zenray.model.decoder import Decoder
+from zenray.model.evaluate import BLOCK_SIZE, code_texts, step_batch, token_windows
 from zenray.model.formats import pack_matrix, read_vector
 from zenray.model.layerwise import LayerwisePass
+from zenray.model.load import load_unconverted
 from zenray.model.moe import group_by_expert
 from zenray.model.source import ModelSource, checked
 from zenray.model.upcycle import RECORD_NAME
@@ -30,12 +35,15 @@ from zenray.ops.reference import ReferenceBackend
 
 _NAMES = ("qwen2.5-coder-0.5b-moe", "qwen2.5-coder-1.5b-moe")
 _ROWS_AT_ONCE = 256
+_NUM_PROMPTS = 12
+_GREEDY_TOKENS = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """An upcycled model beside its source.
 
+    num_equal_answers: of the prompts answered greedily, how many the upcycled model answers token for token alike.
     expert_loads[layer][expert]: share of the layer's pairs of a token and an expert.
     calibration_imbalance: busiest expert over the mean on the text the router was balanced on, in the worst layer.
     """
@@ -46,6 +54,8 @@ class Comparison:
     num_positions: int
     top1_agreement: float
     mean_kl: float
+    num_prompts: int
+    num_equal_answers: int
     expert_loads: list[list[float]]
     calibration_imbalance: float
 
@@ -63,31 +73,64 @@ def compare(name: str, tokens_each: int = 512, progress: Callable[[str], None] =
     """
     catalog = Catalog.load()
     found, recipe = catalog.locate(name), catalog.entry(name).recipe
-    assert recipe is not None, name
+    if recipe is None:
+        raise ModelFileError(f"{name} was not upcycled; models that were: zenray models upcycle, zenray models list")
     dense, upcycled = open_source(catalog.resolve(recipe.model)), open_source(found.path)
+    progress(f"{name}: greedy answers of {recipe.model}")
+    texts = [prompt.text for prompt in build_prompts(per_kind=_NUM_PROMPTS).of("short")]
+    prompts = [dense.tokenizer().encode(text) for text in texts]
+    answers = _greedy(load_unconverted(dense.path, "float32").decoder, prompts)
     windows = token_windows(dense.tokenizer(), code_texts(), tokens_each)
+    num_positions = sum(map(len, windows))
+    windows += [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     passes = LayerwisePass(dense, windows), LayerwisePass(upcycled, windows)
     loads = []
     for layer in range(dense.config.num_layers):
         progress(f"{name}: layer {layer + 1} of {dense.config.num_layers}")
         passes[0].add(_dense_layer(dense, layer, passes[0].feed_forward_input(layer)))
-        y_TD, counts = _moe_layer(upcycled, layer, passes[1].feed_forward_input(layer))
+        y_TD, experts_TK = _moe_layer(upcycled, layer, passes[1].feed_forward_input(layer))
         passes[1].add(y_TD)
-        loads.append([count / sum(counts) for count in counts])
+        counts = torch.bincount(experts_TK[:num_positions].reshape(-1), minlength=upcycled.config.num_experts)
+        loads.append((counts / counts.sum()).tolist())
     progress(f"{name}: logits")
-    agreement, mean_kl = _compare_logits(dense, upcycled, *(each.final_hidden() for each in passes))
+    expected_TD, got_TD = (each.final_hidden() for each in passes)
+    same_T, mean_kl = _compare_logits(dense, upcycled, expected_TD, got_TD, num_positions)
+    starts = itertools.accumulate(map(len, windows[:-1]), initial=0)
+    # The row of a token chooses the next one; an answer's last token chooses nothing.
+    answered = [
+        bool(same_T[start + len(window) - _GREEDY_TOKENS - 1 : start + len(window) - 1].all())
+        for start, window in zip(starts, windows, strict=True)
+    ][-len(prompts) :]
     record = json.loads((found.path / RECORD_NAME).read_text(encoding="utf-8"))
     calibrated = [layer["copy_loads"] for layer in record["layers"]]
     return Comparison(
         name=name,
         num_parameters=upcycled.config.num_parameters,
         size_bytes=found.size_bytes,
-        num_positions=sum(map(len, windows)),
-        top1_agreement=agreement,
+        num_positions=num_positions,
+        top1_agreement=float(same_T[:num_positions].float().mean()),
         mean_kl=mean_kl,
+        num_prompts=len(prompts),
+        num_equal_answers=sum(answered),
         expert_loads=loads,
         calibration_imbalance=max(max(each) * len(each) for each in calibrated),
     )
+
+
+def _greedy(decoder: Decoder, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The most likely continuation of each prompt, `_GREEDY_TOKENS` long."""
+    answers = []
+    for prompt in prompts:
+        length = len(prompt) + _GREEDY_TOKENS
+        caches = decoder.new_caches(-(-length // BLOCK_SIZE), BLOCK_SIZE)
+        answer: list[int] = []
+        pending, done = list(prompt), 0
+        for _ in range(_GREEDY_TOKENS):
+            step = step_batch([(pending, done)], max_tokens=length, rows=[len(pending) - 1])
+            answer.append(int(decoder.forward(step, caches).argmax()))
+            pending, done = answer[-1:], done + len(pending)
+        answers.append(answer)
+    return answers
 
 
 @torch.inference_mode()
@@ -98,8 +141,8 @@ def _dense_layer(source: ModelSource, layer: int, x_TD: torch.Tensor) -> torch.T
 
 
 @torch.inference_mode()
-def _moe_layer(source: ModelSource, layer: int, x_TD: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """The output of a layer's experts, and the tokens of each."""
+def _moe_layer(source: ModelSource, layer: int, x_TD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output of a layer's experts, and which ones each token chose [T, K]."""
     config, ops = source.config, ReferenceBackend(torch.float32)
     router_ED = read_vector(source, f"layers.{layer}.router", torch.float32)
     ids_TK, weights_TK = ops.route(x_TD, router_ED, config.num_experts_per_token, config.norm_topk_prob)
@@ -110,57 +153,40 @@ def _moe_layer(source: ModelSource, layer: int, x_TD: torch.Tensor) -> tuple[tor
         weights = pack_matrix(source, prefix + "gate_up", "float32"), pack_matrix(source, prefix + "down", "float32")
         outputs.append(ops.swiglu_rows(x_TD, [weights], [count], grouped.rows_P[at : at + count]))
         at += count
-    counts = [0] * config.num_experts
-    for expert, count in zip(grouped.expert_ids, grouped.counts, strict=True):
-        counts[expert] = count
-    return ops.combine(torch.cat(outputs), grouped.pairs_TK, weights_TK), counts
+    return ops.combine(torch.cat(outputs), grouped.pairs_TK, weights_TK), ids_TK
 
 
 @torch.inference_mode()
 def _compare_logits(
-    dense: ModelSource, upcycled: ModelSource, expected_TD: torch.Tensor, got_TD: torch.Tensor
-) -> tuple[float, float]:
-    """(share of positions with the same most likely token, mean KL in nats)."""
+    dense: ModelSource, upcycled: ModelSource, expected_TD: torch.Tensor, got_TD: torch.Tensor, num_positions: int
+) -> tuple[torch.Tensor, float]:
+    """(whether the most likely token is the same [T], mean KL in nats of the first `num_positions`)."""
     heads = [pack_matrix(source, "head", "float32") for source in (dense, upcycled)]
-    ops, agreed, divergence = ReferenceBackend(torch.float32), 0, 0.0
+    ops, same, divergence = ReferenceBackend(torch.float32), [], []
     for start in range(0, len(expected_TD), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         expected, got = (ops.linear(x[rows], head) for x, head in zip((expected_TD, got_TD), heads, strict=True))
-        agreed += int((expected.argmax(-1) == got.argmax(-1)).sum())
+        same.append(expected.argmax(-1) == got.argmax(-1))
         p, q = expected.log_softmax(-1), got.log_softmax(-1)
-        divergence += float((p.exp() * (p - q)).sum())
-    return agreed / len(expected_TD), divergence / len(expected_TD)
+        divergence.append((p.exp() * (p - q)).sum(-1))
+    return torch.cat(same), float(torch.cat(divergence)[:num_positions].double().mean())
 
 
-def markdown(comparisons: Sequence[Comparison]) -> str:
-    """One row a model."""
-    columns = (
-        "model",
-        "parameters",
-        "file",
-        "positions",
-        "top-1 as the dense model",
-        "mean KL, nats",
-        "busiest expert, worst layer",
-        "median layer",
-        "worst layer on the calibration text",
-    )
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for each in comparisons:
-        worst, median = max(each.imbalances), sorted(each.imbalances)[len(each.imbalances) // 2]
-        cells = (
-            each.name,
-            f"{each.num_parameters / 1e9:.2f} B",
-            f"{each.size_bytes / 1e9:.1f} GB",
-            f"{each.num_positions:,}",
-            f"{each.top1_agreement:.2%}",
-            f"{each.mean_kl:.1e}",
-            f"{worst:.2f} × mean",
-            f"{median:.2f} ×",
-            f"{each.calibration_imbalance:.2f} ×",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def markdown(found: Comparison) -> str:
+    """A comparison as a table of two columns."""
+    worst, median = max(found.imbalances), sorted(found.imbalances)[len(found.imbalances) // 2]
+    rows = {
+        found.name: "",
+        "parameters": f"{found.num_parameters / 1e9:.2f} B",
+        "file": f"{found.size_bytes / 1e9:.1f} GB",
+        "most likely token as the dense model's": f"{found.top1_agreement:.2%} of {found.num_positions:,} positions",
+        "mean KL": f"{found.mean_kl:.1e} nats",
+        "greedy answers equal": f"{found.num_equal_answers} of {found.num_prompts}",
+        "busiest expert, held-out text": f"{median:.2f} × mean in the median layer, {worst:.2f} × in the worst",
+        "busiest copy, calibration text": f"{found.calibration_imbalance:.2f} × mean in the worst layer",
+    }
+    lines = [f"| {what} | {value} |" for what, value in rows.items()]
+    return "\n".join([lines[0], "|---|---|", *lines[1:]])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -175,12 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--document", type=Path, help="write the table into this document")
     options = parser.parse_args(arguments)
     with Console(stderr=True).status("") as status:
-        comparisons = [compare(name, options.tokens, status.update) for name in options.names]
-    table = markdown(comparisons)
-    print(table)
-    if options.document is not None:
-        text = options.document.read_text(encoding="utf-8")
-        options.document.write_text(replace_block(text, "upcycled", table), encoding="utf-8")
+        for name in options.names:
+            table = markdown(compare(name, options.tokens, status.update))
+            print(f"{table}\n", flush=True)
+            if options.document is not None:
+                text = options.document.read_text(encoding="utf-8")
+                options.document.write_text(replace_block(text, name, table), encoding="utf-8")
 
 
 if __name__ == "__main__":
