@@ -38,6 +38,8 @@ class ShardOrder(BaseModel):
 def main() -> None:
     order = ShardOrder.model_validate_json(sys.stdin.readline())
     _end_with_parent(order.parent)
+    # Ctrl-C reaches everybody in the terminal; the leader decides what becomes of requests under way.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_num_threads(order.experts.num_threads)
     try:
         weights = open_weights(order.model)

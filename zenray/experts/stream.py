@@ -18,6 +18,7 @@ from collections.abc import Mapping
 
 from zenray.experts import wire
 
+_TCP_LIMITS = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
 UNIX = "unix"
 ROLES = ("data", "control")
 
@@ -97,7 +98,7 @@ class Connection:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Finds out within 20 s that a silent peer is gone; it matters to a shard, which waits without a limit.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+            for option, value in _TCP_LIMITS.items():
                 connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
     @property

@@ -53,6 +53,7 @@ def test_a_child_computes_what_this_process_would(
     host = make_host(transport=transport)
     link = host.start(3)
     assert link.transport == {"auto": "unix"}.get(transport, transport)
+    os.kill(host.pid(3), signal.SIGINT)
     link.load(FIRST_TWO)
     report = link.report()
     assert (report.shard, report.pid, report.num_experts) == (3, host.pid(3), 2)
