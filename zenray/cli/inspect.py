@@ -178,6 +178,10 @@ def _read_folder(path: Path) -> tuple[dict[str, object], list[_Tensor]]:
         "num_attention_heads": "heads",
         "num_key_value_heads": "KV heads",
         "intermediate_size": "feed-forward",
+        "num_experts": "experts",
+        "num_local_experts": "experts",
+        "num_experts_per_tok": "experts per token",
+        "moe_intermediate_size": "neurons of an expert",
         "vocab_size": "vocabulary",
         "max_position_embeddings": "context length",
     }
@@ -211,7 +215,7 @@ def _histogram(tensors: list[_Tensor]) -> tuple[TensorKind, ...]:
 
 def _bytes_in_format(tensor: _Tensor, weight_format: str) -> int:
     """Memory of one tensor in a weight format; vectors (norms, biases) stay two bytes a weight."""
-    if len(tensor.shape) < 2:
+    if len(tensor.shape) < 2 or tensor.num_weights == 0:
         return 2 * tensor.num_weights
     if weight_format == "mixed":
         from zenray.ops.packing import mixed_format

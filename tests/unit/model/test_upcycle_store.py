@@ -178,6 +178,9 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "mine is ready: qwen2_moe" in result.output
         assert "times its share" in result.output
+        inspected = CliRunner().invoke(app, ["models", "inspect", "mine"])
+        assert inspected.exit_code == 0, inspected.output
+        assert "experts per token" in inspected.output
         listed = CliRunner().invoke(app, ["models", "list"]).output
         assert any(line.startswith("mine") and "ready" in line for line in listed.splitlines())
 
