@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,15 +181,15 @@ class _Upcycle:
         return self._narrowed(tensor + scale * torch.randn(tensor.shape, generator=generator), self._dtype, part)
 
     def _narrowed(self, values: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-        narrow = values.to(dtype)
-        if not bool(narrow.isfinite().all()):
-            if not bool(values.isfinite().all()):
-                raise ModelFileError(f"{self._source.path}: tensor {name} holds values that are not finite")
+        largest = max(abs(float(extreme)) for extreme in torch.aminmax(values))  # a NaN makes both NaN
+        if not largest < math.inf:
+            raise ModelFileError(f"{self._source.path}: tensor {name} holds values that are not finite")
+        if largest > torch.finfo(dtype).max:
             raise ModelFileError(
-                f"{self._source.path}: tensor {name} holds {float(values.abs().max()):.4g}, but float16 ends at 65504; "
+                f"{self._source.path}: tensor {name} holds {largest:.4g}, but float16 ends at 65504; "
                 "choose the dtype bfloat16 or float32"
             )
-        return narrow
+        return values.to(dtype)
 
 
 # Qwen2-MoE adds an expert that sees every token; ours has no neurons. None stands for the model's width.

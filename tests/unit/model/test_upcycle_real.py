@@ -33,11 +33,11 @@ def test_halves_in_float16_answer_as_the_quantised_source(
 
     dense, moe = (load_unconverted(path, "float32").decoder for path in (real_model_05b, folder))
     assert moe.config.num_experts == 4
-    texts = dict(list(code_texts().items())[:4])
+    texts = dict(list(code_texts().items())[:2])
     agreed = total = 0
     for window in token_windows(before, texts, 512):
         for expected, got in zip(chunked_logits(dense, window), chunked_logits(moe, window), strict=True):
             agreed += int((expected.argmax(-1) == got.argmax(-1)).sum())
             total += len(expected)
-    assert total == 2048
+    assert total == 1024
     assert agreed / total >= 0.999
