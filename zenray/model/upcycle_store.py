@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from zenray.errors import FieldViolation, InvalidRequest
@@ -15,6 +17,8 @@ from zenray.model.convert import open_source
 from zenray.model.importing import description_of, record, remove, require_name
 from zenray.model.upcycle import RECORD_NAME, upcycle
 from zenray.model.upcycle_settings import Upcycling
+
+_ASIDE = "upcycled"
 
 
 def settings_of(**fields: object) -> Upcycling:
@@ -68,8 +72,9 @@ def make(
 
     Raises what `upcycle` raises.
     """
-    aside = staging / "upcycled"
+    aside = staging / _ASIDE
     remove(aside)  # of a process that was killed
+    _sweep(staging.parent)
     try:
         provenance = {"source": {"name": source.path.name, "sha256": source.sha256}}
         shards = upcycle(open_source(source.path), aside, settings, progress, provenance)
@@ -81,6 +86,14 @@ def make(
         record(entry.model_copy(update={"size_bytes": found.size_bytes, "sha256": found.sha256}))
     finally:
         remove(staging)
+
+
+def _sweep(partial: Path) -> None:
+    """Remove what killed processes left of other models: nobody goes on with it, and it may be many gigabytes."""
+    for left in partial.glob(f"*/{_ASIDE}"):
+        lock = FileLock(left.parent.with_suffix(left.parent.suffix + ".lock"))
+        with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+            remove(left)
 
 
 def router_imbalance(folder: Path) -> float:

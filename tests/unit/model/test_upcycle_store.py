@@ -131,14 +131,17 @@ class TestInterruption:
         assert not (own_home / "models" / "moe").exists()
         assert "moe" not in Catalog.load().entries
 
-    def test_what_a_killed_process_left_is_cleared_by_the_next(self, own_home: Path, dense: CatalogEntry) -> None:
+    @pytest.mark.parametrize("name", ["moe", "another"])
+    def test_what_a_killed_process_left_is_cleared_by_the_next(
+        self, own_home: Path, dense: CatalogEntry, name: str
+    ) -> None:
         killed = subprocess.run([sys.executable, "-c", _MAKE], env={**os.environ, "ZENRAY_HOME": str(own_home)})
         assert killed.returncode == -signal.SIGKILL
         assert left_over(own_home) != []
         assert "moe" not in Catalog.load().entries
-        pull(new_entry("moe", "dense", Upcycling(num_experts=4)))
+        pull(new_entry(name, "dense", Upcycling(num_experts=4)))
         assert left_over(own_home) == []
-        Catalog.load().locate("moe")
+        Catalog.load().locate(name)
 
 
 class TestRecipes:
