@@ -36,7 +36,6 @@ _R = TypeVar("_R")
 class _Pending:
     number: int
     call: ExpertCall
-    deadline_s: float
 
 
 class StreamLink:
@@ -93,7 +92,7 @@ class StreamLink:
         self._num_calls += 1
         x_ND = call.x_ND.to(self._rows.device)
         self._rows.send(self._data, wire.encode_call(self._num_calls, call), x_ND)
-        self._pending = _Pending(self._num_calls, call, time.monotonic() + self._settings.call_timeout_s)
+        self._pending = _Pending(self._num_calls, call)
 
     def _drain(self) -> None:
         """Reads the reply of a call whose step was aborted."""
@@ -103,7 +102,7 @@ class StreamLink:
     def _receive(self) -> torch.Tensor:
         pending = self._pending
         assert pending is not None, "nothing was sent"
-        header = self._await(self._data, pending.number, pending.deadline_s)
+        header = self._await(self._data, pending.number, self._settings.call_timeout_s)
         self._pending = None
         if header.kind == wire.Kind.REFUSED:
             raise ShardRefused(bytes(self._data.receive_text(header)).decode(errors="replace"))
@@ -125,13 +124,15 @@ class StreamLink:
     def _exchange(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         self._num_requests += 1
         self._control.send(wire.encode_control(self._num_requests, request))
-        header = self._await(self._control, self._num_requests, time.monotonic() + timeout_s)
+        header = self._await(self._control, self._num_requests, timeout_s)
         if header.kind != wire.Kind.CONTROL:
             raise wire.ProtocolError(f"no answer but {header}")
         return wire.decode_control(self._control.receive_text(header))
 
-    def _await(self, connection: Connection, number: int, deadline_s: float) -> wire.Header:
-        """The frame that answers, after any signs of life."""
+    def _await(self, connection: Connection, number: int, timeout_s: float) -> wire.Header:
+        """The frame that answers, after any signs of life. Time counts from here: the reply of an aborted step may be
+        asked for much later than it came."""
+        deadline_s = time.monotonic() + timeout_s
         while (header := connection.receive_header()).kind == wire.Kind.ALIVE:
             if time.monotonic() > deadline_s:
                 raise TimeoutError

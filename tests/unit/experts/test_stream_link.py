@@ -119,6 +119,32 @@ def test_replies_of_aborted_steps_are_not_taken_for_later_ones(
     assert torch.equal(link.receive(), expected(make_call(9, num_rows=num_rows)))
 
 
+def test_the_reply_of_an_aborted_step_may_lie_there_for_a_day(
+    serve: Serve, gated: Any, make_call: MakeCall, expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a sign of life, which must not be taken for that of a shard that needs a day."""
+    alive, show_life = threading.Event(), Connection.show_life
+    now_s = 0.0
+
+    def show(connection: Connection) -> None:
+        show_life(connection)
+        if connection.busy:
+            alive.set()
+
+    monkeypatch.setattr(Connection, "show_life", show)
+    link = serve(gated).link()
+    link.load(FIRST_TWO)
+    monkeypatch.setattr("zenray.experts.stream_link.time.monotonic", lambda: now_s)
+    alive.clear()
+    link.send(make_call(1))
+    assert gated.entered.wait(60)
+    assert alive.wait(60)
+    gated.gate.set()
+    now_s += 86_400
+    link.send(make_call(2))
+    assert torch.equal(link.receive(), expected(make_call(2)))
+
+
 def test_a_long_computation_is_not_taken_for_a_dead_shard(
     serve: Serve, gated: Any, make_call: MakeCall, expected: Expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
