@@ -107,6 +107,11 @@ class ExpertSettings(Settings):
     shard_memory_mib: float = Field(
         0, ge=0, description="Most expert weights one shard holds, also after it took over a lost one's; 0 is no bound."
     )
+    leader_memory_mib: float = Field(
+        0,
+        ge=0,
+        description="The same for the verifier's own process, which holds everything else too; 0: as the others.",
+    )
     transport: Literal["auto", "unix", "tcp", "gloo", "nccl"] = Field(
         "auto", description="auto: unix between processes of one machine, tcp between machines."
     )

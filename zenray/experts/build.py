@@ -32,9 +32,8 @@ def sharded_experts(settings: ExpertSettings, device: str, make_host: HostFactor
     """
 
     def make(config: ModelConfig, weights: WeightProvider, ops: Backend) -> ShardedExperts:
-        capacity = capacity_of(settings.shard_memory_mib, config, weights)
         try:
-            experts = connect_experts(config, weights, ops, settings, make_host(weights.digest), capacity, device)
+            experts = connect_experts(config, weights, ops, settings, make_host(weights.digest), device)
         except NoPlacement as reason:
             raise ConfigError(
                 f"experts.shard_memory_mib is {settings.shard_memory_mib:g} with experts.num_shards "
@@ -54,14 +53,15 @@ def connect_experts(
     ops: Backend,
     settings: ExpertSettings,
     host: ShardHost,
-    capacity: int | None = None,
     device: str = "cpu",
     clock_s: Callable[[], float] = time.monotonic,
 ) -> ShardedExperts:
     """Shards brought up and experts loaded; looking after them is left to the caller. Raises as `Fleet.start`."""
     layers = [layer for layer in range(config.num_layers) if config.is_moe_layer(layer)]
-    store = ExpertStore(weights, capacity=capacity, device=torch.device(device))
-    fleet = Fleet(store, host, settings, layers, config.num_experts, clock_s)
+    shard_capacity = capacity_of(settings.shard_memory_mib, config, weights)
+    leader_capacity = capacity_of(settings.leader_memory_mib or settings.shard_memory_mib, config, weights)
+    store = ExpertStore(weights, capacity=leader_capacity, device=torch.device(device))
+    fleet = Fleet(store, host, settings, layers, config.num_experts, shard_capacity, clock_s)
     fleet.start()
     return ShardedExperts(fleet, ops)
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,8 +49,8 @@ class Member:
 class Fleet:
     """Owner of the placement. `layers` are the model's MoE layers.
 
-    The leader computes with `store`, whose capacity everybody has; the other shards are started by `host`, which the
-    fleet ends. `changed` is set whenever a shard was lost.
+    The leader computes with `store`; the other shards are started by `host`, which the fleet ends, and take
+    `shard_capacity` experts each. `changed` is set whenever a shard was lost.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Fleet:
         settings: ExpertSettings,
         layers: Sequence[int],
         num_experts: int,
+        shard_capacity: int | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store, self.settings, self.clock_s = store, settings, clock_s
@@ -68,7 +69,7 @@ class Fleet:
         self.members: dict[int, Member] = {}
         self.recoveries_ms: list[float] = []
         self._host = host
-        self._layers, self._num_experts = tuple(layers), num_experts
+        self._layers, self._num_experts, self._shard_capacity = tuple(layers), num_experts, shard_capacity
         self._placement = ExpertPlacement(0, dict.fromkeys(layers, ((),) * num_experts))
         self._lock = threading.Condition()
         self._changes: deque[_Change] = deque()
@@ -163,12 +164,10 @@ class Fleet:
             return True
         while self._placement.missing:
             try:
-                wanted = plan_repair(self._placement, self._capacity(), self.meter.snapshot())
+                self.exchange(self._placement, self._plan_repair())
             except NoPlacement as reason:
                 self._unplaced = str(reason)
                 return False
-            for shard in self.load(wanted, make_room=True):
-                self._placement = self._placement.adding({shard: wanted[shard]})
         self._unplaced = None
         self.recoveries_ms.append((self.clock_s() - self._lost_at_s) * 1000)
         self._lost_at_s = None
@@ -223,21 +222,27 @@ class Fleet:
             current=current,
         )
 
-    def load(self, wanted: Mapping[int, Iterable[ExpertId]], *, make_room: bool = False) -> set[int]:
-        """Has shards load experts, all at once. Returns those that did.
+    def has_room_for(self, target: ExpertPlacement) -> bool:
+        """Everybody's memory takes what it holds now and what it shall hold."""
+        capacity = self._capacity()
+        loaded = {LEADER: set(self.store.held)} | {shard: member.loaded for shard, member in self.members.items()}
+        return all(
+            (limit := capacity.get(shard)) is None or len(loaded.get(shard, set()) | target.held_by(shard)) <= limit
+            for shard in target.shards
+        )
 
-        The others are lost, but for those whose memory is full. With `make_room` these first drop what the placement
-        does not name, such as the beginning of a move; it must not change meanwhile.
-        """
+    def load(self, wanted: Mapping[int, Iterable[ExpertId]]) -> set[int]:
+        """Has shards load experts, all at once. Returns those that did; the others are lost. Raises what goes wrong
+        with the leader's own."""
         links = {shard: member.link for shard, member in self.members.items() if shard in wanted}
         done = set()
-        for shard, loading in self._begin_loading(wanted, make_room).items():
+        for shard, loading in self._begin_loading(wanted).items():
             try:
                 loading.result()
                 done.add(shard)
-            except _MemoryFull as error:
-                _logger.info("expert shard %d stays as it is: %s", shard, error)
             except (ShardLost, ShardRefused) as error:
+                if shard == LEADER:
+                    raise
                 if shard in links:
                     self.lose(shard, links[shard], str(error))
         return done
@@ -248,6 +253,17 @@ class Fleet:
             return False
         self._placement = target
         return True
+
+    def exchange(self, current: ExpertPlacement, target: ExpertPlacement) -> bool:
+        """As `change_over`, for experts that are not loaded yet where memory does not hold old and new together:
+        what `target` does not name is forgotten first. Steps wait for the loading. Between steps."""
+        if not self.change_over(current, current.common(target)):
+            return False
+        self.forget_surplus()
+        wanted = additions(self._placement, target)
+        for shard in self.load(wanted):
+            self._placement = self._placement.adding({shard: wanted[shard]})
+        return not self._placement.missing
 
     def forget_surplus(self) -> None:
         """Shards drop what the placement does not name. Between steps: a repair may be about to name it."""
@@ -269,47 +285,29 @@ class Fleet:
         self._host.close()
         self._pool.shutdown()
 
+    def _plan_repair(self) -> ExpertPlacement:
+        """Raises `NoPlacement`."""
+        try:
+            return self._placement.adding(plan_repair(self._placement, self._capacity(), self.meter.snapshot()))
+        except NoPlacement:
+            return self.plan(self._placement)  # fewer copies may leave room
+
     def _capacity(self) -> dict[int, int | None]:
-        return dict.fromkeys(sorted({LEADER, *self.members}), self.store.capacity)
+        return {LEADER: self.store.capacity} | dict.fromkeys(sorted(self.members), self._shard_capacity)
 
-    def _begin_loading(
-        self, wanted: Mapping[int, Iterable[ExpertId]], make_room: bool = False
-    ) -> dict[int, Future[None]]:
-        return {
-            shard: self._pool.submit(self._load_one, shard, frozenset(experts), make_room)
-            for shard, experts in wanted.items()
-        }
+    def _begin_loading(self, wanted: Mapping[int, Iterable[ExpertId]]) -> dict[int, Future[None]]:
+        return {shard: self._pool.submit(self._load_one, shard, experts) for shard, experts in wanted.items()}
 
-    def _load_one(self, shard: int, experts: frozenset[ExpertId], make_room: bool) -> None:
+    def _load_one(self, shard: int, experts: Iterable[ExpertId]) -> None:
         if shard == LEADER:
-            self.store.drop(self._in_the_way(shard, frozenset(self.store.held), experts, make_room))
             self.store.load(experts)
             return
         member = self.members.get(shard)
         if member is None:
             raise ShardLost(shard, "it was lost before it was given its experts")
         with member.control:
-            surplus = self._in_the_way(shard, frozenset(member.loaded), experts, make_room)
-            if surplus:
-                member.link.drop(surplus)
-                member.loaded -= surplus
             member.link.load(experts)
-            member.loaded |= experts
-
-    def _in_the_way(
-        self, shard: int, held: frozenset[ExpertId], wanted: frozenset[ExpertId], make_room: bool
-    ) -> frozenset[ExpertId]:
-        """What a shard drops before it loads `wanted`. Raises `_MemoryFull`."""
-        capacity = self.store.capacity
-        if capacity is None or len(held | wanted) <= capacity:
-            return frozenset()
-        if not make_room:
-            raise _MemoryFull(f"no memory for {len(wanted - held)} experts beside {len(held)}, of {capacity}")
-        return held - self._placement.held_by(shard) - wanted
-
-
-class _MemoryFull(Exception):
-    """A shard that would have to drop experts before it loads others."""
+            member.loaded |= set(experts)
 
 
 @dataclass(slots=True)
@@ -330,17 +328,3 @@ def additions(current: ExpertPlacement, target: ExpertPlacement) -> dict[int, fr
     """What each shard of `target` does not hold in `current`."""
     wanted = {shard: target.held_by(shard) - current.held_by(shard) for shard in target.shards}
     return {shard: experts for shard, experts in wanted.items() if experts}
-
-
-def within_reach(current: ExpertPlacement, target: ExpertPlacement, full: Collection[int]) -> ExpertPlacement:
-    """`target` as far as it can be had while the shards in `full` hold what they hold in `current` and no more."""
-    return ExpertPlacement(
-        target.epoch,
-        {
-            layer: tuple(
-                tuple(shard for shard in wanted if shard not in full or shard in held) or held
-                for wanted, held in zip(row, current.copies[layer], strict=True)
-            )
-            for layer, row in target.copies.items()
-        },
-    )

@@ -70,6 +70,19 @@ class ExpertPlacement:
             },
         )
 
+    def common(self, other: ExpertPlacement) -> ExpertPlacement:
+        """The next epoch, in which everybody holds what both name."""
+        return ExpertPlacement(
+            self.epoch + 1,
+            {
+                layer: tuple(
+                    tuple(shard for shard in holders if shard in others)
+                    for holders, others in zip(row, other.copies[layer], strict=True)
+                )
+                for layer, row in self.copies.items()
+            },
+        )
+
     def adding(self, experts: Mapping[int, Iterable[ExpertId]]) -> ExpertPlacement:
         """The next epoch, in which shards (the keys) hold these experts too."""
         extra: dict[ExpertId, set[int]] = {}

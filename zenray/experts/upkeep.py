@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from zenray.experts.fleet import Fleet, additions, within_reach
+from zenray.experts.fleet import Fleet, additions
 from zenray.experts.link import ShardLink, ShardLost, ShardRefused
 from zenray.experts.placement import ExpertPlacement
 from zenray.experts.planning import NoPlacement, is_worth_moving
@@ -62,14 +62,16 @@ class Upkeep:
         if any(shard not in fleet.placement.shards for shard in list(fleet.members)):
             self._settle()
         period_s = fleet.settings.rebalance_period_s
-        if period_s and not self._absent and fleet.clock_s() - self._balanced_at_s >= period_s:
+        if period_s and fleet.clock_s() - self._balanced_at_s >= period_s:
             self._balanced_at_s = fleet.clock_s()
             self.rebalance()
 
     def rebalance(self) -> bool:
-        """Places the experts by the load seen lately; False when that is not worth the move."""
+        """Places the experts by the load seen lately; False when that is not worth the move, or not the time."""
         fleet = self._fleet
         current = fleet.placement
+        if len(fleet.members) < len(fleet.remote_shards):
+            return False
         target = fleet.plan(current)
         if not is_worth_moving(current, target, fleet.meter.snapshot()) or not self._move(current, target):
             return False
@@ -129,14 +131,11 @@ class Upkeep:
 
     def _move(self, current: ExpertPlacement, target: ExpertPlacement) -> bool:
         """Loads what `target` needs while steps go on under `current`, changes over between two steps, then forgets
-        what is not needed any more. False if the fleet changed meanwhile.
-
-        A shard whose memory is full takes part only by giving away, which makes room for the next move.
-        """
+        what is not needed any more. False if the fleet changed meanwhile."""
         fleet = self._fleet
+        if not fleet.has_room_for(target):
+            return fleet.between_steps(partial(fleet.exchange, current, target))
         wanted = additions(current, target)
-        full = wanted.keys() - fleet.load(wanted)
-        reached = within_reach(current, target, full)
-        moved = reached.copies != current.copies and fleet.between_steps(partial(fleet.change_over, current, reached))
+        moved = fleet.load(wanted) == wanted.keys() and fleet.between_steps(partial(fleet.change_over, current, target))
         fleet.between_steps(fleet.forget_surplus)
         return moved

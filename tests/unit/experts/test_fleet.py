@@ -54,7 +54,7 @@ def make_fleet(sabotage: Sabotage) -> Iterator[MakeFleet]:
     def make(num_shards: int, capacity: int | None = None, **settings: Any) -> Fleet:
         host = InProcessHost(weights, ops, capacity=capacity, interfere=sabotage)
         store = ExpertStore(weights, capacity=capacity)
-        fleet = Fleet(store, host, ExpertSettings(num_shards=num_shards, **settings), LAYERS, NUM_EXPERTS)
+        fleet = Fleet(store, host, ExpertSettings(num_shards=num_shards, **settings), LAYERS, NUM_EXPERTS, capacity)
         made.append(fleet)
         fleet.start()
         return fleet
@@ -188,30 +188,39 @@ def test_a_move_that_a_loss_overtakes_is_given_up(make_fleet: MakeFleet) -> None
         assert 2 not in placement.shards and not placement.missing
 
 
-def test_shards_whose_memory_is_full_stay_whatever_the_load_would_like(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(2, capacity=len(EVERYTHING) // 2)
+def count_uneven_load(fleet: Fleet) -> None:
+    """The lower an expert's number, the busier it is."""
     for layer in LAYERS:
         fleet.meter.count(layer, list(range(NUM_EXPERTS)), [1000 >> expert for expert in range(NUM_EXPERTS)])
-    upkeep = Upkeep(fleet)
-    upkeep.rebalance()
+
+
+def test_shards_without_room_for_old_and_new_exchange_experts_between_two_steps(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(2, capacity=len(EVERYTHING) // 2)
+    members = dict(fleet.members)
+    for layer in LAYERS:
+        hot = sorted(at.expert for at in fleet.placement.held_by(1) if at.layer == layer)
+        fleet.meter.count(layer, hot, [1000] * len(hot))
+    before = imbalance(fleet.placement, fleet.meter.snapshot())
+    assert Upkeep(fleet).rebalance()
+    assert imbalance(fleet.placement, fleet.meter.snapshot()) < before
+    assert fleet.members == members, "nobody was asked for more than fits"
     check_books(fleet)
+
+
+def test_copies_make_room_for_what_is_lost(make_fleet: MakeFleet) -> None:
+    """Everybody is full, but not all of it is needed twice."""
+    capacity = len(EVERYTHING) // 2
+    fleet = make_fleet(3, capacity=capacity, redundant_experts=NUM_EXPERTS // 2)
+    assert {len(fleet.placement.held_by(shard)) for shard in range(3)} == {capacity}
     lose(fleet, 1)
-    while 1 not in fleet.members:
-        upkeep.look()
-    back = fleet.members[1]
-    for _ in range(3):
-        upkeep.look()
-        with fleet.step():
-            pass
-        upkeep.rebalance()
-    assert fleet.members[1] is back
+    with fleet.step() as placement:
+        assert not placement.missing and placement.shards == {LEADER, 2}
     check_books(fleet)
 
 
 def test_one_that_comes_back_relieves_shards_that_are_full(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(3, capacity=len(EVERYTHING) // 2)
-    for layer in LAYERS:
-        fleet.meter.count(layer, list(range(NUM_EXPERTS)), [1000 >> expert for expert in range(NUM_EXPERTS)])
+    count_uneven_load(fleet)
     upkeep = Upkeep(fleet)
     lose(fleet, 1)
     with fleet.step() as placement:
