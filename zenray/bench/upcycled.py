@@ -118,18 +118,18 @@ def compare(name: str, tokens_each: int = 512, progress: Callable[[str], None] =
 
 
 def _greedy(decoder: Decoder, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The most likely continuation of each prompt, `_GREEDY_TOKENS` long."""
-    answers = []
-    for prompt in prompts:
-        length = len(prompt) + _GREEDY_TOKENS
-        caches = decoder.new_caches(-(-length // BLOCK_SIZE), BLOCK_SIZE)
-        answer: list[int] = []
-        pending, done = list(prompt), 0
-        for _ in range(_GREEDY_TOKENS):
-            step = step_batch([(pending, done)], max_tokens=length, rows=[len(pending) - 1])
-            answer.append(int(decoder.forward(step, caches).argmax()))
-            pending, done = answer[-1:], done + len(pending)
-        answers.append(answer)
+    """The most likely continuation of each prompt, `_GREEDY_TOKENS` long, all of them at once."""
+    longest = max(map(len, prompts)) + _GREEDY_TOKENS
+    caches = decoder.new_caches(len(prompts) * -(-longest // BLOCK_SIZE), BLOCK_SIZE)
+    pending, done = [list(prompt) for prompt in prompts], [0] * len(prompts)
+    answers: list[list[int]] = [[] for _ in prompts]
+    for _ in range(_GREEDY_TOKENS):
+        last_rows = [end - 1 for end in itertools.accumulate(map(len, pending))]
+        step = step_batch(list(zip(pending, done, strict=True)), max_tokens=longest, rows=last_rows)
+        chosen = decoder.forward(step, caches).argmax(-1).tolist()
+        done = [cached + len(new) for cached, new in zip(done, pending, strict=True)]
+        pending = [[token] for token in chosen]
+        answers = [[*answer, token] for answer, token in zip(answers, chosen, strict=True)]
     return answers
 
 
