@@ -58,15 +58,15 @@ def placement_view(experts: Mapping[str, Any]) -> RenderableType:
     return Group(rows, "", _shard_table(experts["shards"]), "", *_grids(experts))
 
 
-def _summary(experts: Mapping[str, Any]) -> str:
-    layers = experts["layers"]
-    num_experts = max((len(layer["holders"]) for layer in layers), default=0)
-    num_copies = sum(len(holders) for layer in layers for holders in layer["holders"])
-    spare = num_copies - sum(len(layer["holders"]) for layer in layers)
-    return (
-        f"epoch {experts['epoch']}: {len(layers)} layers of {num_experts} experts, {spare:,} spare copies, "
-        f"imbalance {experts['imbalance']:.2f}"
-    )
+def _summary(experts: Mapping[str, Any]) -> Text:
+    rows = [layer["holders"] for layer in experts["layers"]]
+    num_experts = max(map(len, rows), default=0)
+    num_spare = sum(max(0, len(holders) - 1) for row in rows for holders in row)
+    num_missing = sum(not holders for row in rows for holders in row)
+    said = Text(f"epoch {experts['epoch']}: {len(rows)} layers of {num_experts} experts, {num_spare:,} spare copies, ")
+    if num_missing:
+        return said.append(f"{num_missing:,} missing", "failure")
+    return said.append(f"imbalance {experts['imbalance']:.2f}")
 
 
 def _recoveries(experts: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ class ExpertShardActor:
 
 
 class RayShardHost:
-    """A `ShardHost` inside a verifier replica. Make it on the replica's event loop, use it from any thread."""
+    """A `ShardHost` inside a verifier replica, for shards that must have the weights of this digest."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class RayShardHost:
         actor, found = self._actors.pop(shard, None), self._found.pop(shard, None)
         if actor is not None:
             ray.kill(actor, no_restart=True)
-        if found is not None and found.node_id == self._node_id and began(found.pid) == found.began:
+        if found is not None and found.node_id == self._node_id and found.began == began(found.pid) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found.pid, signal.SIGKILL)
 

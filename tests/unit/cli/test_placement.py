@@ -96,6 +96,14 @@ def test_every_shard_has_a_line_with_its_state_process_and_memory(drawn: Drawn) 
     assert "12.0% of the time of all steps" in text
 
 
+def test_experts_that_nobody_holds_are_counted(drawn: Drawn) -> None:
+    sent = message(2, 8)
+    assert "imbalance 1." in drawn(sent)[0]
+    sent.status.layers[1].holders[5] = 0
+    (summary,) = [line for line in drawn(sent) if line.startswith("placement")]
+    assert summary.endswith("2 spare copies, 1 missing")
+
+
 def test_what_has_no_place_comes_first(drawn: Drawn) -> None:
     assert drawn(message(2, 8, "expert 5 of layer 1 has no place"))[0].endswith("expert 5 of layer 1 has no place")
 
