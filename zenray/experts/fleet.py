@@ -72,6 +72,7 @@ class Fleet:
         self._layers, self._num_experts, self._shard_capacity = tuple(layers), num_experts, shard_capacity
         self._placement = ExpertPlacement(0, dict.fromkeys(layers, ((),) * num_experts))
         self._lock = threading.Condition()
+        self._own_control = threading.Lock()  # the leader's, as a member's
         self._changes: deque[_Change] = deque()
         self._lost_at_s: float | None = None
         self._unplaced: str | None = None
@@ -88,7 +89,7 @@ class Fleet:
             starts = {shard: self.begin_start(shard) for shard in self.remote_shards}
             self.members = {shard: Member(start.result()) for shard, start in starts.items()}
             target = self.plan()
-            for loading in self._begin_loading(additions(self._placement, target)).values():
+            for loading in self._begin_loading(self._placement, additions(self._placement, target)).values():
                 loading.result()
             self._placement = target
         except BaseException:
@@ -153,8 +154,7 @@ class Fleet:
             _logger.warning("%s; its experts go to others", reason)
             del self.members[shard]
             self._placement = self._placement.without([shard])
-            if self._lost_at_s is None:
-                self._lost_at_s = self.clock_s()
+            self._note_loss()
         link.close()
         self.changed.set()
 
@@ -231,20 +231,23 @@ class Fleet:
             for shard in target.shards
         )
 
-    def load(self, wanted: Mapping[int, Iterable[ExpertId]]) -> set[int]:
-        """Has shards load experts, all at once. Returns those that did; the others are lost. Raises what goes wrong
-        with the leader's own."""
+    def load(self, current: ExpertPlacement, wanted: Mapping[int, Iterable[ExpertId]]) -> set[int]:
+        """Has shards load experts, all at once. Returns those that did. Those that failed are lost; nobody begins once
+        `current` is replaced, because the new placement may need the room. Raises what goes wrong with the leader's
+        own."""
         links = {shard: member.link for shard, member in self.members.items() if shard in wanted}
         done = set()
-        for shard, loading in self._begin_loading(wanted).items():
+        failed: dict[int, str] = {}
+        for shard, loading in self._begin_loading(current, wanted).items():
             try:
-                loading.result()
-                done.add(shard)
+                if loading.result():
+                    done.add(shard)
             except (ShardLost, ShardRefused) as error:
                 if shard == LEADER:
                     raise
-                if shard in links:
-                    self.lose(shard, links[shard], str(error))
+                failed[shard] = str(error)
+        for shard in failed.keys() & links.keys():
+            self.lose(shard, links[shard], failed[shard])
         return done
 
     def change_over(self, current: ExpertPlacement, target: ExpertPlacement) -> bool:
@@ -261,22 +264,26 @@ class Fleet:
             return False
         self.forget_surplus()
         wanted = additions(self._placement, target)
-        for shard in self.load(wanted):
-            self._placement = self._placement.adding({shard: wanted[shard]})
+        try:
+            for shard in self.load(self._placement, wanted):
+                self._placement = self._placement.adding({shard: wanted[shard]})
+        except BaseException:
+            self._note_loss()  # what was forgotten for this is missing
+            raise
         return not self._placement.missing
 
     def forget_surplus(self) -> None:
         """Shards drop what the placement does not name. Between steps: a repair may be about to name it."""
-        self.store.drop(set(self.store.held) - self._placement.held_by(LEADER))
+        with self._own_control:  # after any load under way: its experts may be surplus too
+            self.store.drop(set(self.store.held) - self._placement.held_by(LEADER))
         for shard, member in list(self.members.items()):
-            surplus = member.loaded - self._placement.held_by(shard)
-            if surplus:
-                try:
-                    with member.control:
+            try:
+                with member.control:
+                    if surplus := member.loaded - self._placement.held_by(shard):
                         member.link.drop(surplus)
-                except (ShardLost, ShardRefused) as error:
-                    self.lose(shard, member.link, str(error))
-                member.loaded -= surplus
+                        member.loaded -= surplus
+            except (ShardLost, ShardRefused) as error:
+                self.lose(shard, member.link, str(error))
 
     def close(self) -> None:
         """Hangs up on every shard and ends what the host started."""
@@ -284,6 +291,10 @@ class Fleet:
             member.link.close()
         self._host.close()
         self._pool.shutdown()
+
+    def _note_loss(self) -> None:
+        if self._lost_at_s is None:
+            self._lost_at_s = self.clock_s()
 
     def _plan_repair(self) -> ExpertPlacement:
         """Raises `NoPlacement`."""
@@ -295,19 +306,28 @@ class Fleet:
     def _capacity(self) -> dict[int, int | None]:
         return {LEADER: self.store.capacity} | dict.fromkeys(sorted(self.members), self._shard_capacity)
 
-    def _begin_loading(self, wanted: Mapping[int, Iterable[ExpertId]]) -> dict[int, Future[None]]:
-        return {shard: self._pool.submit(self._load_one, shard, experts) for shard, experts in wanted.items()}
+    def _begin_loading(
+        self, current: ExpertPlacement, wanted: Mapping[int, Iterable[ExpertId]]
+    ) -> dict[int, Future[bool]]:
+        return {shard: self._pool.submit(self._load_one, current, shard, wanted[shard]) for shard in wanted}
 
-    def _load_one(self, shard: int, experts: Iterable[ExpertId]) -> None:
+    def _load_one(self, current: ExpertPlacement, shard: int, experts: Iterable[ExpertId]) -> bool:
+        """False if `current` was replaced before it was this shard's turn."""
         if shard == LEADER:
-            self.store.load(experts)
-            return
+            with self._own_control:
+                if self._placement is not current:
+                    return False
+                self.store.load(experts)
+            return True
         member = self.members.get(shard)
         if member is None:
             raise ShardLost(shard, "it was lost before it was given its experts")
         with member.control:
+            if self._placement is not current:
+                return False
             member.link.load(experts)
             member.loaded |= set(experts)
+        return True
 
 
 @dataclass(slots=True)

@@ -136,6 +136,7 @@ class Upkeep:
         if not fleet.has_room_for(target):
             return fleet.between_steps(partial(fleet.exchange, current, target))
         wanted = additions(current, target)
-        moved = fleet.load(wanted) == wanted.keys() and fleet.between_steps(partial(fleet.change_over, current, target))
+        is_loaded = fleet.load(current, wanted) == wanted.keys()
+        moved = is_loaded and fleet.between_steps(partial(fleet.change_over, current, target))
         fleet.between_steps(fleet.forget_surplus)
         return moved

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from zenray.config import ExpertSettings
-from zenray.errors import ConfigError
+from zenray.errors import ConfigError, ModelFileError
 from zenray.experts.build import sharded_experts
 from zenray.experts.fleet import Fleet
 from zenray.experts.in_process import InProcessHost
@@ -236,10 +236,72 @@ def test_a_repair_takes_the_room_of_a_move_that_has_begun(make_fleet: MakeFleet)
     held = {shard: fleet.placement.held_by(shard) for shard in (LEADER, 2)}
     room = {shard: len(EVERYTHING) // 2 - len(held[shard]) for shard in held}
     begun = {LEADER: sorted(held[2])[: room[LEADER]], 2: sorted(held[LEADER])[: room[2]]}
-    assert fleet.load(begun) == {LEADER, 2}
+    assert fleet.load(fleet.placement, begun) == {LEADER, 2}
     with fleet.step() as placement:
         assert not placement.missing and placement.shards == {LEADER, 2}
     fleet.between_steps(fleet.forget_surplus)
+    check_books(fleet)
+
+
+@pytest.mark.parametrize("slow", [LEADER, 1])
+def test_a_repair_takes_the_room_of_a_load_under_way(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    """Nobody is asked for more than fits, though what a move is just reading is in no book yet."""
+    fleet = make_fleet(3, capacity=len(EVERYTHING) // 2)
+    reader = fleet.store if slow == LEADER else fleet.members[slow].link
+    reading, go_on, load = threading.Event(), threading.Event(), reader.load
+
+    def read_slowly(experts: Any) -> None:
+        if not reading.is_set():
+            reading.set()
+            assert go_on.wait(60)
+        load(experts)
+
+    monkeypatch.setattr(reader, "load", read_slowly)
+    current = fleet.placement
+    room = len(EVERYTHING) // 2 - len(current.held_by(slow))
+    target = current.adding({slow: sorted(current.held_by(2) - current.held_by(slow))[:room]})
+    moved: list[bool] = []
+    mover = threading.Thread(target=lambda: moved.append(Upkeep(fleet)._move(current, target)))
+    mover.start()
+    assert reading.wait(60)
+    lose(fleet, 2)
+    epoch = fleet.placement.epoch
+
+    def step() -> None:
+        with fleet.step() as placement:
+            assert not placement.missing and placement.shards == {LEADER, 1}
+
+    engine = threading.Thread(target=step)
+    engine.start()
+    while fleet.placement.epoch == epoch:  # until the repair has begun
+        pass
+    go_on.set()
+    engine.join()
+    mover.join()
+    assert moved == [False] and fleet.members.keys() == {1} and not fleet.is_broken
+    check_books(fleet)
+
+
+def test_what_the_leader_forgot_and_could_not_read_is_missed_by_the_next_step(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet(2, capacity=len(EVERYTHING) // 2)
+    current = fleet.placement
+    swapped = {LEADER: current.held_by(1), 1: current.held_by(LEADER)}
+    target = current.without([LEADER, 1]).adding(swapped)
+
+    def unreadable(experts: Any) -> None:
+        raise ModelFileError("damaged")
+
+    with monkeypatch.context() as damage:
+        damage.setattr(fleet.store, "load", unreadable)
+        with pytest.raises(ModelFileError):
+            fleet.between_steps(lambda: fleet.exchange(current, target))
+    assert fleet.is_broken
+    with fleet.step() as placement:
+        assert not placement.missing
     check_books(fleet)
 
 
