@@ -20,10 +20,11 @@ _FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 30.0
 
 
 @dataclass(slots=True)
-class _Absence:
-    """Nobody answers for a shard number. After a start that failed the next one waits twice as long."""
+class _Starts:
+    """Of one shard number: `start` is under way, the next one is not before `next_at_s`. Each that fails, or whose
+    shard does not live until the next one would be allowed, doubles the pause."""
 
-    start_at_s: float
+    next_at_s: float
     pause_s: float = _FIRST_PAUSE_S
     start: Future[ShardLink] | None = None
 
@@ -33,7 +34,8 @@ class Upkeep:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._absent: dict[int, _Absence] = {}
+        self._starts: dict[int, _Starts] = {}
+        self._is_settled = True
         self._balanced_at_s = fleet.clock_s()
         self.num_rebalances = 0
         self._stopping = False
@@ -59,7 +61,7 @@ class Upkeep:
         if fleet.is_broken:
             fleet.between_steps(fleet.repair)
         self._bring_back()
-        if any(shard not in fleet.placement.shards for shard in list(fleet.members)):
+        if not self._is_settled:
             self._settle()
         period_s = fleet.settings.rebalance_period_s
         if period_s and fleet.clock_s() - self._balanced_at_s >= period_s:
@@ -103,31 +105,36 @@ class Upkeep:
         """Starts lost shards anew and takes in those that have come up: empty, to be given experts."""
         fleet = self._fleet
         for shard in fleet.remote_shards:
+            now_s = fleet.clock_s()
             if shard in fleet.members:
+                if shard in self._starts and now_s >= self._starts[shard].next_at_s:
+                    del self._starts[shard]
                 continue
-            absence = self._absent.setdefault(shard, _Absence(fleet.clock_s()))
-            if absence.start is None and fleet.clock_s() >= absence.start_at_s:
-                absence.start = fleet.begin_start(shard)
-                absence.start.add_done_callback(lambda _: fleet.changed.set())
-            elif absence.start is not None and absence.start.done():
+            starts = self._starts.setdefault(shard, _Starts(now_s))
+            if starts.start is None:
+                if now_s >= starts.next_at_s:
+                    starts.start = fleet.begin_start(shard)
+                    starts.start.add_done_callback(lambda _: fleet.changed.set())
+            elif starts.start.done():
+                start, starts.start = starts.start, None
+                starts.next_at_s, starts.pause_s = now_s + starts.pause_s, min(2 * starts.pause_s, _LAST_PAUSE_S)
                 try:
-                    link = absence.start.result()
+                    link = start.result()
                 except Exception as error:
                     _logger.warning("expert shard %d does not start: %s", shard, error)
-                    pause_s = min(2 * absence.pause_s, _LAST_PAUSE_S)
-                    self._absent[shard] = _Absence(fleet.clock_s() + absence.pause_s, pause_s)
                     continue
-                del self._absent[shard]
                 fleet.between_steps(partial(fleet.take_in, shard, link))
+                self._is_settled = False
                 _logger.info("expert shard %d is back", shard)
 
     def _settle(self) -> None:
-        """Shares the experts out over everybody who is here."""
+        """Shares the experts out over everybody who is here, also those who came last."""
         current = self._fleet.placement
         try:
-            self._move(current, self._fleet.plan(current))
+            self._is_settled = self._move(current, self._fleet.plan(current))
         except NoPlacement as reason:
             _logger.warning("%s", reason)
+            self._is_settled = True  # until somebody else comes
 
     def _move(self, current: ExpertPlacement, target: ExpertPlacement) -> bool:
         """Loads what `target` needs while steps go on under `current`, changes over between two steps, then forgets

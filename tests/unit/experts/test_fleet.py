@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from zenray.errors import ConfigError, ModelFileError
 from zenray.experts.build import sharded_experts
 from zenray.experts.fleet import Fleet
 from zenray.experts.in_process import InProcessHost
-from zenray.experts.link import ExpertCall, ShardLost, ShardRefused
+from zenray.experts.link import ExpertCall, ShardLink, ShardLost, ShardRefused
 from zenray.experts.placement import LEADER, ExpertId
 from zenray.experts.planning import NoPlacement, imbalance
 from zenray.experts.store import ExpertStore
@@ -153,6 +154,48 @@ def test_a_start_that_fails_is_tried_again_later(make_fleet: MakeFleet, sabotage
     while 1 not in fleet.members:
         upkeep.look()
     assert [status.state for status in fleet.shards()] == ["serving"]
+
+
+@pytest.mark.parametrize(("life_s", "least", "most"), [(0.5, 33, 42), (40.0, 23, 25)])
+def test_a_shard_that_never_stays_is_started_less_and_less_often(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, life_s: float, least: int, most: int
+) -> None:
+    """In 1000 seconds, a start taking none. One that has stayed for a while is replaced at once."""
+    fleet = make_fleet(2)
+    now_s = 0.0
+    fleet.clock_s = lambda: now_s
+
+    def start_at_once(shard: int) -> Future[ShardLink]:
+        started: Future[ShardLink] = Future()
+        started.set_result(fleet._host.start(shard))
+        return started
+
+    monkeypatch.setattr(fleet, "begin_start", start_at_once)
+    upkeep = Upkeep(fleet)
+    num_lost, dies_at_s = 0, 0.0
+    while now_s < 1000:
+        if 1 in fleet.members and now_s >= dies_at_s:
+            lose(fleet, 1)
+            num_lost += 1
+        was_here = 1 in fleet.members
+        upkeep.look()
+        if 1 in fleet.members and not was_here:
+            dies_at_s = now_s + life_s
+        now_s += 0.25
+    assert least <= num_lost <= most
+
+
+def test_a_shard_for_which_no_expert_is_left_is_no_reason_to_move_any(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(20)
+    idle = next(shard for shard in fleet.members if shard not in fleet.placement.shards)
+    upkeep = Upkeep(fleet)
+    lose(fleet, idle)
+    while idle not in fleet.members:
+        upkeep.look()
+    epoch = fleet.placement.epoch
+    upkeep.look()
+    upkeep.look()
+    assert fleet.placement.epoch == epoch
 
 
 def test_experts_follow_the_load_while_a_step_holds_on_to_its_placement(make_fleet: MakeFleet) -> None:
