@@ -75,6 +75,16 @@ def dial(address: str, timeout_s: float) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout_s)
 
 
+def clear_away(address: str) -> None:
+    """Removes what a listener leaves in the file system when it is killed before its leader has come."""
+    scheme, _, path = address.partition(":")
+    if scheme == UNIX:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(path))
+
+
 def proof(token: str, role: str) -> str:
     """What only a holder of the token can say, and only in this role: an impostor learns nothing from it."""
     return hmac.new(token.encode(), role.encode(), "sha256").hexdigest()

@@ -158,6 +158,29 @@ def test_closing_the_host_ends_a_start(make_host: Any, monkeypatch: pytest.Monke
     closing.join(60)
 
 
+def test_a_shard_killed_before_its_leader_comes_leaves_no_socket(
+    make_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zenray.experts import process_host
+
+    addresses: list[str] = []
+    connect = process_host.connect
+
+    def connect_too_late(address: str, *arguments: Any) -> Any:
+        addresses.append(address)
+        os.kill(host.pid(1), signal.SIGKILL)
+        psutil.Process(host.pid(1)).wait(60)
+        return connect(address, *arguments)
+
+    monkeypatch.setattr(process_host, "connect", connect_too_late)
+    host = make_host()
+    with pytest.raises(ShardLost, match="no hello"):
+        host.start(1)
+    (address,) = addresses
+    path = Path(address.removeprefix("unix:"))
+    assert path.is_absolute() and not path.parent.exists()
+
+
 def test_other_weights_and_unreadable_models_are_told_apart(make_host: Any, tmp_path: Path) -> None:
     with pytest.raises(ShardRefused, match="other weights"):
         make_host(digest="another").start(1)
