@@ -330,9 +330,10 @@ class TestHub:
             if progress.stage == "download":
                 raise KeyboardInterrupt
 
+        others = psutil.Process().children()
         with pytest.raises(KeyboardInterrupt):
             pull("toy", interrupt)
-        assert psutil.Process().children() == []
+        assert psutil.Process().children() == others
         assert pull("toy").stat().st_size == len(hub.data)
         assert hub.ranges[0] == "bytes=0-"
         assert hub.ranges[1] in (f"bytes={CHUNK_BYTES}-", f"bytes={2 * CHUNK_BYTES}-")
