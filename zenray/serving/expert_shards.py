@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,13 @@ from zenray.serving.memory import settle
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 300.0
-"""A machine that has not served the model yet converts it first."""
+PROCESS_TIMEOUT_S = 60.0
+"""How long Ray may take to start a process."""
+LISTEN_TIMEOUT_S = 300.0
+"""How long a shard may take until it listens: a machine that has not served the model yet converts it first."""
+_SIGN_TIMEOUT_S = 10.0
+"""A shard that is silent for so long meanwhile is stopped or cut off."""
+_SIGNS = "signs"
 _EMPTY_BUNDLE_CPUS = 0.001
 
 
@@ -61,12 +67,16 @@ class ShardAddress:
 
 
 class ExpertShardActor:
-    """One process with a `ShardServer`. It ends when its leader hangs up, dies, or never comes."""
+    """One process with a `ShardServer`: first `listen`, then `serve`, which is its life."""
 
-    def start(
+    @ray.method(concurrency_group=_SIGNS)
+    def show_life(self) -> None:
+        """Returns while `listen` takes its time."""
+
+    def listen(
         self, shard: int, model: ModelSettings, experts: ExpertSettings, token: str, leader_node_id: str, peer_host: str
     ) -> ShardAddress:
-        """Opens the weights without reading them and listens. `peer_host` as for `Verifier`, "" for None."""
+        """Opens the weights without reading them. `peer_host` as for `Verifier`, "" for None."""
         configure_logging()
         set_num_threads(experts.num_threads)
         node_id = ray.get_runtime_context().get_node_id()
@@ -74,18 +84,17 @@ class ExpertShardActor:
             raise ConfigError("experts.transport is unix, and the shard is on another machine; set auto or tcp")
         is_unix = experts.transport != "tcp" and node_id == leader_node_id
         bind = UNIX if is_unix else peer_host or node_ip()
-        server = ShardServer(shard, open_weights(model), experts, token, bind=bind, device=model.device)
-        threading.Thread(target=self._serve, args=(server,), name="zenray-shard", daemon=True).start()
-        return ShardAddress(server.address, node_id, os.getpid(), began(os.getpid()))
-
-    @staticmethod
-    def _serve(server: ShardServer) -> None:
+        self._server = ShardServer(shard, open_weights(model), experts, token, bind=bind, device=model.device)
         settle()
+        return ShardAddress(self._server.address, node_id, os.getpid(), began(os.getpid()))
+
+    def serve(self) -> None:
+        """Until the leader hangs up, dies, or never comes. Then the process ends."""
         try:
-            server.serve()
-        finally:
-            logging.shutdown()
-            os._exit(0)
+            self._server.serve()
+        except Exception:
+            log.exception("an expert shard failed")
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
 
 class RayShardHost:
@@ -110,13 +119,14 @@ class RayShardHost:
     def start(self, shard: int) -> StreamLink:
         token = secrets.token_hex(32)
         with self._lock:
-            self._end(shard)
+            self._end_predecessor(shard)
             if self._closed:
                 raise ShardLost(shard, "the verifier ends")
             actor = self._actors[shard] = self._make_actor(shard)
         try:
-            started = actor.start.remote(shard, self._model, self._experts, token, self._node_id, self._peer_host)
-            found: ShardAddress = ray.get(started, timeout=START_TIMEOUT_S)
+            listening = actor.listen.remote(shard, self._model, self._experts, token, self._node_id, self._peer_host)
+            found = _result_of_living(actor, listening)
+            actor.serve.remote()
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise ShardLost(shard, f"it did not start: {_cause(error)}") from error
         with self._lock:
@@ -128,13 +138,13 @@ class RayShardHost:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for shard in list(self._actors):
-                self._end(shard)
+            for actor in self._actors.values():
+                ray.kill(actor, no_restart=True)
 
     def _make_actor(self, shard: int) -> Any:
         wanted = shard_bundle(self._experts)
         return (
-            ray.remote(ExpertShardActor)
+            ray.remote(concurrency_groups={_SIGNS: 1})(ExpertShardActor)  # type: ignore[call-overload]
             .options(
                 num_cpus=wanted.get("CPU", 0),
                 num_gpus=wanted.get("GPU", 0),
@@ -146,14 +156,26 @@ class RayShardHost:
             .remote()
         )
 
-    def _end(self, shard: int) -> None:
-        """Ends what went by this number, also if it is stopped: Ray's own signal takes five seconds longer then."""
+    def _end_predecessor(self, shard: int) -> None:
+        """Also one that is stopped, for which Ray alone would take five seconds."""
         actor, found = self._actors.pop(shard, None), self._found.pop(shard, None)
         if actor is not None:
             ray.kill(actor, no_restart=True)
         if found is not None and found.node_id == self._node_id and found.began == began(found.pid) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found.pid, signal.SIGKILL)
+
+
+def _result_of_living(actor: Any, listening: Any) -> ShardAddress:
+    """What `listen` returns, for as long as the process shows life. Raises RayError and TimeoutError."""
+    deadline_s = time.monotonic() + LISTEN_TIMEOUT_S
+    ray.get(actor.show_life.remote(), timeout=PROCESS_TIMEOUT_S)
+    while not ray.wait([listening], timeout=_SIGN_TIMEOUT_S)[0]:
+        ray.get(actor.show_life.remote(), timeout=_SIGN_TIMEOUT_S)
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"it does not listen after {LISTEN_TIMEOUT_S:g} s")
+    found: ShardAddress = ray.get(listening)
+    return found
 
 
 def _cause(error: BaseException) -> str:
