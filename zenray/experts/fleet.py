@@ -80,7 +80,8 @@ class Fleet:
         self._pool = ThreadPoolExecutor(2 * settings.num_shards, thread_name_prefix="zenray-shard")
 
     def start(self) -> None:
-        """Brings every shard up and every expert to its place.
+        """Brings every shard up and every expert to its place; a shard lost over that is started once more: where
+        everything starts at the same time, one that lives may fall silent for a moment.
 
         Raises what the host raises, `ShardLost` and `ShardRefused` included, and `NoPlacement` when the memory
         allowed does not hold the experts.
@@ -89,8 +90,15 @@ class Fleet:
             starts = {shard: self.begin_start(shard) for shard in self.remote_shards}
             self.members = {shard: Member(start.result()) for shard, start in starts.items()}
             target = self.plan()
-            for loading in self._begin_loading(self._placement, additions(self._placement, target)).values():
-                loading.result()
+            wanted = additions(self._placement, target)
+            for shard, loading in self._begin_loading(self._placement, wanted).items():
+                try:
+                    loading.result()
+                except ShardLost as error:
+                    _logger.warning("%s; it is started once more", error)
+                    self.members[shard].link.close()
+                    self.members[shard] = Member(self._host.start(shard))
+                    self._load_one(self._placement, shard, wanted[shard])
             self._placement = target
         except BaseException:
             self.close()

@@ -353,6 +353,30 @@ def test_too_little_memory_for_all_is_said_at_the_start(make_fleet: MakeFleet) -
         make_fleet(2, capacity=len(EVERYTHING) // 2 - 1)
 
 
+def test_a_shard_lost_over_its_first_experts_is_started_once_more() -> None:
+    weights, ops = open_preset("tiny-moe"), backend_for("cpu", torch.float64)
+    num_losses = [1]
+
+    def fall_silent(shard: int, operation: str, call: ExpertCall | None) -> None:
+        if operation == "load" and shard == 2 and num_losses[0]:
+            num_losses[0] -= 1
+            raise ShardLost(shard, "silent for a moment")
+
+    def start() -> Fleet:
+        host = InProcessHost(weights, ops, interfere=fall_silent)
+        fleet = Fleet(ExpertStore(weights), host, ExpertSettings(num_shards=3), LAYERS, NUM_EXPERTS)
+        fleet.start()
+        return fleet
+
+    fleet = start()
+    check_books(fleet)
+    assert fleet.placement.shards == {LEADER, 1, 2} and not fleet.is_broken
+    fleet.close()
+    num_losses[0] = 2
+    with pytest.raises(ShardLost):
+        start()
+
+
 @pytest.mark.parametrize(
     ("failure", "said"), [(ShardLost(1, "no memory"), "no memory"), (ShardRefused("weights differ"), "weights differ")]
 )
