@@ -9,7 +9,6 @@ from zenray.config import ZenrayConfig
 from zenray.engine.engine import Engine
 from zenray.errors import ConfigError
 from zenray.experts.build import HostFactory, sharded_experts
-from zenray.experts.process_host import ProcessHost
 from zenray.model.build import build_model, set_num_threads
 from zenray.model.convert import Progress
 from zenray.model.load import LoadedModel
