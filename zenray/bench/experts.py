@@ -221,7 +221,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-tokens", type=int, default=48)
-    parser.add_argument("--doc", type=Path, help="a document with a `shards` block to write the table into")
+    parser.add_argument("--doc", type=Path, help="a document with the block to write the table into")
+    parser.add_argument("--block", default="shards")
     given = parser.parse_args()
     torch.set_grad_enabled(False)
     compared = sides(given.dense, len(os.sched_getaffinity(0)))
@@ -229,7 +230,7 @@ def main() -> None:
     table = as_markdown(compared, memory)
     print(table)
     if given.doc is not None:
-        written = replace_block(given.doc.read_text(encoding="utf-8"), "shards", table)
+        written = replace_block(given.doc.read_text(encoding="utf-8"), given.block, table)
         given.doc.write_text(written, encoding="utf-8")
 
 
