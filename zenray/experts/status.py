@@ -27,7 +27,8 @@ class ExpertStatus:
     """All shards of one verifier.
 
     load: each expert's share of the pairs of its layer lately, 0 to 1.
-    recoveries: times a step was run again under another placement; the last and the longest one's pause.
+    recoveries: times that every expert had a place again after a loss, in steps or between them; how long the last and
+        the longest one took.
     rebalances: times the placement followed the observed load.
     dispatch_ms, step_ms: of all steps so far, the time in calls to shards beyond the leader's own computing, and
         the time in forward passes.
