@@ -244,6 +244,22 @@ def test_requests_fail_with_a_time_to_retry_when_nobody_comes_back_and_the_next_
     engine.shutdown()
 
 
+def test_who_ends_in_the_step_that_fails_the_others_ends_once() -> None:
+    misfortune = Misfortune(random.Random(0), 0.0)
+    sharded = Sharded(2, capacity=EXPERTS_IN_ALL // 2, misfortune=misfortune, recovery_timeout_s=5)
+    engine = sharded.engine
+    cancelled, failing = engine.add(request()), engine.add(replace(request(), sampling=Sampling(n=3)))
+    engine.step()
+    misfortune.rate = 1.0
+    assert engine.step() == []
+    sharded.clock.now_s = 5.1
+    engine.cancel(cancelled)
+    ends = [(handle, type(event)) for handle, event in engine.step() if isinstance(event, Final | Failed)]
+    assert ends == [(cancelled, Final), (failing, Failed)]
+    engine.check_integrity()
+    engine.shutdown()
+
+
 def test_a_deadline_counts_while_experts_have_no_place() -> None:
     misfortune = Misfortune(random.Random(0), 0.0)
     sharded = Sharded(2, capacity=EXPERTS_IN_ALL // 2, misfortune=misfortune)

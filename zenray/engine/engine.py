@@ -310,10 +310,10 @@ class Engine:
 
     def _fail_all(self, error: Unavailable, events: Events) -> None:
         """Ends every request with an error, and gives back what they hold."""
-        for sequence in self._all_sequences():
+        failing = self._all_sequences()
+        for sequence in failing:
             self._finish(sequence, FinishReason.CANCELLED, self._clock(), [])
-        failed = {sequence.handle for sequence in self._ended}
-        events += [(handle, Failed(error)) for handle in sorted(failed)]
+        events += [(handle, Failed(error)) for handle in sorted({sequence.handle for sequence in failing})]
 
     def _close_ended(self) -> None:
         ended, self._ended = self._ended, []

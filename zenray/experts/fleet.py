@@ -1,7 +1,7 @@
 """The expert shards of one verifier: which live, what each holds, and how a change of it reaches the steps.
 
-The engine's thread holds the lock for the length of a step, so a step sees one placement; entering a step it first
-repairs what was lost. `Upkeep`, on a thread of its own, does everything that may take its time.
+A step sees one placement (`StepGate`); entering a step, the engine's thread first repairs what was lost. `Upkeep`, on
+a thread of its own, does everything that may take its time.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from zenray.config import ExpertSettings
 from zenray.errors import Unavailable
@@ -23,6 +22,7 @@ from zenray.experts.load import LoadMeter
 from zenray.experts.placement import LEADER, ExpertId, ExpertPlacement
 from zenray.experts.planning import NoPlacement, plan_placement, plan_repair
 from zenray.experts.status import ShardState, ShardStatus
+from zenray.experts.step_gate import StepGate
 from zenray.experts.store import ExpertStore
 from zenray.model.moe import StepPostponed
 
@@ -33,7 +33,6 @@ POSTPONE_S = 0.05
 """How long a step waits for a place for lost experts before the engine may look at its requests again."""
 RETRY_MS = 2000
 """What a client is told to wait while experts have no place: a process starts in some seconds."""
-_HAND_OVER_S = 0.002
 
 
 @dataclass(slots=True)
@@ -71,9 +70,8 @@ class Fleet:
         self._host = host
         self._layers, self._num_experts, self._shard_capacity = tuple(layers), num_experts, shard_capacity
         self._placement = ExpertPlacement(0, dict.fromkeys(layers, ((),) * num_experts))
-        self._lock = threading.Condition()
+        self._gate = StepGate()
         self._own_control = threading.Lock()  # the leader's, as a member's
-        self._changes: deque[_Change] = deque()
         self._lost_at_s: float | None = None
         self._unplaced: str | None = None
         # A start takes its thread for seconds, while somebody else has to load.
@@ -144,18 +142,16 @@ class Fleet:
 
         Raises `StepPostponed` while some expert has no place, `Unavailable` when that has lasted too long.
         """
-        with self._lock:
-            self._apply_changes()
+        with self._gate.step():
             if not self.repair():
-                self._lock.wait(POSTPONE_S)
-                self._apply_changes()
+                self._gate.wait_for_change(POSTPONE_S)
                 if not self.repair():
                     self._postpone()
             yield self._placement
 
     def lose(self, shard: int, link: ShardLink, reason: str) -> None:
         """The shard behind this link is of no more use; `reason` names it. Harmless if somebody was quicker."""
-        with self._lock:
+        with self._gate.hold():
             member = self.members.get(shard)
             if member is None or member.link is not link:
                 return
@@ -167,7 +163,7 @@ class Fleet:
         self.changed.set()
 
     def repair(self) -> bool:
-        """Gives lost experts a place on survivors; False if there is none. Called with the lock held."""
+        """Gives lost experts a place on survivors; False if there is none. Inside a step or between two."""
         if self._lost_at_s is None:
             return True
         while self._placement.missing:
@@ -189,26 +185,11 @@ class Fleet:
             raise Unavailable(f"{self._unplaced}; no shard came back within {allowed_s:g} s", RETRY_MS)
         raise StepPostponed
 
-    def _apply_changes(self) -> None:
-        while self._changes:
-            self._changes.popleft().apply()
-
     # What upkeep needs.
 
     def between_steps(self, change: Callable[[], _R]) -> _R:
-        """Has `change` made while no step is under way: by the engine's thread, which seldom lets go of the lock for
-        long enough to be overtaken, or by this one when the engine is idle."""
-        waiting = _Change(change)
-        self._changes.append(waiting)
-        while not waiting.outcome.done():
-            if self._lock.acquire(timeout=_HAND_OVER_S):
-                try:
-                    self._apply_changes()
-                    self._lock.notify_all()
-                finally:
-                    self._lock.release()
-        result: _R = waiting.outcome.result()
-        return result
+        """Has `change` made while no step is under way. Raises what it raises."""
+        return self._gate.change(change)
 
     def begin_start(self, shard: int) -> Future[ShardLink]:
         """Starts a shard anew, without waiting for it."""
@@ -336,20 +317,6 @@ class Fleet:
             member.link.load(experts)
             member.loaded |= set(experts)
         return True
-
-
-@dataclass(slots=True)
-class _Change:
-    """Something to be done between two steps, and what came of it."""
-
-    make: Callable[[], object]
-    outcome: Future[Any] = field(default_factory=Future)
-
-    def apply(self) -> None:
-        try:
-            self.outcome.set_result(self.make())
-        except BaseException as error:
-            self.outcome.set_exception(error)
 
 
 def additions(current: ExpertPlacement, target: ExpertPlacement) -> dict[int, frozenset[ExpertId]]:

@@ -17,7 +17,6 @@ import torch
 from zenray.config import ExpertSettings, ModelSettings
 from zenray.experts.link import ShardLost
 from zenray.experts.shard_process import ShardOrder
-from zenray.experts.stream import clear_away
 from zenray.experts.stream_link import StreamLink, connect
 
 START_TIMEOUT_S = 120.0
@@ -40,11 +39,7 @@ class ProcessHost:
         token = secrets.token_hex(32)
         process = self._replace(shard)
         address = self._introduce(process, shard, token)
-        device = torch.device(self._model.device)
-        try:
-            return connect(address, token, self._digest, shard, self._experts, device)
-        finally:
-            clear_away(address)
+        return connect(address, token, self._digest, shard, self._experts, torch.device(self._model.device))
 
     def pid(self, shard: int) -> int:
         """Of the process that goes by this number."""

@@ -76,7 +76,7 @@ def dial(address: str, timeout_s: float) -> socket.socket:
 
 
 def clear_away(address: str) -> None:
-    """Removes what a listener leaves in the file system when it is killed before its leader has come."""
+    """Removes what a listener has in the file system: whoever came needs it no more, and nobody else shall come."""
     scheme, _, path = address.partition(":")
     if scheme == UNIX:
         with contextlib.suppress(OSError):

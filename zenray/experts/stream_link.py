@@ -24,7 +24,7 @@ from zenray.experts import wire
 from zenray.experts.link import ExpertCall, ShardLost, ShardRefused, ShardReport
 from zenray.experts.placement import ExpertId
 from zenray.experts.rows import LEADER_RANK, Rows, StreamRows, carriers, rows_of
-from zenray.experts.stream import ROLES, Connection, HungUp, dial, proof, proves
+from zenray.experts.stream import ROLES, Connection, HungUp, clear_away, dial, proof, proves
 
 HELLO_TIMEOUT_S = 20.0
 _BROKEN = (OSError, HungUp, wire.ProtocolError)
@@ -189,6 +189,8 @@ def connect(
         if isinstance(error, ShardRefused):
             raise
         raise ShardLost(shard, f"no hello from {address}: {error}") from None
+    finally:
+        clear_away(address)  # also where the shard was killed before it could
     return StreamLink(shard, connections[0], connections[1], settings, rows)
 
 

@@ -16,6 +16,7 @@ from zenray.experts.planning import NoPlacement, is_worth_moving
 _logger = logging.getLogger(__name__)
 
 WATCH_PERIOD_S = 0.25
+_FAILURE_PAUSE_S = 5.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 30.0
 
 
@@ -83,12 +84,14 @@ class Upkeep:
 
     def _run(self) -> None:
         while not self._stopping:
+            pause_s = WATCH_PERIOD_S
             try:
                 self.look()
             except Exception:
                 if not self._stopping:
                     _logger.exception("looking after the expert shards failed; trying again")
-            self._fleet.changed.wait(WATCH_PERIOD_S)
+                pause_s = _FAILURE_PAUSE_S
+            self._fleet.changed.wait(pause_s)
             self._fleet.changed.clear()
 
     def _ask_members(self) -> None:

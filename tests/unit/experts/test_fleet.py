@@ -210,7 +210,7 @@ def test_experts_follow_the_load_while_a_step_holds_on_to_its_placement(make_fle
     mover = threading.Thread(target=lambda: moved.append(upkeep.rebalance()))
     with fleet.step() as placement:
         mover.start()
-        while not fleet._changes:  # the move has loaded everything and wants to change over
+        while not fleet._gate.num_waiting:  # the move has loaded everything and wants to change over
             assert fleet.placement is placement
         assert fleet.placement is before
     with fleet.step() as placement:  # the engine's thread makes the change itself
