@@ -26,6 +26,7 @@ from zenray.config_load import load_config
 from zenray.engine.engine import Engine
 from zenray.engine.request import Delta, GenerateRequest, Limits
 from zenray.experts.build import expert_status
+from zenray.experts.placement import LEADER
 from zenray.experts.sharded import ShardedExperts
 from zenray.model.build import set_num_threads
 
@@ -208,7 +209,8 @@ def _memory(side: Side) -> str:
         f"shard {shard.shard} {shard.report.weight_bytes / 2**20:.0f} MiB of expert weights in "
         f"{shard.report.rss_bytes / 2**20:.0f} MiB resident"
         for shard in status.shards
-        if shard.report is not None
+        # The leader is this process, which holds every other side too.
+        if shard.report is not None and shard.shard != LEADER
     )
     return f"Of the expert weights: {shares}; {resident}."
 
