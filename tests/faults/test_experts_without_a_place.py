@@ -15,16 +15,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from zenray.api.client import CallFailed, Client
 from zenray.serving.app import Platform
 from zenray.serving.expert_harness import (
-    MODEL,
-    SHARDS,
     experts_of,
-    is_whole,
     open_stream,
     plain_texts,
     shard_process,
+    sharded_platform,
+    whole_client,
     whole_text,
 )
-from zenray.serving.harness import eventually, is_idle, replica_processes, request, shard_processes, tiny_platform
+from zenray.serving.harness import eventually, replica_processes, request
 
 NUM_SHARDS = 2
 NUM_TOKENS = 1500
@@ -34,25 +33,19 @@ EXPERTS_PER_SHARD = 2 * 8 // NUM_SHARDS  # of two layers with eight experts each
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    with tiny_platform(
-        *MODEL,
-        *SHARDS,
-        f"experts.num_shards={NUM_SHARDS}",
+    with sharded_platform(
+        NUM_SHARDS,
         f"experts.shard_memory_mib={EXPERTS_PER_SHARD * EXPERT_MIB}",
         "server.health_check_period_s=0.5",
         "server.health_check_timeout_s=1",
     ) as running:
         yield running
-    assert not shard_processes()
 
 
 @pytest.fixture
 def client(platform: Platform) -> Iterator[Client]:
-    """A client of an idle platform with all its shards, before and after."""
-    with Client(platform.grpc_address) as connected:
-        eventually(lambda: is_idle(connected) and is_whole(connected, NUM_SHARDS), "all is well before the test")
+    with whole_client(platform, NUM_SHARDS) as connected:
         yield connected
-        eventually(lambda: is_idle(connected) and is_whole(connected, NUM_SHARDS), "all is well after the test")
 
 
 @pytest.fixture(scope="module")

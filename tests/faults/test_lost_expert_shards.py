@@ -17,17 +17,17 @@ import pytest
 from zenray.api.client import Client
 from zenray.serving.app import Platform
 from zenray.serving.expert_harness import (
-    MODEL,
-    SHARDS,
     experts_of,
     is_whole,
     open_stream,
     plain_texts,
     remote_shards,
     shard_process,
+    sharded_platform,
+    whole_client,
     whole_text,
 )
-from zenray.serving.harness import eventually, is_idle, shard_processes, tiny_platform
+from zenray.serving.harness import eventually
 
 NUM_SHARDS = 3
 NUM_STREAMS = 16
@@ -37,24 +37,15 @@ REDUNDANCY = {"copies": 8, "reload": 0}
 
 @pytest.fixture(scope="module", params=REDUNDANCY)
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    with tiny_platform(
-        *MODEL,
-        *SHARDS,
-        f"experts.num_shards={NUM_SHARDS}",
-        f"experts.redundant_experts={REDUNDANCY[request.param]}",
-        "experts.rebalance_period_s=0.5",
-    ) as running:
+    copies = f"experts.redundant_experts={REDUNDANCY[request.param]}"
+    with sharded_platform(NUM_SHARDS, copies, "experts.rebalance_period_s=0.5") as running:
         yield running
-    assert not shard_processes()
 
 
 @pytest.fixture
 def client(platform: Platform) -> Iterator[Client]:
-    """A client of an idle platform with all its shards, before and after."""
-    with Client(platform.grpc_address) as connected:
-        eventually(lambda: is_idle(connected) and is_whole(connected, NUM_SHARDS), "all is well before the test")
+    with whole_client(platform, NUM_SHARDS) as connected:
         yield connected
-        eventually(lambda: is_idle(connected) and is_whole(connected, NUM_SHARDS), "all is well after the test")
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,15 @@ from zenray.api.client import Client
 from zenray.api.convert_experts import expert_status_from_proto
 from zenray.cli.main import app
 from zenray.serving.app import Platform
-from zenray.serving.expert_harness import MODEL, SHARDS, experts_of, is_whole, open_stream, plain_texts, whole_text
-from zenray.serving.harness import eventually, is_idle, replica_processes, shard_processes, tiny_platform
+from zenray.serving.expert_harness import (
+    experts_of,
+    open_stream,
+    plain_texts,
+    sharded_platform,
+    whole_client,
+    whole_text,
+)
+from zenray.serving.harness import eventually, replica_processes, shard_processes
 from zenray.v1 import verifier_pb2, verifier_pb2_grpc
 
 NUM_SHARDS = 3
@@ -28,15 +35,13 @@ EXPERT_BYTES = 3 * 64 * 64 * 4
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    with tiny_platform(*MODEL, *SHARDS, f"experts.num_shards={NUM_SHARDS}", "experts.redundant_experts=1") as running:
+    with sharded_platform(NUM_SHARDS, "experts.redundant_experts=1") as running:
         yield running
-    assert not shard_processes()
 
 
 @pytest.fixture
 def client(platform: Platform) -> Iterator[Client]:
-    with Client(platform.grpc_address) as connected:
-        eventually(lambda: is_idle(connected) and is_whole(connected, NUM_SHARDS), "all shards are up and idle")
+    with whole_client(platform, NUM_SHARDS) as connected:
         yield connected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -10,6 +11,8 @@ from zenray.api.client import Client
 from zenray.build import build_engine
 from zenray.config_load import load_config
 from zenray.engine.request import Final, GenerateRequest, Limits, Sampling
+from zenray.serving.app import Platform
+from zenray.serving.harness import eventually, is_idle, shard_processes, tiny_platform
 from zenray.v1 import completion_pb2, experts_pb2
 
 MODEL = (
@@ -18,6 +21,23 @@ MODEL = (
 )
 """What decides the texts, and drafts in most steps."""
 SHARDS = ("experts.num_threads=1", "experts.shard_num_cpus=0.1")
+
+
+@contextmanager
+def sharded_platform(num_shards: int, *overrides: str) -> Iterator[Platform]:
+    """A platform whose verifier spreads its experts; none of its shards is left behind."""
+    with tiny_platform(*MODEL, *SHARDS, f"experts.num_shards={num_shards}", *overrides) as running:
+        yield running
+    assert not shard_processes()
+
+
+@contextmanager
+def whole_client(platform: Platform, num_shards: int) -> Iterator[Client]:
+    """A client of an idle platform with all its shards, before and after."""
+    with Client(platform.grpc_address) as client:
+        eventually(lambda: is_idle(client) and is_whole(client, num_shards), "all is well before the test")
+        yield client
+        eventually(lambda: is_idle(client) and is_whole(client, num_shards), "all is well after the test")
 
 
 def plain_texts(num_streams: int, num_tokens: int) -> list[str]:
