@@ -57,11 +57,10 @@ def connect_experts(
     clock_s: Callable[[], float] = time.monotonic,
 ) -> ShardedExperts:
     """Shards brought up and experts loaded; looking after them is left to the caller. Raises as `Fleet.start`."""
-    layers = [layer for layer in range(config.num_layers) if config.is_moe_layer(layer)]
     shard_capacity = capacity_of(settings.shard_memory_mib, config, weights)
     leader_capacity = capacity_of(settings.leader_memory_mib or settings.shard_memory_mib, config, weights)
     store = ExpertStore(weights, capacity=leader_capacity, device=torch.device(device))
-    fleet = Fleet(store, host, settings, layers, config.num_experts, shard_capacity, clock_s)
+    fleet = Fleet(store, host, settings, config.moe_layers, config.num_experts, shard_capacity, clock_s)
     fleet.start()
     return ShardedExperts(fleet, ops)
 

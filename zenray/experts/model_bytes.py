@@ -118,7 +118,6 @@ def model_bytes(config: ModelConfig, weight_format: PlanFormat, format_of: Forma
         else:
             vectors += activation_bytes(weight_format) * size
     is_shared = config.tie_word_embeddings and format_of("embed") == format_of("head")
-    num_moe_layers = sum(map(config.is_moe_layer, range(config.num_layers)))
     return ModelBytes(
         tables=embed if is_shared else embed + head,
         head=head,
@@ -128,5 +127,5 @@ def model_bytes(config: ModelConfig, weight_format: PlanFormat, format_of: Forma
         routers=routers,
         vectors=vectors,
         experts=experts,
-        num_experts=num_moe_layers * config.num_experts,
+        num_experts=len(config.moe_layers) * config.num_experts,
     )

@@ -6,7 +6,7 @@ the model's MoE layers by their number in the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,26 +62,11 @@ class ExpertPlacement:
     def without(self, lost: Iterable[int]) -> ExpertPlacement:
         """The next epoch, in which these shards hold nothing."""
         gone = frozenset(lost)
-        return ExpertPlacement(
-            self.epoch + 1,
-            {
-                layer: tuple(tuple(shard for shard in holders if shard not in gone) for holders in row)
-                for layer, row in self.copies.items()
-            },
-        )
+        return self._next(lambda at, holders: holders - gone)
 
     def common(self, other: ExpertPlacement) -> ExpertPlacement:
         """The next epoch, in which everybody holds what both name."""
-        return ExpertPlacement(
-            self.epoch + 1,
-            {
-                layer: tuple(
-                    tuple(shard for shard in holders if shard in others)
-                    for holders, others in zip(row, other.copies[layer], strict=True)
-                )
-                for layer, row in self.copies.items()
-            },
-        )
+        return self._next(lambda at, holders: holders & set(other.copies[at.layer][at.expert]))
 
     def adding(self, experts: Mapping[int, Iterable[ExpertId]]) -> ExpertPlacement:
         """The next epoch, in which shards (the keys) hold these experts too."""
@@ -89,11 +74,15 @@ class ExpertPlacement:
         for shard, ids in experts.items():
             for expert_id in ids:
                 extra.setdefault(expert_id, set()).add(shard)
+        return self._next(lambda at, holders: holders | extra.get(at, set()))
+
+    def _next(self, holders_of: Callable[[ExpertId, set[int]], set[int]]) -> ExpertPlacement:
+        """The next epoch, in which each expert has the holders that the function makes of its present ones."""
         return ExpertPlacement(
             self.epoch + 1,
             {
                 layer: tuple(
-                    tuple(sorted({*holders, *extra.get(ExpertId(layer, expert), ())}))
+                    tuple(sorted(holders_of(ExpertId(layer, expert), set(holders))))
                     for expert, holders in enumerate(row)
                 )
                 for layer, row in self.copies.items()

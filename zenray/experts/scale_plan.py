@@ -177,7 +177,7 @@ def kv_bytes(config: ModelConfig, wanted: Wanted, num_sequences: int) -> int:
 
 def shard_memory(config: ModelConfig, weights: ModelBytes, wanted: Wanted, num_shards: int) -> tuple[ShardMemory, ...]:
     """The leader's, and of the fullest other shard; experts dealt as `plan_placement` does without a load."""
-    num_moe_layers = sum(map(config.is_moe_layer, range(config.num_layers)))
+    num_moe_layers = len(config.moe_layers)
     redundant = min(wanted.redundant_experts, config.num_experts * (num_shards - 1))
     num_copies = weights.num_experts + num_moe_layers * redundant
     held = [num_copies // num_shards, -(-num_copies // num_shards)]  # the leader has the rounded-down share
@@ -198,7 +198,7 @@ def shard_memory(config: ModelConfig, weights: ModelBytes, wanted: Wanted, num_s
 def step_reads(config: ModelConfig, weights: ModelBytes, wanted: Wanted, num_sequences: int) -> StepReads:
     """Expected reads of a verification step at full context."""
     num_tokens = num_sequences * (wanted.gamma + 1)
-    num_moe_layers = sum(map(config.is_moe_layer, range(config.num_layers)))
+    num_moe_layers = len(config.moe_layers)
     touched = distinct_experts(config.num_experts, config.num_experts_per_token, num_tokens) if num_moe_layers else 0.0
     busiest = max(min(touched, 1.0), touched / wanted.num_shards)
     return StepReads(

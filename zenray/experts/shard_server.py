@@ -223,7 +223,7 @@ class ShardServer:
         except (TypeError, ValueError):
             raise wire.ProtocolError("a request that names no experts") from None
         for at in named:
-            if not (0 <= at.layer < self._config.num_layers and self._config.is_moe_layer(at.layer)):
+            if at.layer not in self._config.moe_layers:
                 raise ShardRefused(f"layer {at.layer} has no experts")
             if not 0 <= at.expert < self._config.num_experts:
                 raise ShardRefused(f"layer {at.layer} has no expert {at.expert}")

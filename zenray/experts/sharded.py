@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 
@@ -18,7 +19,7 @@ from zenray.experts.placement import LEADER, ExpertPlacement
 from zenray.experts.shard import ExpertShard
 from zenray.experts.status import ExpertStatus, ShardStatus
 from zenray.experts.upkeep import Upkeep
-from zenray.model.moe import Grouped, StepAborted, group_by_expert
+from zenray.model.moe import StepAborted, group_by_expert
 from zenray.ops.backend import Backend
 
 
@@ -37,7 +38,7 @@ class ShardedExperts:
         self._dispatch_s = self._step_s = 0.0
         self.num_dispatches = 0
         """Layers of steps in which somebody else was asked."""
-        self._num_aborts = 0
+        self.num_aborts = 0
 
     @property
     def name(self) -> str:
@@ -47,10 +48,6 @@ class ShardedExperts:
     @property
     def unavailable(self) -> str | None:
         return self.fleet.unavailable
-
-    @property
-    def num_aborts(self) -> int:
-        return self._num_aborts
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -71,10 +68,8 @@ class ShardedExperts:
         self.fleet.meter.count(layer, grouped.expert_ids, grouped.counts)
         holders = self._placement.copies[layer]
         chosen = assign([holders[expert] for expert in grouped.expert_ids], grouped.counts)
-        if all(shard == LEADER for shard in chosen):
-            y_PD = self._own.compute(_part(grouped, range(len(chosen)), x_TD, layer, self._placement.epoch))
-        else:
-            y_PD = self._dispatch(layer, x_TD, grouped, chosen)
+        whole = ExpertCall(self._placement.epoch, layer, grouped.expert_ids, grouped.counts, grouped.rows_P, x_TD)
+        y_PD = self._own.compute(whole) if all(shard == LEADER for shard in chosen) else self._dispatch(whole, chosen)
         return self._ops.combine(y_PD, grouped.pairs_TK, weights_TK)
 
     def status(self) -> ExpertStatus:
@@ -98,11 +93,11 @@ class ShardedExperts:
         self.fleet.close()
         self.upkeep.join()
 
-    def _dispatch(self, layer: int, x_TD: torch.Tensor, grouped: Grouped, chosen: Sequence[int]) -> torch.Tensor:
-        """[P, D]: others compute their experts while the leader computes its own."""
-        assert self._placement is not None
+    def _dispatch(self, whole: ExpertCall, chosen: Sequence[int]) -> torch.Tensor:
+        """[P, D] of the whole layer's call: others compute their experts while the leader computes its own."""
         start_s = time.perf_counter()
-        y_PD = x_TD.new_empty(len(grouped.rows_P), x_TD.shape[1])
+        y_PD = whole.x_ND.new_empty(whole.num_pairs, whole.x_ND.shape[1])
+        ranges = [(end - count, end) for count, end in zip(whole.counts, accumulate(whole.counts), strict=True)]
         indices_of = {
             shard: [index for index, owner in enumerate(chosen) if owner == shard] for shard in sorted(set(chosen))
         }
@@ -112,18 +107,18 @@ class ShardedExperts:
         for shard, indices in indices_of.items():
             link = self.fleet.members[shard].link
             try:
-                link.send(_part(grouped, indices, x_TD, layer, self._placement.epoch))
+                link.send(_part(whole, indices, ranges))
                 asked.append((link, indices))
             except ShardLost as error:
                 lost.append((link, str(error)))
         own_start_s = time.perf_counter()
         if own is not None:
-            _put(y_PD, grouped, own, self._own.compute(_part(grouped, own, x_TD, layer, self._placement.epoch)))
+            _put(y_PD, own, ranges, self._own.compute(_part(whole, own, ranges)))
         own_s = time.perf_counter() - own_start_s
         # Everybody is heard even when somebody is lost: an answer left behind would meet the next call.
         for link, indices in asked:
             try:
-                _put(y_PD, grouped, indices, link.receive())
+                _put(y_PD, indices, ranges, link.receive())
             except (ShardLost, ShardRefused) as error:
                 lost.append((link, str(error)))
         self._dispatch_s += time.perf_counter() - start_s - own_s
@@ -131,33 +126,31 @@ class ShardedExperts:
         if lost:
             for link, reason in lost:
                 self.fleet.lose(link.shard, link, reason)
-            self._num_aborts += 1
+            self.num_aborts += 1
             raise StepAborted
         return y_PD
 
 
-def _part(grouped: Grouped, indices: Sequence[int], x_TD: torch.Tensor, layer: int, epoch: int) -> ExpertCall:
-    """The call for some of a layer's used experts, given by their place in `grouped`, with the rows they need."""
-    expert_ids = [grouped.expert_ids[index] for index in indices]
-    counts = [grouped.counts[index] for index in indices]
-    if len(indices) == len(grouped.counts):
-        return ExpertCall(epoch, layer, expert_ids, counts, grouped.rows_P, x_TD)
-    rows_P = torch.cat([grouped.rows_P[begin:end] for begin, end in _ranges(grouped, indices)])
-    if len(x_TD) == 1:
-        return ExpertCall(epoch, layer, expert_ids, counts, rows_P, x_TD)
-    needed_N, rows_P = torch.unique(rows_P, return_inverse=True)
-    return ExpertCall(epoch, layer, expert_ids, counts, rows_P, x_TD[needed_N])
+Range = tuple[int, int]
+"""Where the pairs of one used expert begin and end."""
 
 
-def _put(y_PD: torch.Tensor, grouped: Grouped, indices: Sequence[int], part_PD: torch.Tensor) -> None:
+def _part(whole: ExpertCall, indices: Sequence[int], ranges: Sequence[Range]) -> ExpertCall:
+    """The call for some of a layer's used experts, given by their place in the whole one, with the rows they need."""
+    if len(indices) == len(ranges):
+        return whole
+    rows_P = torch.cat([whole.rows_P[slice(*ranges[index])] for index in indices])
+    x_ND = whole.x_ND
+    if len(x_ND) > 1:
+        needed_N, rows_P = torch.unique(rows_P, return_inverse=True)
+        x_ND = x_ND[needed_N]
+    expert_ids = [whole.expert_ids[index] for index in indices]
+    return ExpertCall(whole.epoch, whole.layer, expert_ids, [whole.counts[index] for index in indices], rows_P, x_ND)
+
+
+def _put(y_PD: torch.Tensor, indices: Sequence[int], ranges: Sequence[Range], part_PD: torch.Tensor) -> None:
     """Rows of some experts' pairs to where all pairs' rows are."""
     start = 0
-    for begin, end in _ranges(grouped, indices):
+    for begin, end in (ranges[index] for index in indices):
         y_PD[begin:end] = part_PD[start : start + end - begin]
         start += end - begin
-
-
-def _ranges(grouped: Grouped, indices: Sequence[int]) -> list[tuple[int, int]]:
-    """Where the pairs of these experts begin and end."""
-    ends = torch.tensor(grouped.counts).cumsum(0).tolist()
-    return [(ends[index] - grouped.counts[index], ends[index]) for index in indices]

@@ -75,7 +75,7 @@ def capacity_of(memory_mib: float, config: ModelConfig, weights: WeightProvider)
     """How many experts fit into so much memory, each taken as large as the largest; None for no bound (0 MiB)."""
     if not memory_mib:
         return None
-    first = (ExpertId(layer, 0) for layer in range(config.num_layers) if config.is_moe_layer(layer))
+    first = (ExpertId(layer, 0) for layer in config.moe_layers)
     largest = max(read_feed_forward(weights, _prefix(at)).num_bytes for at in first)
     return int(memory_mib * 2**20 // largest)
 

@@ -18,10 +18,10 @@ from typing import IO
 import torch
 
 from zenray.model.hf_source import INDEX_NAME
+from zenray.model.tensor_file import DTYPE_NAMES
 
 MAX_SHARD_BYTES = 2 * 10**9
 _ALIGNMENT = 64
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _header(specs: Sequence[TensorSpec]) -> bytes:
     offset = 0
     for spec in specs:
         end = offset + spec.num_bytes
-        entries[spec.name] = {"dtype": _DTYPES[spec.dtype], "shape": spec.shape, "data_offsets": [offset, end]}
+        entries[spec.name] = {"dtype": DTYPE_NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text = text.ljust(-(-(len(text) + 8) // _ALIGNMENT) * _ALIGNMENT - 8)

@@ -127,6 +127,11 @@ class ModelConfig:
         return self.num_experts > 0 and layer not in self.dense_layers
 
     @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """The layers that route to experts."""
+        return tuple(filter(self.is_moe_layer, range(self.num_layers)))
+
+    @property
     def num_parameters(self) -> int:
         """Weights and biases, tied embeddings counted once."""
         return self._count(self.num_experts)

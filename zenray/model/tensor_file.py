@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from zenray.errors import ModelFileError
 
-_DTYPES = {
+DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -66,7 +66,7 @@ class TensorFileWriter:
         self._file.write(data.data)
         end = self._offset + data.nbytes
         offsets = [self._offset, end]
-        self._entries[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        self._entries[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         self._offset = end
 
     def __exit__(
