@@ -6,7 +6,6 @@ are several times the last-level cache, as a model's are.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ from rich.table import Table
 
 from zenray.model.moe import LocalExperts, group_by_expert
 from zenray.model.weights import FeedForwardWeights
-from zenray.ops import Backend, PackedWeight, backend_for, pack
-from zenray.ops.bench import WORKING_SET, seconds_per_call
+from zenray.ops import Backend, PackedWeight, pack
+from zenray.ops.bench import WORKING_SET, begin, kernel_parser, seconds_per_call
 
 
 @dataclass(frozen=True)
@@ -117,20 +116,12 @@ def _clone(weights: FeedForwardWeights) -> FeedForwardWeights:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m zenray.bench.moe", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8, 32, 512], help="tokens of a step")
-    parser.add_argument("--formats", nargs="+", default=["bf16", "int8", "int4"], choices=["bf16", "int8", "int4"])
-    parser.add_argument("--hidden", type=int, default=896, help="model width (default: Qwen2.5-Coder-0.5B upcycled)")
+    parser = kernel_parser("zenray.bench.moe", __doc__, [1, 2, 4, 8, 32, 512])
     parser.add_argument("--ffn", type=int, default=2432, help="width of an expert")
     parser.add_argument("--experts", type=int, default=16)
     parser.add_argument("--top-k", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=0, help="0: torch's number")
-    parser.add_argument("--seconds", type=float, default=0.2, help="time for each measurement")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    ops = backend_for("cpu", torch.bfloat16)
+    ops = begin(arguments)
     sizes = LayerSizes(arguments.hidden, arguments.ffn, arguments.experts, arguments.top_k)
     table = Table(
         title=f"{ops.name}, {torch.get_num_threads()} threads, {sizes.num_experts} experts of {sizes.expert_ffn}, "

@@ -145,21 +145,32 @@ def _table(bandwidth: float, threads: int, backend: str) -> Table:
     return table
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m zenray.ops.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16, 64, 512], help="rows of activations")
+def kernel_parser(program: str, description: str, rows: list[int]) -> argparse.ArgumentParser:
+    """The options that every timing of kernels has; `begin` obeys them."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=rows, help="rows of activations: tokens of a step")
     parser.add_argument("--formats", nargs="+", default=["bf16", "int8", "int4"], choices=["bf16", "int8", "int4"])
     parser.add_argument("--hidden", type=int, default=896, help="model width (default: Qwen2.5-Coder-0.5B's sizes)")
-    parser.add_argument("--ffn", type=int, default=4864, help="width of the feed-forward layer")
-    parser.add_argument("--heads", type=int, nargs=3, default=[14, 2, 64], metavar=("H", "K", "C"))
     parser.add_argument("--threads", type=int, default=0, help="0: torch's number")
     parser.add_argument("--seconds", type=float, default=0.2, help="time for each measurement")
-    arguments = parser.parse_args()
+    return parser
+
+
+def begin(arguments: argparse.Namespace) -> Backend:
+    """The kernels to time, in the threads asked for and on the same random numbers every time."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    ops = backend_for("cpu", torch.bfloat16)
+    return backend_for("cpu", torch.bfloat16)
+
+
+def main() -> None:
+    """The command."""
+    parser = kernel_parser("zenray.ops.bench", __doc__, [1, 4, 8, 16, 64, 512])
+    parser.add_argument("--ffn", type=int, default=4864, help="width of the feed-forward layer")
+    parser.add_argument("--heads", type=int, nargs=3, default=[14, 2, 64], metavar=("H", "K", "C"))
+    arguments = parser.parse_args()
+    ops = begin(arguments)
     bandwidth = read_bandwidth()
     table = _table(bandwidth, torch.get_num_threads(), ops.name)
 
