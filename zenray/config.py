@@ -153,10 +153,34 @@ class RequestDefaults(Settings):
 
 
 class ContextSettings(Settings):
-    """The shape of an assembled prompt."""
+    """The shape of an assembled prompt, and what is kept of editors."""
 
     max_prompt_tokens: int = Field(2048, ge=8, description="Budget of an infill prompt; texts beyond it are trimmed.")
     suffix_share: float = Field(0.25, ge=0, le=1, description="Part of the budget kept for text after the cursor.")
+    snippet_share: float = Field(
+        0.4, ge=0, le=1, description="Most of the budget that code from other places gets; 0 looks at none."
+    )
+    mode: Literal["local", "cloud"] = Field(
+        "local",
+        description="local: nothing leaves this machine, so verifiers elsewhere are refused and workspaces on this "
+        "machine may be read through their index. cloud: verifiers may be anywhere and see the assembled window.",
+    )
+    max_sessions: int = Field(256, ge=1, description="Editor sessions, least recently used forgotten.")
+    max_session_mib: float = Field(32, gt=0, description="Documents of one session.")
+    max_total_mib: float = Field(512, gt=0, description="Documents of all sessions.")
+    version_wait_ms: float = Field(
+        50, ge=0, description="How long a request waits for a document version that is on its way."
+    )
+
+
+class SuggestionSettings(Settings):
+    """What is done with completions besides generating them."""
+
+    max_finished: int = Field(8, ge=0, description="Finished completions of a session kept to be typed through.")
+    outcome_log: str | None = Field(
+        None, description="Folder for a Parquet log of what became of suggestions; none writes nothing."
+    )
+    log_source_text: bool = Field(False, description="Let that log hold source text.")
 
 
 class ServerSettings(Settings):
@@ -196,6 +220,7 @@ class ZenrayConfig(Settings):
     bounds: RequestBoundsSettings = Field(default_factory=RequestBoundsSettings)
     defaults: RequestDefaults = Field(default_factory=RequestDefaults)
     context: ContextSettings = Field(default_factory=ContextSettings)
+    suggestion: SuggestionSettings = Field(default_factory=SuggestionSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
 
     @property

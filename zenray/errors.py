@@ -91,6 +91,20 @@ class NotFound(ZenrayError):
         return type(self), (self.kind, self.name, self.known)
 
 
+class StaleDocument(ZenrayError):
+    """A session's document is not in the state a request builds on; `remedy` says what to send first."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    http_code = 412
+
+    def __init__(self, path: str, found: str, remedy: str) -> None:
+        super().__init__(path, found, remedy)
+        self.path, self.found, self.remedy = path, found, remedy
+
+    def __str__(self) -> str:
+        return f"document {self.path!r}: {self.found}; {self.remedy}"
+
+
 class Overloaded(ZenrayError):
     """A bounded queue is full."""
 

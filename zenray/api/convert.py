@@ -21,16 +21,31 @@ from zenray.api.convert_common import (
     timings_to_proto,
     usage_to_proto,
 )
+from zenray.api.convert_context import (
+    attribution_to_proto,
+    options_from_proto,
+    snippets_from_proto,
+    suggestion_to_proto,
+)
 from zenray.api.convert_experts import expert_status_to_proto
 from zenray.api.service import ModelCard, ServiceLoad
 from zenray.api.totals import total_usage
 from zenray.api.validate import Violations
-from zenray.context.assemble import AssembledPrompt, ContextSource
-from zenray.context.documents import LinePosition, OffsetPosition, PositionUnit, cursor_offset, language_of
-from zenray.context.request import CompletionInput, CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
+from zenray.context.cursors import LinePosition, OffsetPosition, Position, PositionUnit, cursor_offset
+from zenray.context.languages.registry import language_of
+from zenray.context.request import (
+    CompletionInput,
+    CompletionRequest,
+    EditorState,
+    Infill,
+    TextPrompt,
+    TokenPrompt,
+    TrackedEditor,
+)
+from zenray.context.suggestion.model import CompletionFinal, CompletionStarted
 from zenray.engine.request import Delta, Final, GenerateEvent, Limits, Priority, Sampling, Started, Usage
 from zenray.errors import InvalidRequest
-from zenray.v1 import completion_pb2, context_pb2
+from zenray.v1 import completion_pb2
 
 _UNITS: dict[int, PositionUnit] = {
     completion_pb2.POSITION_UNIT_UNSPECIFIED: PositionUnit.UTF8_BYTE,
@@ -38,7 +53,6 @@ _UNITS: dict[int, PositionUnit] = {
     completion_pb2.POSITION_UNIT_UTF16_CODE_UNIT: PositionUnit.UTF16_CODE_UNIT,
     completion_pb2.POSITION_UNIT_CODE_POINT: PositionUnit.CODE_POINT,
 }
-_SOURCES = {source: context_pb2.ContextSource.Value(f"CONTEXT_SOURCE_{source.value}") for source in ContextSource}
 
 
 def new_request_id() -> str:
@@ -64,14 +78,17 @@ def request_from_proto(
     priority = priority_from_proto(message.priority)
     if priority is None:
         found.add("priority", message.priority, "PRIORITY_INTERACTIVE or PRIORITY_BATCH")
+    given = _input_from_proto(message, found)
     return CompletionRequest(
         request_id=message.request_id or new_request_id(),
-        input=_input_from_proto(message, found),
+        input=given,
         session_id=message.session_id,
         model=message.model,
         sampling=sampling_from_proto(message.sampling, default_sampling(card)),
         limits=limits_from_proto(message.limits, default_limits(card)),
         priority=Priority.INTERACTIVE if priority is None else priority,
+        suggestion=options_from_proto(message.suggestion, given),
+        snippets=snippets_from_proto(message.snippets),
     )
 
 
@@ -89,24 +106,34 @@ def _input_from_proto(message: completion_pb2.CompleteRequest, found: Violations
     return TokenPrompt((0,))
 
 
-def _editor_from_proto(message: completion_pb2.EditorState, found: Violations) -> EditorState:
-    cursor = message.cursor
-    unit = _UNITS.get(cursor.unit)
-    if unit is None:
-        found.add("editor.cursor.unit", cursor.unit, "a PositionUnit")
-        unit = PositionUnit.CODE_POINT
+def _editor_from_proto(message: completion_pb2.EditorState, found: Violations) -> EditorState | TrackedEditor:
+    language = message.language or language_of(message.path)
+    position, unit = position_from_proto(message.cursor, "editor.cursor", found)
+    if message.HasField("tracked"):
+        if message.text:
+            found.add("editor.text", message.text[:40], "empty with editor.tracked, which names the text")
+        tracked = message.tracked
+        return TrackedEditor(message.path, language, tracked.version, tracked.content_hash, position, unit)
     offset = 0
     try:
-        if cursor.WhichOneof("position") == "offset":
-            offset = cursor_offset(message.text, OffsetPosition(cursor.offset), unit, "editor.cursor")
-        elif cursor.WhichOneof("position") == "line_column":
-            place = LinePosition(cursor.line_column.line, cursor.line_column.column)
-            offset = cursor_offset(message.text, place, unit, "editor.cursor")
-        else:
-            found.add("editor.cursor", None, "an offset or a line_column")
+        offset = cursor_offset(message.text, position, unit, "editor.cursor")
     except InvalidRequest as error:
         found.extend(error.violations)
-    return EditorState(message.path, message.language or language_of(message.path), message.text, offset)
+    return EditorState(message.path, language, message.text, offset)
+
+
+def position_from_proto(cursor: completion_pb2.Cursor, field: str, found: Violations) -> tuple[Position, PositionUnit]:
+    """Where a cursor stands; a start of the document takes the place of what cannot be read."""
+    unit = _UNITS.get(cursor.unit)
+    if unit is None:
+        found.add(f"{field}.unit", cursor.unit, "a PositionUnit")
+        unit = PositionUnit.CODE_POINT
+    if cursor.WhichOneof("position") == "offset":
+        return OffsetPosition(cursor.offset), unit
+    if cursor.WhichOneof("position") == "line_column":
+        return LinePosition(cursor.line_column.line, cursor.line_column.column), unit
+    found.add(field, None, "an offset or a line_column")
+    return OffsetPosition(0), unit
 
 
 def event_to_proto(event: GenerateEvent, request_id: str, token_bytes: TokenBytes) -> completion_pb2.CompleteEvent:
@@ -128,15 +155,19 @@ def event_to_proto(event: GenerateEvent, request_id: str, token_bytes: TokenByte
                 finish_reason=finish_reason_to_proto(event.finish_reason),
                 usage=usage_to_proto(event.usage),
                 timings=timings_to_proto(event.timings),
+                suggestion=suggestion_to_proto(event.suggestion) if isinstance(event, CompletionFinal) else None,
             )
         )
     assert isinstance(event, Started)
+    started = event if isinstance(event, CompletionStarted) else None
     return completion_pb2.CompleteEvent(
         started=completion_pb2.Started(
             prompt_tokens=event.prompt_tokens,
             cached_tokens=event.cached_tokens,
             request_id=request_id,
             prompt_logprobs=logprobs_to_proto(event.prompt_logprobs, token_bytes),
+            attribution=attribution_to_proto(started.attribution) if started else (),
+            reused=started is not None and started.reused,
         )
     )
 
@@ -163,6 +194,8 @@ class ResponseBuilder:
         choice.finish_reason = finish_reason_to_proto(event.finish_reason)
         choice.usage.CopyFrom(usage_to_proto(event.usage))
         choice.timings.CopyFrom(timings_to_proto(event.timings))
+        if isinstance(event, CompletionFinal) and event.suggestion is not None:
+            choice.suggestion.CopyFrom(suggestion_to_proto(event.suggestion))
         self._usage = total_usage((self._usage, event.usage))
 
     def build(self) -> completion_pb2.CompleteResponse:
@@ -198,20 +231,4 @@ def service_load_to_proto(load: ServiceLoad) -> completion_pb2.GetLoadResponse:
             completion_pb2.ReplicaExperts(replica_id=replica_id, status=expert_status_to_proto(status))
             for replica_id, status in load.experts.items()
         ],
-    )
-
-
-def assembled_to_proto(prompt: AssembledPrompt) -> context_pb2.AssembleResponse:
-    return context_pb2.AssembleResponse(
-        token_ids=prompt.token_ids,
-        prompt=prompt.text,
-        pieces=[
-            context_pb2.ContextPiece(
-                source=_SOURCES[piece.source], path=piece.path, token_count=piece.token_count, text=piece.text
-            )
-            for piece in prompt.pieces
-        ],
-        token_budget=prompt.token_budget,
-        dropped_tokens=prompt.dropped_tokens,
-        stop_token_ids=prompt.stop_token_ids,
     )

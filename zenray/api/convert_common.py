@@ -157,6 +157,7 @@ def usage_from_proto(message: common_pb2.Usage) -> Usage:
             DrafterUsage(drafter.drafter, drafter.rounds, drafter.drafted_tokens, drafter.accepted_tokens)
             for drafter in message.drafters
         ),
+        saved_tokens=message.saved_tokens,
     )
 
 
@@ -175,6 +176,7 @@ def usage_to_proto(usage: Usage) -> common_pb2.Usage:
             )
             for drafter in usage.drafters
         ],
+        saved_tokens=usage.saved_tokens,
     )
 
 

@@ -23,7 +23,17 @@ from zenray.api.convert_common import (
 )
 from zenray.api.convert_experts import expert_status_from_proto, expert_status_to_proto
 from zenray.api.service import VerifierLoad
-from zenray.engine.request import Delta, Final, GenerateEvent, GenerateRequest, Limits, Priority, Sampling, Started
+from zenray.engine.request import (
+    Delta,
+    Final,
+    GenerateEvent,
+    GenerateRequest,
+    Limits,
+    Priority,
+    Sampling,
+    Started,
+    TextStops,
+)
 from zenray.v1 import verifier_pb2
 
 
@@ -35,6 +45,8 @@ def generate_request_to_proto(request: GenerateRequest) -> verifier_pb2.Generate
         limits=limits_to_proto(request.limits),
         priority=priority_to_proto(request.priority),
         session_id=request.session_id,
+        text_stops=_text_stops_to_proto(request.text_stops),
+        forced_prefix=request.forced_prefix,
     )
 
 
@@ -48,7 +60,22 @@ def generate_request_from_proto(message: verifier_pb2.GenerateRequest) -> Genera
         limits=limits_from_proto(message.limits, Limits()),
         priority=Priority.INTERACTIVE if priority is None else priority,
         session_id=message.session_id,
+        text_stops=_text_stops_from_proto(message.text_stops) if message.HasField("text_stops") else None,
+        forced_prefix=message.forced_prefix,
     )
+
+
+_TEXT_STOPS_FIELDS = tuple(field.name for field in verifier_pb2.TextStops.DESCRIPTOR.fields)
+
+
+def _text_stops_to_proto(stops: TextStops | None) -> verifier_pb2.TextStops | None:
+    if stops is None:
+        return None
+    return verifier_pb2.TextStops(**{name: getattr(stops, name) for name in _TEXT_STOPS_FIELDS})
+
+
+def _text_stops_from_proto(message: verifier_pb2.TextStops) -> TextStops:
+    return TextStops(**{name: getattr(message, name) for name in _TEXT_STOPS_FIELDS})
 
 
 def generate_event_to_proto(event: GenerateEvent) -> verifier_pb2.GenerateEvent:

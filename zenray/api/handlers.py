@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from grpc_health.v1 import health_pb2
 
-from zenray.api import convert
+from zenray.api import convert, convert_context
 from zenray.api.service import CompletionService
 from zenray.api.status import as_zenray_error, grpc_status
 from zenray.api.stream import events_of, within_timeout
@@ -67,7 +67,7 @@ class Handlers:
     async def assemble(self, message: context_pb2.AssembleRequest) -> context_pb2.AssembleResponse:
         request = self.decode(message.request)
         try:
-            return convert.assembled_to_proto(await self._service.assemble(request))
+            return convert_context.assembled_to_proto(await self._service.assemble(request))
         except Exception as error:
             raise as_zenray_error(error) from error
 

@@ -19,6 +19,7 @@ from zenray.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    StaleDocument,
     Unavailable,
     ZenrayError,
 )
@@ -83,6 +84,16 @@ def _grpc_details(error: ZenrayError) -> list[any_pb2.Any]:
                 resource_type=error.kind,
                 resource_name=_clip(error.name, 256),
                 description=_clip(str(error), _MAX_VIOLATION),
+            )
+        )
+    if isinstance(error, StaleDocument):
+        details.append(
+            error_details_pb2.PreconditionFailure(
+                violations=[
+                    error_details_pb2.PreconditionFailure.Violation(
+                        type="DOCUMENT", subject=_clip(error.path, 256), description=_clip(error.remedy, _MAX_VIOLATION)
+                    )
+                ]
             )
         )
     if error.retry_after_ms is not None:

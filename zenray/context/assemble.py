@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from itertools import groupby
 
 from zenray.context.budget import PromptLimits, TooManyTokens, encode_within, infill_budget, keep_end, keep_start
 from zenray.context.fim import NUM_CONTROL_TOKENS, stop_token_ids
+from zenray.context.pieces import ContextPiece, ContextSource, DroppedPiece
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
 from zenray.context.tokens import PromptTokenizer
-from zenray.engine.request import GenerateRequest
+from zenray.engine.request import GenerateRequest, TextStops
 from zenray.errors import InvalidRequest, Quantity
-
-
-class ContextSource(Enum):
-    """Where a piece of a prompt comes from. The names are those of `zenray.v1.ContextSource`."""
-
-    CONTROL = "CONTROL"
-    PROMPT = "PROMPT"
-    PREFIX = "PREFIX"
-    SUFFIX = "SUFFIX"
-
-
-@dataclass(frozen=True, slots=True)
-class ContextPiece:
-    """A run of the prompt from one source. `text` spells control tokens out, for people to read."""
-
-    source: ContextSource
-    text: str
-    token_count: int
-    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +27,12 @@ class AssembledPrompt:
     dropped_tokens: int = 0
     stop_token_ids: tuple[int, ...] = ()
     """To be added to the request's own."""
+    dropped_pieces: tuple[DroppedPiece, ...] = ()
+    """Context that was found and left out, best first."""
+    forced_prefix: str = ""
+    """Text before the cursor that the model writes again, because it is part of a token."""
+    text_stops: TextStops | None = None
+    assemble_ms: float = 0.0
 
     @property
     def text(self) -> str:
@@ -66,6 +53,8 @@ class AssembledPrompt:
             ),
             priority=request.priority,
             session_id=request.session_id,
+            text_stops=self.text_stops,
+            forced_prefix=self.forced_prefix.encode(),
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from zenray.context.cursors import Position, PositionUnit
+from zenray.context.pieces import Snippet
 from zenray.engine.request import Limits, Priority, Sampling
 
 
@@ -39,7 +41,41 @@ class EditorState:
     cursor_offset: int
 
 
-CompletionInput = TextPrompt | TokenPrompt | Infill | EditorState
+@dataclass(frozen=True, slots=True)
+class TrackedEditor:
+    """A cursor in a document of the session, which the session's own state resolves to an `EditorState`.
+
+    `content_hash` is SHA-256 of the text in hex; empty is not checked.
+    """
+
+    path: str
+    language: str
+    version: int
+    content_hash: str
+    position: Position
+    unit: PositionUnit
+
+
+CompletionInput = TextPrompt | TokenPrompt | Infill | EditorState | TrackedEditor
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestionOptions:
+    """How raw tokens become a suggestion; see `zenray.v1.SuggestionOptions`. `single_line` None depends on the
+    cursor: it is on when more than white space and closing brackets follow on its line."""
+
+    scope_end: bool = False
+    suffix_match: bool = False
+    single_line: bool | None = False
+    repetition: bool = False
+    heal_tokens: bool = False
+    post_process: bool = False
+    reuse: bool = False
+
+
+RAW = SuggestionOptions()
+"""What every input but an editor's gets."""
+FOR_EDITORS = SuggestionOptions(True, True, None, True, True, True, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +89,5 @@ class CompletionRequest:
     sampling: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     priority: Priority = Priority.INTERACTIVE
+    suggestion: SuggestionOptions = RAW
+    snippets: tuple[Snippet, ...] = ()

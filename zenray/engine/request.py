@@ -26,6 +26,7 @@ class FinishReason(Enum):
     SUPERSEDED = "SUPERSEDED"
     SCOPE_END = "SCOPE_END"
     SUFFIX_MATCH = "SUFFIX_MATCH"
+    REPETITION = "REPETITION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,28 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class TextStops:
+    """Where a text ends because of what it says, judged by a `TextRule` that whoever builds the engine supplies.
+
+    `before` and `after` are the document's text around the cursor, as much of it as the rules may look at;
+    `language` is an LSP language id or empty. The flags are those of `zenray.v1.TextStops`.
+    """
+
+    language: str = ""
+    before: str = ""
+    after: str = ""
+    scope_end: bool = False
+    suffix_match: bool = False
+    single_line: bool = False
+    repetition: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One prompt for one verifier. `prompt_token_ids` is never empty and fits the context.
 
-    Requests of one `session_id` may draft from each other's text; empty belongs to no session.
+    Requests of one `session_id` may draft from each other's text; empty belongs to no session. The tokens
+    generated spell `forced_prefix` first, which is no part of the text.
     """
 
     request_id: str
@@ -73,6 +92,8 @@ class GenerateRequest:
     limits: Limits = field(default_factory=Limits)
     priority: Priority = Priority.INTERACTIVE
     session_id: str = ""
+    text_stops: TextStops | None = None
+    forced_prefix: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +125,7 @@ class Usage:
 
     `rounds` verifier steps chose its tokens; each gave the accepted tokens of a draft and one of the verifier's
     own (the bonus token when a draft preceded it), the last one perhaps none: a choice may end within a draft.
+    `saved_tokens` of `max_tokens` were not generated because the text ended by what it says.
     """
 
     prompt_tokens: int
@@ -111,6 +133,7 @@ class Usage:
     cached_tokens: int
     rounds: int = 0
     drafters: tuple[DrafterUsage, ...] = ()
+    saved_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

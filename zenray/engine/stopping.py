@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from zenray.engine.request import FinishReason, TextStops
+
+
+@dataclass(frozen=True, slots=True)
+class TextEnd:
+    """The text ends before character `at`, because of `reason`."""
+
+    at: int
+    reason: FinishReason
+
+
+class TextRule(Protocol):
+    """Where one text ends because of what it says. Called on the engine's thread for every token: it answers in
+    microseconds where no line ends. Its answers depend on the text alone, never on how it was cut into tokens."""
+
+    def find_end(self, text: str, searched: int) -> TextEnd | None:
+        """The end of the text so far, the first `searched` characters of which held none before."""
+        ...
+
+    def held_back(self, text: str) -> int:
+        """How many trailing characters may yet prove to lie behind an end, and must not be shown."""
+        ...
+
+
+MakeTextRule = Callable[[TextStops], TextRule]
 
 
 def find_stop(text: str, stops: Sequence[str], searched: int) -> int | None:

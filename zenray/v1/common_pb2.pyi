@@ -24,6 +24,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_SUPERSEDED: _ClassVar[FinishReason]
     FINISH_REASON_SCOPE_END: _ClassVar[FinishReason]
     FINISH_REASON_SUFFIX_MATCH: _ClassVar[FinishReason]
+    FINISH_REASON_REPETITION: _ClassVar[FinishReason]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_BATCH: Priority
@@ -36,6 +37,7 @@ FINISH_REASON_CANCELLED: FinishReason
 FINISH_REASON_SUPERSEDED: FinishReason
 FINISH_REASON_SCOPE_END: FinishReason
 FINISH_REASON_SUFFIX_MATCH: FinishReason
+FINISH_REASON_REPETITION: FinishReason
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "n", "logprobs", "prompt_logprobs")
@@ -100,18 +102,20 @@ class TopLogprob(_message.Message):
     def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "completion_tokens", "cached_tokens", "rounds", "drafters")
+    __slots__ = ("prompt_tokens", "completion_tokens", "cached_tokens", "rounds", "drafters", "saved_tokens")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
+    SAVED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
     rounds: int
     drafters: _containers.RepeatedCompositeFieldContainer[DrafterUsage]
-    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., rounds: _Optional[int] = ..., drafters: _Optional[_Iterable[_Union[DrafterUsage, _Mapping]]] = ...) -> None: ...
+    saved_tokens: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., rounds: _Optional[int] = ..., drafters: _Optional[_Iterable[_Union[DrafterUsage, _Mapping]]] = ..., saved_tokens: _Optional[int] = ...) -> None: ...
 
 class DrafterUsage(_message.Message):
     __slots__ = ("drafter", "rounds", "drafted_tokens", "accepted_tokens")

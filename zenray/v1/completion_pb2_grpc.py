@@ -31,6 +31,8 @@ class CompletionServiceStub:
     NOT_FOUND           the model is not served here
     RESOURCE_EXHAUSTED  RetryInfo: the queue is full
     UNAVAILABLE         RetryInfo: no verifier can take the request now
+    FAILED_PRECONDITION PreconditionFailure: the session's document is not at the version the request names, and
+    what to send first
     DEADLINE_EXCEEDED   only when nothing could be produced before the deadline
     """
 
@@ -60,6 +62,16 @@ class CompletionServiceStub:
                 request_serializer=zenray_dot_v1_dot_completion__pb2.GetLoadRequest.SerializeToString,
                 response_deserializer=zenray_dot_v1_dot_completion__pb2.GetLoadResponse.FromString,
                 _registered_method=True)
+        self.Prefetch = channel.unary_unary(
+                '/zenray.v1.CompletionService/Prefetch',
+                request_serializer=zenray_dot_v1_dot_completion__pb2.PrefetchRequest.SerializeToString,
+                response_deserializer=zenray_dot_v1_dot_completion__pb2.PrefetchResponse.FromString,
+                _registered_method=True)
+        self.ReportOutcome = channel.unary_unary(
+                '/zenray.v1.CompletionService/ReportOutcome',
+                request_serializer=zenray_dot_v1_dot_completion__pb2.ReportOutcomeRequest.SerializeToString,
+                response_deserializer=zenray_dot_v1_dot_completion__pb2.ReportOutcomeResponse.FromString,
+                _registered_method=True)
 
 
 class CompletionServiceServicer:
@@ -68,6 +80,8 @@ class CompletionServiceServicer:
     NOT_FOUND           the model is not served here
     RESOURCE_EXHAUSTED  RetryInfo: the queue is full
     UNAVAILABLE         RetryInfo: no verifier can take the request now
+    FAILED_PRECONDITION PreconditionFailure: the session's document is not at the version the request names, and
+    what to send first
     DEADLINE_EXCEEDED   only when nothing could be produced before the deadline
     """
 
@@ -99,6 +113,21 @@ class CompletionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Prefetch(self, request, context):
+        """Generates at batch priority what a later request of the same session will probably ask for; that request then
+        finds it. Returns when the work has ended. A request of the session for the same document ends it, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportOutcome(self, request, context):
+        """What became of a completion in the editor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CompletionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +151,16 @@ def add_CompletionServiceServicer_to_server(servicer, server):
                     request_deserializer=zenray_dot_v1_dot_completion__pb2.GetLoadRequest.FromString,
                     response_serializer=zenray_dot_v1_dot_completion__pb2.GetLoadResponse.SerializeToString,
             ),
+            'Prefetch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prefetch,
+                    request_deserializer=zenray_dot_v1_dot_completion__pb2.PrefetchRequest.FromString,
+                    response_serializer=zenray_dot_v1_dot_completion__pb2.PrefetchResponse.SerializeToString,
+            ),
+            'ReportOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcome,
+                    request_deserializer=zenray_dot_v1_dot_completion__pb2.ReportOutcomeRequest.FromString,
+                    response_serializer=zenray_dot_v1_dot_completion__pb2.ReportOutcomeResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'zenray.v1.CompletionService', rpc_method_handlers)
@@ -136,6 +175,8 @@ class CompletionService:
     NOT_FOUND           the model is not served here
     RESOURCE_EXHAUSTED  RetryInfo: the queue is full
     UNAVAILABLE         RetryInfo: no verifier can take the request now
+    FAILED_PRECONDITION PreconditionFailure: the session's document is not at the version the request names, and
+    what to send first
     DEADLINE_EXCEEDED   only when nothing could be produced before the deadline
     """
 
@@ -237,6 +278,60 @@ class CompletionService:
             '/zenray.v1.CompletionService/GetLoad',
             zenray_dot_v1_dot_completion__pb2.GetLoadRequest.SerializeToString,
             zenray_dot_v1_dot_completion__pb2.GetLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prefetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zenray.v1.CompletionService/Prefetch',
+            zenray_dot_v1_dot_completion__pb2.PrefetchRequest.SerializeToString,
+            zenray_dot_v1_dot_completion__pb2.PrefetchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zenray.v1.CompletionService/ReportOutcome',
+            zenray_dot_v1_dot_completion__pb2.ReportOutcomeRequest.SerializeToString,
+            zenray_dot_v1_dot_completion__pb2.ReportOutcomeResponse.FromString,
             options,
             channel_credentials,
             insecure,

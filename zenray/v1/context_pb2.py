@@ -25,21 +25,43 @@ _sym_db = _symbol_database.Default()
 from zenray.v1 import completion_pb2 as zenray_dot_v1_dot_completion__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17zenray/v1/context.proto\x12\tzenray.v1\x1a\x1azenray/v1/completion.proto\">\n\x0f\x41ssembleRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.zenray.v1.CompleteRequest\"\xa4\x01\n\x10\x41ssembleResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\'\n\x06pieces\x18\x03 \x03(\x0b\x32\x17.zenray.v1.ContextPiece\x12\x14\n\x0ctoken_budget\x18\x04 \x01(\r\x12\x16\n\x0e\x64ropped_tokens\x18\x05 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\r\"i\n\x0c\x43ontextPiece\x12(\n\x06source\x18\x01 \x01(\x0e\x32\x18.zenray.v1.ContextSource\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t*\xbc\x01\n\rContextSource\x12\x1e\n\x1a\x43ONTEXT_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONTEXT_SOURCE_CONTROL\x10\x01\x12\x19\n\x15\x43ONTEXT_SOURCE_PROMPT\x10\x02\x12\x19\n\x15\x43ONTEXT_SOURCE_PREFIX\x10\x03\x12\x19\n\x15\x43ONTEXT_SOURCE_SUFFIX\x10\x04\x12\x1e\n\x1a\x43ONTEXT_SOURCE_FILE_HEADER\x10\x05\x32U\n\x0e\x43ontextService\x12\x43\n\x08\x41ssemble\x12\x1a.zenray.v1.AssembleRequest\x1a\x1b.zenray.v1.AssembleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17zenray/v1/context.proto\x12\tzenray.v1\x1a\x1azenray/v1/completion.proto\">\n\x0f\x41ssembleRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.zenray.v1.CompleteRequest\"\x81\x02\n\x10\x41ssembleResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\'\n\x06pieces\x18\x03 \x03(\x0b\x32\x17.zenray.v1.ContextPiece\x12\x14\n\x0ctoken_budget\x18\x04 \x01(\r\x12\x16\n\x0e\x64ropped_tokens\x18\x05 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\r\x12/\n\x0e\x64ropped_pieces\x18\x07 \x03(\x0b\x32\x17.zenray.v1.DroppedPiece\x12\x15\n\rforced_prefix\x18\x08 \x01(\t\x12\x13\n\x0b\x61ssemble_ms\x18\t \x01(\x02\"\x9e\x01\n\x0c\x43ontextPiece\x12(\n\x06source\x18\x01 \x01(\x0e\x32\x18.zenray.v1.ContextSource\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x12\n\nstart_line\x18\x05 \x01(\r\x12\x10\n\x08\x65nd_line\x18\x06 \x01(\r\x12\r\n\x05score\x18\x07 \x01(\x01\"\x8b\x01\n\x0c\x44roppedPiece\x12(\n\x06source\x18\x01 \x01(\x0e\x32\x18.zenray.v1.ContextSource\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nstart_line\x18\x03 \x01(\r\x12\x10\n\x08\x65nd_line\x18\x04 \x01(\r\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\x9b\x03\n\x16UpdateDocumentsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x06opened\x18\x02 \x01(\x0b\x32\x19.zenray.v1.DocumentOpenedH\x00\x12+\n\x06\x65\x64ited\x18\x03 \x01(\x0b\x32\x19.zenray.v1.DocumentEditedH\x00\x12+\n\x06\x63losed\x18\x04 \x01(\x0b\x32\x19.zenray.v1.DocumentClosedH\x00\x12(\n\x06viewed\x18\x05 \x01(\x0b\x32\x16.zenray.v1.RangeViewedH\x00\x12,\n\x06\x63opied\x18\x06 \x01(\x0b\x32\x1a.zenray.v1.ClipboardCopiedH\x00\x12+\n\x08uploaded\x18\x07 \x01(\x0b\x32\x17.zenray.v1.FileUploadedH\x00\x12(\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x17.zenray.v1.SessionEndedH\x00\x12.\n\tworkspace\x18\t \x01(\x0b\x32\x19.zenray.v1.WorkspaceNamedH\x00\x42\x07\n\x05\x65vent\")\n\x17UpdateDocumentsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\r\"e\n\x0e\x44ocumentOpened\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\"\x7f\n\x0e\x44ocumentEdited\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\"\n\x05\x65\x64its\x18\x04 \x03(\x0b\x32\x13.zenray.v1.TextEdit\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\"Z\n\x08TextEdit\x12 \n\x05start\x18\x01 \x01(\x0b\x32\x11.zenray.v1.Cursor\x12\x1e\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x11.zenray.v1.Cursor\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x1e\n\x0e\x44ocumentClosed\x12\x0c\n\x04path\x18\x01 \x01(\t\"A\n\x0bRangeViewed\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nstart_line\x18\x02 \x01(\r\x12\x10\n\x08\x65nd_line\x18\x03 \x01(\r\"\x1f\n\x0f\x43lipboardCopied\x12\x0c\n\x04text\x18\x01 \x01(\t\"*\n\x0c\x46ileUploaded\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x1e\n\x0eWorkspaceNamed\x12\x0c\n\x04root\x18\x01 \x01(\t\"\x0e\n\x0cSessionEnded2\xb1\x01\n\x0e\x43ontextService\x12\x43\n\x08\x41ssemble\x12\x1a.zenray.v1.AssembleRequest\x1a\x1b.zenray.v1.AssembleResponse\x12Z\n\x0fUpdateDocuments\x12!.zenray.v1.UpdateDocumentsRequest\x1a\".zenray.v1.UpdateDocumentsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zenray.v1.context_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONTEXTSOURCE']._serialized_start=405
-  _globals['_CONTEXTSOURCE']._serialized_end=593
   _globals['_ASSEMBLEREQUEST']._serialized_start=66
   _globals['_ASSEMBLEREQUEST']._serialized_end=128
   _globals['_ASSEMBLERESPONSE']._serialized_start=131
-  _globals['_ASSEMBLERESPONSE']._serialized_end=295
-  _globals['_CONTEXTPIECE']._serialized_start=297
-  _globals['_CONTEXTPIECE']._serialized_end=402
-  _globals['_CONTEXTSERVICE']._serialized_start=595
-  _globals['_CONTEXTSERVICE']._serialized_end=680
+  _globals['_ASSEMBLERESPONSE']._serialized_end=388
+  _globals['_CONTEXTPIECE']._serialized_start=391
+  _globals['_CONTEXTPIECE']._serialized_end=549
+  _globals['_DROPPEDPIECE']._serialized_start=552
+  _globals['_DROPPEDPIECE']._serialized_end=691
+  _globals['_UPDATEDOCUMENTSREQUEST']._serialized_start=694
+  _globals['_UPDATEDOCUMENTSREQUEST']._serialized_end=1105
+  _globals['_UPDATEDOCUMENTSRESPONSE']._serialized_start=1107
+  _globals['_UPDATEDOCUMENTSRESPONSE']._serialized_end=1148
+  _globals['_DOCUMENTOPENED']._serialized_start=1150
+  _globals['_DOCUMENTOPENED']._serialized_end=1251
+  _globals['_DOCUMENTEDITED']._serialized_start=1253
+  _globals['_DOCUMENTEDITED']._serialized_end=1380
+  _globals['_TEXTEDIT']._serialized_start=1382
+  _globals['_TEXTEDIT']._serialized_end=1472
+  _globals['_DOCUMENTCLOSED']._serialized_start=1474
+  _globals['_DOCUMENTCLOSED']._serialized_end=1504
+  _globals['_RANGEVIEWED']._serialized_start=1506
+  _globals['_RANGEVIEWED']._serialized_end=1571
+  _globals['_CLIPBOARDCOPIED']._serialized_start=1573
+  _globals['_CLIPBOARDCOPIED']._serialized_end=1604
+  _globals['_FILEUPLOADED']._serialized_start=1606
+  _globals['_FILEUPLOADED']._serialized_end=1648
+  _globals['_WORKSPACENAMED']._serialized_start=1650
+  _globals['_WORKSPACENAMED']._serialized_end=1680
+  _globals['_SESSIONENDED']._serialized_start=1682
+  _globals['_SESSIONENDED']._serialized_end=1696
+  _globals['_CONTEXTSERVICE']._serialized_start=1699
+  _globals['_CONTEXTSERVICE']._serialized_end=1876
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ContextServiceStub:
-    """Turns editor state into the prompt the verifier will see.
+    """Turns editor state into the prompt the verifier will see, and keeps the editor state of sessions.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,27 @@ class ContextServiceStub:
                 request_serializer=zenray_dot_v1_dot_context__pb2.AssembleRequest.SerializeToString,
                 response_deserializer=zenray_dot_v1_dot_context__pb2.AssembleResponse.FromString,
                 _registered_method=True)
+        self.UpdateDocuments = channel.stream_unary(
+                '/zenray.v1.ContextService/UpdateDocuments',
+                request_serializer=zenray_dot_v1_dot_context__pb2.UpdateDocumentsRequest.SerializeToString,
+                response_deserializer=zenray_dot_v1_dot_context__pb2.UpdateDocumentsResponse.FromString,
+                _registered_method=True)
 
 
 class ContextServiceServicer:
-    """Turns editor state into the prompt the verifier will see.
+    """Turns editor state into the prompt the verifier will see, and keeps the editor state of sessions.
     """
 
     def Assemble(self, request, context):
         """What Complete would send to the verifier, without generating.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDocuments(self, request_iterator, context):
+        """What happens to a session's documents, in order, each event applied as it comes. The first one that cannot be
+        applied ends the stream: FAILED_PRECONDITION (PreconditionFailure) says which document to send whole again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +74,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     request_deserializer=zenray_dot_v1_dot_context__pb2.AssembleRequest.FromString,
                     response_serializer=zenray_dot_v1_dot_context__pb2.AssembleResponse.SerializeToString,
             ),
+            'UpdateDocuments': grpc.stream_unary_rpc_method_handler(
+                    servicer.UpdateDocuments,
+                    request_deserializer=zenray_dot_v1_dot_context__pb2.UpdateDocumentsRequest.FromString,
+                    response_serializer=zenray_dot_v1_dot_context__pb2.UpdateDocumentsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'zenray.v1.ContextService', rpc_method_handlers)
@@ -70,7 +88,7 @@ def add_ContextServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ContextService:
-    """Turns editor state into the prompt the verifier will see.
+    """Turns editor state into the prompt the verifier will see, and keeps the editor state of sessions.
     """
 
     @staticmethod
@@ -90,6 +108,33 @@ class ContextService:
             '/zenray.v1.ContextService/Assemble',
             zenray_dot_v1_dot_context__pb2.AssembleRequest.SerializeToString,
             zenray_dot_v1_dot_context__pb2.AssembleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDocuments(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/zenray.v1.ContextService/UpdateDocuments',
+            zenray_dot_v1_dot_context__pb2.UpdateDocumentsRequest.SerializeToString,
+            zenray_dot_v1_dot_context__pb2.UpdateDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

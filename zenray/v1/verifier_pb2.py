@@ -26,7 +26,7 @@ from zenray.v1 import common_pb2 as zenray_dot_v1_dot_common__pb2
 from zenray.v1 import experts_pb2 as zenray_dot_v1_dot_experts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18zenray/v1/verifier.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\x1a\x17zenray/v1/experts.proto\"\xc4\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12%\n\x08sampling\x18\x03 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12!\n\x06limits\x18\x04 \x01(\x0b\x32\x11.zenray.v1.Limits\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.zenray.v1.Priority\x12\x12\n\nsession_id\x18\x06 \x01(\t\"\x9d\x01\n\rGenerateEvent\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.zenray.v1.GenerateStartedH\x00\x12)\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x18.zenray.v1.GenerateDeltaH\x00\x12)\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x18.zenray.v1.GenerateFinalH\x00\x42\x07\n\x05\x65vent\"q\n\x0fGenerateStarted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x30\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"j\n\rGenerateDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\xa2\x01\n\rGenerateFinal\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\"\x18\n\x16GetVerifierInfoRequest\"R\n\x17GetVerifierInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12\x12\n\nreplica_id\x18\x02 \x01(\t\"\x18\n\x16GetVerifierLoadRequest\"b\n\x17GetVerifierLoadResponse\x12\x1d\n\x04load\x18\x01 \x01(\x0b\x32\x0f.zenray.v1.Load\x12(\n\x07\x65xperts\x18\x02 \x01(\x0b\x32\x17.zenray.v1.ExpertStatus2\x89\x02\n\x0fVerifierService\x12\x42\n\x08Generate\x12\x1a.zenray.v1.GenerateRequest\x1a\x18.zenray.v1.GenerateEvent0\x01\x12X\n\x0fGetVerifierInfo\x12!.zenray.v1.GetVerifierInfoRequest\x1a\".zenray.v1.GetVerifierInfoResponse\x12X\n\x0fGetVerifierLoad\x12!.zenray.v1.GetVerifierLoadRequest\x1a\".zenray.v1.GetVerifierLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18zenray/v1/verifier.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\x1a\x17zenray/v1/experts.proto\"\x85\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12%\n\x08sampling\x18\x03 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12!\n\x06limits\x18\x04 \x01(\x0b\x32\x11.zenray.v1.Limits\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.zenray.v1.Priority\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12(\n\ntext_stops\x18\x07 \x01(\x0b\x32\x14.zenray.v1.TextStops\x12\x15\n\rforced_prefix\x18\x08 \x01(\x0c\"\x8e\x01\n\tTextStops\x12\x10\n\x08language\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x11\n\tscope_end\x18\x04 \x01(\x08\x12\x14\n\x0csuffix_match\x18\x05 \x01(\x08\x12\x13\n\x0bsingle_line\x18\x06 \x01(\x08\x12\x12\n\nrepetition\x18\x07 \x01(\x08\"\x9d\x01\n\rGenerateEvent\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.zenray.v1.GenerateStartedH\x00\x12)\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x18.zenray.v1.GenerateDeltaH\x00\x12)\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x18.zenray.v1.GenerateFinalH\x00\x42\x07\n\x05\x65vent\"q\n\x0fGenerateStarted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x30\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"j\n\rGenerateDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\xa2\x01\n\rGenerateFinal\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\"\x18\n\x16GetVerifierInfoRequest\"R\n\x17GetVerifierInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12\x12\n\nreplica_id\x18\x02 \x01(\t\"\x18\n\x16GetVerifierLoadRequest\"b\n\x17GetVerifierLoadResponse\x12\x1d\n\x04load\x18\x01 \x01(\x0b\x32\x0f.zenray.v1.Load\x12(\n\x07\x65xperts\x18\x02 \x01(\x0b\x32\x17.zenray.v1.ExpertStatus2\x89\x02\n\x0fVerifierService\x12\x42\n\x08Generate\x12\x1a.zenray.v1.GenerateRequest\x1a\x18.zenray.v1.GenerateEvent0\x01\x12X\n\x0fGetVerifierInfo\x12!.zenray.v1.GetVerifierInfoRequest\x1a\".zenray.v1.GetVerifierInfoResponse\x12X\n\x0fGetVerifierLoad\x12!.zenray.v1.GetVerifierLoadRequest\x1a\".zenray.v1.GetVerifierLoadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'zenray.v1.verifier_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=89
-  _globals['_GENERATEREQUEST']._serialized_end=285
-  _globals['_GENERATEEVENT']._serialized_start=288
-  _globals['_GENERATEEVENT']._serialized_end=445
-  _globals['_GENERATESTARTED']._serialized_start=447
-  _globals['_GENERATESTARTED']._serialized_end=560
-  _globals['_GENERATEDELTA']._serialized_start=562
-  _globals['_GENERATEDELTA']._serialized_end=668
-  _globals['_GENERATEFINAL']._serialized_start=671
-  _globals['_GENERATEFINAL']._serialized_end=833
-  _globals['_GETVERIFIERINFOREQUEST']._serialized_start=835
-  _globals['_GETVERIFIERINFOREQUEST']._serialized_end=859
-  _globals['_GETVERIFIERINFORESPONSE']._serialized_start=861
-  _globals['_GETVERIFIERINFORESPONSE']._serialized_end=943
-  _globals['_GETVERIFIERLOADREQUEST']._serialized_start=945
-  _globals['_GETVERIFIERLOADREQUEST']._serialized_end=969
-  _globals['_GETVERIFIERLOADRESPONSE']._serialized_start=971
-  _globals['_GETVERIFIERLOADRESPONSE']._serialized_end=1069
-  _globals['_VERIFIERSERVICE']._serialized_start=1072
-  _globals['_VERIFIERSERVICE']._serialized_end=1337
+  _globals['_GENERATEREQUEST']._serialized_end=350
+  _globals['_TEXTSTOPS']._serialized_start=353
+  _globals['_TEXTSTOPS']._serialized_end=495
+  _globals['_GENERATEEVENT']._serialized_start=498
+  _globals['_GENERATEEVENT']._serialized_end=655
+  _globals['_GENERATESTARTED']._serialized_start=657
+  _globals['_GENERATESTARTED']._serialized_end=770
+  _globals['_GENERATEDELTA']._serialized_start=772
+  _globals['_GENERATEDELTA']._serialized_end=878
+  _globals['_GENERATEFINAL']._serialized_start=881
+  _globals['_GENERATEFINAL']._serialized_end=1043
+  _globals['_GETVERIFIERINFOREQUEST']._serialized_start=1045
+  _globals['_GETVERIFIERINFOREQUEST']._serialized_end=1069
+  _globals['_GETVERIFIERINFORESPONSE']._serialized_start=1071
+  _globals['_GETVERIFIERINFORESPONSE']._serialized_end=1153
+  _globals['_GETVERIFIERLOADREQUEST']._serialized_start=1155
+  _globals['_GETVERIFIERLOADREQUEST']._serialized_end=1179
+  _globals['_GETVERIFIERLOADRESPONSE']._serialized_start=1181
+  _globals['_GETVERIFIERLOADRESPONSE']._serialized_end=1279
+  _globals['_VERIFIERSERVICE']._serialized_start=1282
+  _globals['_VERIFIERSERVICE']._serialized_end=1547
 # @@protoc_insertion_point(module_scope)

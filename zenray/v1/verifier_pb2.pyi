@@ -9,20 +9,42 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "prompt_token_ids", "sampling", "limits", "priority", "session_id")
+    __slots__ = ("request_id", "prompt_token_ids", "sampling", "limits", "priority", "session_id", "text_stops", "forced_prefix")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_STOPS_FIELD_NUMBER: _ClassVar[int]
+    FORCED_PREFIX_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
     sampling: _common_pb2.Sampling
     limits: _common_pb2.Limits
     priority: _common_pb2.Priority
     session_id: str
-    def __init__(self, request_id: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., limits: _Optional[_Union[_common_pb2.Limits, _Mapping]] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., session_id: _Optional[str] = ...) -> None: ...
+    text_stops: TextStops
+    forced_prefix: bytes
+    def __init__(self, request_id: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., limits: _Optional[_Union[_common_pb2.Limits, _Mapping]] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., session_id: _Optional[str] = ..., text_stops: _Optional[_Union[TextStops, _Mapping]] = ..., forced_prefix: _Optional[bytes] = ...) -> None: ...
+
+class TextStops(_message.Message):
+    __slots__ = ("language", "before", "after", "scope_end", "suffix_match", "single_line", "repetition")
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_END_FIELD_NUMBER: _ClassVar[int]
+    SUFFIX_MATCH_FIELD_NUMBER: _ClassVar[int]
+    SINGLE_LINE_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_FIELD_NUMBER: _ClassVar[int]
+    language: str
+    before: str
+    after: str
+    scope_end: bool
+    suffix_match: bool
+    single_line: bool
+    repetition: bool
+    def __init__(self, language: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., scope_end: _Optional[bool] = ..., suffix_match: _Optional[bool] = ..., single_line: _Optional[bool] = ..., repetition: _Optional[bool] = ...) -> None: ...
 
 class GenerateEvent(_message.Message):
     __slots__ = ("started", "delta", "final")

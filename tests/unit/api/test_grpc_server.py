@@ -85,11 +85,11 @@ async def test_the_editor_reaches_the_context_room(stub: Any, channel: grpc.aio.
     )
     assert assembled.prompt == "<|fim_prefix|>ab<|fim_suffix|>\ncd<|fim_middle|>"
     assert [piece.source for piece in assembled.pieces] == [
-        context_pb2.CONTEXT_SOURCE_CONTROL,
-        context_pb2.CONTEXT_SOURCE_PREFIX,
-        context_pb2.CONTEXT_SOURCE_CONTROL,
-        context_pb2.CONTEXT_SOURCE_SUFFIX,
-        context_pb2.CONTEXT_SOURCE_CONTROL,
+        completion_pb2.CONTEXT_SOURCE_CONTROL,
+        completion_pb2.CONTEXT_SOURCE_PREFIX,
+        completion_pb2.CONTEXT_SOURCE_CONTROL,
+        completion_pb2.CONTEXT_SOURCE_SUFFIX,
+        completion_pb2.CONTEXT_SOURCE_CONTROL,
     ]
     assert assembled.token_budget == 64
     assert len(assembled.stop_token_ids) == 6

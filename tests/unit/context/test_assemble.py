@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.context.assemble import AssembledPrompt, ContextSource, assemble
+from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits, TooManyTokens, encode_within, infill_budget, keep_end, keep_start
+from zenray.context.pieces import ContextSource
 from zenray.context.request import CompletionInput, CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
 from zenray.engine.request import Limits, Priority, Sampling
 from zenray.errors import InvalidRequest

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.context.documents import (
+from zenray.context.cursors import (
     LinePosition,
     OffsetPosition,
     Position,
     PositionUnit,
     cursor_offset,
-    language_of,
 )
 from zenray.errors import InvalidRequest
 
@@ -85,20 +84,3 @@ def test_errors_say_what_is_allowed(text: str, position: Position, unit: Positio
         cursor_offset(text, position, unit, "editor.cursor")
     assert raised.value.violations[0].field.startswith("editor.cursor.")
     assert reason in raised.value.violations[0].allowed
-
-
-@pytest.mark.parametrize(
-    ("path", "language"),
-    [
-        ("src/a.py", "python"),
-        ("C:\\work\\Main.RS", "rust"),
-        ("a/Makefile", "makefile"),
-        ("Dockerfile", "dockerfile"),
-        ("x.tsx", "typescriptreact"),
-        ("x.unknown", ""),
-        ("py", ""),
-        ("", ""),
-    ],
-)
-def test_language_of_a_path(path: str, language: str) -> None:
-    assert language_of(path) == language
