@@ -11,7 +11,9 @@ from typing import Protocol
 
 from zenray.config import RequestBoundsSettings, RequestDefaults
 from zenray.context.assemble import AssembledPrompt
+from zenray.context.document_events import DocumentEvent
 from zenray.context.request import CompletionRequest
+from zenray.context.suggestion.outcomes import OutcomeReport
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import EngineLoad, GenerateEvent
 from zenray.experts.status import ExpertStatus
@@ -62,6 +64,10 @@ class ServiceLoad:
 class CompletionService(Protocol):
     """The service behind every door. All methods raise `zenray.errors` only.
 
+    A request for a `TrackedEditor` is resolved by the service from the session's own state. The version it names
+    may be on its way on another stream, so the service waits for it, for at most context.version_wait_ms
+    (`SessionStore.resolve_soon`), before it raises StaleDocument.
+
     Requests are decoded and validated already. Closing the iterator of `complete` (`aclose`) stops the
     work; a door always closes it, also when its client has gone.
     """
@@ -82,6 +88,22 @@ class CompletionService(Protocol):
 
     async def assemble(self, request: CompletionRequest) -> AssembledPrompt:
         """The prompt `complete` would send to the verifier."""
+        ...
+
+    async def apply_document_event(self, session_id: str, event: DocumentEvent) -> None:
+        """Brings the session up to date; `session_id` is not empty. Raises StaleDocument when `event` builds on a
+        state this service does not have, InvalidRequest when it does not fit its document; the session is then
+        as before. (`SessionStore.apply`)"""
+        ...
+
+    async def prefetch(self, request: CompletionRequest) -> int:
+        """Generates at batch priority what `request`, of a session, asks for, and keeps it for the request to
+        come. Returns when the work has ended: the completion tokens kept, 0 when a request of the session
+        came first. Raises as `complete` does."""
+        ...
+
+    async def report_outcome(self, report: OutcomeReport) -> None:
+        """Counts what became of a suggestion. A completion that is not remembered is counted all the same."""
         ...
 
     async def load(self) -> ServiceLoad:
