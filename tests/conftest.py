@@ -13,6 +13,7 @@ import zenray.serving  # noqa: F401 - sets Ray's environment before any test mod
 from zenray.config import EngineSettings
 from zenray.engine.engine import Engine
 from zenray.engine.speculation import Speculator
+from zenray.engine.stopping import MakeTextRule
 from zenray.model.load import LoadedModel, load_preset
 
 # Tiny tensors gain nothing from threads, and OpenMP's waiting ones cost much on a busy machine: 20 times here.
@@ -34,13 +35,14 @@ def make_engine(tiny_model: LoadedModel) -> Callable[..., Engine]:
         num_blocks: int = 256,
         context_length: int | None = None,
         speculator: Speculator | None = None,
+        make_text_rule: MakeTextRule | None = None,
         **fields: object,
     ) -> Engine:
         settings = EngineSettings.model_validate({"block_size": 4, "kv_cache_mib": 1, **fields})
         config = tiny_model.config
         block_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * settings.block_size * 8
         sized = settings.model_copy(update={"kv_cache_mib": num_blocks * block_bytes / 2**20})
-        engine = Engine(tiny_model, sized, context_length, speculator=speculator)
+        engine = Engine(tiny_model, sized, context_length, speculator=speculator, make_text_rule=make_text_rule)
         assert engine.pool.num_blocks == num_blocks
         return engine
 

@@ -24,6 +24,7 @@ PROMPTS = (
     tuple(b"def add(a, b):\n    return a - b"),
     tuple(b"x"),
     tuple(b"import os\n" * 7),
+    tuple(b"y = th"),
 )
 SAMPLINGS = (
     Sampling(),
@@ -31,12 +32,18 @@ SAMPLINGS = (
     Sampling(temperature=0.8, top_k=20, top_p=0.9, seed=2),
     Sampling(temperature=1.3, repetition_penalty=1.3, presence_penalty=0.5, frequency_penalty=0.3, seed=3),
 )
+FORCED = (b"", b"", b"", b"", b"is_")
+"""What the output of each prompt must begin with."""
 LENGTH = 16
 
 
-def decode_plainly(model: LoadedModel, prompt: tuple[int, ...], sampling: Sampling, length: int) -> list[int]:
-    """The whole sequence anew for every token: no cache, no batch, no draft."""
+def decode_plainly(
+    model: LoadedModel, prompt: tuple[int, ...], forced: bytes, sampling: Sampling, length: int
+) -> list[int]:
+    """The whole sequence anew for every token: no cache, no batch, no draft. Tokens that contradict `forced` are
+    made impossible one by one."""
     token_ids = list(prompt)
+    spelled = b""
     for _ in range(length):
         count = len(token_ids)
         batch = StepBatch(
@@ -54,7 +61,13 @@ def decode_plainly(model: LoadedModel, prompt: tuple[int, ...], sampling: Sampli
         output = token_ids[len(prompt) :]
         counts = {token: output.count(token) for token in output}
         penalised_V = apply_penalties(logits_V, sampling, token_ids, counts)
+        if remaining := forced[len(spelled) :]:
+            for token_id in range(len(penalised_V)):
+                text = model.tokenizer.token_bytes(token_id)
+                if not text or text[: len(remaining)] != remaining[: len(text)]:
+                    penalised_V[token_id] = float("-inf")
         token_ids.append(choose_token(penalised_V, sampling, choice_seed(sampling.seed or 0, 0), count))
+        spelled += model.tokenizer.token_bytes(token_ids[-1])
     return token_ids[len(prompt) :]
 
 
@@ -80,7 +93,15 @@ class Oracle:
                 limits = Limits(max_tokens=LENGTH, ignore_eos=True)
                 priority = chance.choice(list(Priority))
                 handle = engine.add(
-                    GenerateRequest("r", PROMPTS[p], SAMPLINGS[s], limits, priority, chance.choice(("", "a", "b")))
+                    GenerateRequest(
+                        "r",
+                        PROMPTS[p],
+                        SAMPLINGS[s],
+                        limits,
+                        priority,
+                        chance.choice(("", "a", "b")),
+                        forced_prefix=FORCED[p],
+                    )
                 )
                 running[handle], streams[handle] = (p, s), []
             if running and chance.random() < 0.02:
@@ -104,7 +125,7 @@ def make_oracle() -> Callable[[LoadedModel], Oracle]:
     def make(model: LoadedModel) -> Oracle:
         return Oracle(
             {
-                (p, s): decode_plainly(model, prompt, sampling, LENGTH)
+                (p, s): decode_plainly(model, prompt, FORCED[p], sampling, LENGTH)
                 for p, prompt in enumerate(PROMPTS)
                 for s, sampling in enumerate(SAMPLINGS)
             }

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zenray.engine.engine import Engine
-from zenray.engine.request import GenerateRequest, Limits, Sampling
+from zenray.engine.request import Delta, FinishReason, GenerateRequest, Limits, Sampling, TextStops
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Draft
+from zenray.engine.stopping import TextEnd
 
 MakeEngine = Callable[..., Engine]
 
@@ -69,6 +70,54 @@ def test_a_round_ends_where_a_stop_rule_does(make_engine: MakeEngine, oracle: An
     final = events[-1]
     assert final.finish_reason.value == "STOP"
     assert final.usage.completion_tokens == truth.index(stop) + 1
+
+
+class EndsBefore:
+    """A text rule that ends a text before a given character, once that has come."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def find_end(self, text: str, searched: int) -> TextEnd | None:
+        return TextEnd(self._at, FinishReason.SCOPE_END) if len(text) > self._at else None
+
+    def held_back(self, text: str) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("gamma", [0, 1, 4, 32])
+@pytest.mark.parametrize("at", [0, 1, 7, 12])
+def test_a_text_rule_ends_the_same_text_whoever_drafts(
+    make_engine: MakeEngine, oracle: Any, liar_class: Any, gamma: int, at: int
+) -> None:
+    prompt, sampling = tuple(b"y = th"), Sampling()
+    truth = make_engine().model.tokenizer.decode(oracle.truth(prompt, sampling))[len("is_") :]
+    engine = make_engine(
+        speculator=liar_class(oracle, gamma, 0.2, random.Random(5)) if gamma else None,
+        make_text_rule=lambda stops: EndsBefore(len(stops.before)),
+    )
+    engine.add(
+        GenerateRequest(
+            "r",
+            prompt,
+            sampling,
+            Limits(max_tokens=16, ignore_eos=True),
+            text_stops=TextStops(before="." * at),
+            forced_prefix=b"is_",
+        )
+    )
+    events = []
+    while engine.has_work:
+        events += [event for _, event in engine.step()]
+        engine.check_integrity()
+    final = events[-1]
+    if len(truth) <= at:
+        assert final.finish_reason is FinishReason.LENGTH
+        assert final.usage.saved_tokens == 0
+    else:
+        assert final.finish_reason is FinishReason.SCOPE_END
+        assert final.text == truth[:at] == "".join(event.text for event in events if isinstance(event, Delta))
+        assert final.usage.saved_tokens == 16 - final.usage.completion_tokens
 
 
 @pytest.mark.parametrize("gamma", [1, 8])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from zenray.engine.blocks import BlockPool
+from zenray.engine.forcing import TokenPrefixes, restrict
 from zenray.engine.request import FinishReason, TokenLogprob
 from zenray.engine.sampler import apply_penalties, choose_token, has_penalties, is_plain_greedy, token_logprobs
 from zenray.engine.scheduler import Scheduled
@@ -18,6 +19,7 @@ class Committer:
 
     def __init__(self, pool: BlockPool, tokenizer: Tokenizer) -> None:
         self._pool, self._tokenizer = pool, tokenizer
+        self._prefixes = TokenPrefixes(tokenizer)
 
     def computed(self, sequence: Sequence, num_tokens: int) -> None:
         """The keys and values of the next `num_tokens` tokens are final: publish the blocks they filled."""
@@ -45,7 +47,7 @@ class Committer:
         num_committed = num_accepted = 0
         reason = None
         for row, guess in enumerate(guesses, first_row):
-            token = _choose(sequence, logits_RV[row], greedy[row])
+            token = self._choose(sequence, logits_RV[row], greedy[row])
             reason = self._append(sequence, token, logits_RV[row], now_s)
             num_committed += 1
             num_accepted += token == guess
@@ -55,6 +57,17 @@ class Committer:
         sequence.draft = None
         sequence.count_round(draft, num_accepted)
         return Round(sequence, draft, num_accepted, num_committed, first_row), reason
+
+    def _choose(self, sequence: Sequence, logits_V: torch.Tensor, greedy_token: int) -> int:
+        """The token after the sequence's last one."""
+        sampling, forced = sequence.request.sampling, sequence.output.forced
+        if is_plain_greedy(sampling) and not forced:
+            return greedy_token
+        if has_penalties(sampling):
+            logits_V = apply_penalties(logits_V, sampling, sequence.token_ids, sequence.output_counts)
+        if forced:
+            logits_V = restrict(logits_V, self._prefixes.allowed(forced))
+        return choose_token(logits_V, sampling, sequence.seed, len(sequence.token_ids))
 
     def _append(self, sequence: Sequence, token: int, logits_V: torch.Tensor, now_s: float) -> FinishReason | None:
         """Commits a chosen token and applies the stop rules; the reason when it ends the choice."""
@@ -71,16 +84,6 @@ class Committer:
         if sequence.output.finish_reason is not None:
             return sequence.output.finish_reason
         return FinishReason.LENGTH if sequence.num_output >= limits.max_tokens else None
-
-
-def _choose(sequence: Sequence, logits_V: torch.Tensor, greedy_token: int) -> int:
-    """The token after the sequence's last one."""
-    sampling = sequence.request.sampling
-    if is_plain_greedy(sampling):
-        return greedy_token
-    if has_penalties(sampling):
-        logits_V = apply_penalties(logits_V, sampling, sequence.token_ids, sequence.output_counts)
-    return choose_token(logits_V, sampling, sequence.seed, len(sequence.token_ids))
 
 
 def collect_prompt_logprobs(sequence: Sequence, logits_RV: torch.Tensor) -> None:

@@ -32,6 +32,7 @@ from zenray.engine.sampler import argmax_rows
 from zenray.engine.scheduler import Scheduled, Scheduler
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Round, Speculator
+from zenray.engine.stopping import MakeTextRule, TextRule
 from zenray.errors import InvalidRequest, Overloaded, Unavailable
 from zenray.model.load import LoadedModel
 from zenray.model.moe import StepPostponed
@@ -45,7 +46,7 @@ class Engine:
 
     `context_length` caps the model's own. `max_sequence_tokens` is what one sequence can hold, prompt
     plus completion: the context or the whole block pool. `clock` is monotonic, in seconds. Without a
-    `speculator` it decodes plainly.
+    `speculator` it decodes plainly; `make_text_rule` makes what judges the `text_stops` of a request.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class Engine:
         context_length: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         speculator: Speculator | None = None,
+        make_text_rule: MakeTextRule | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
         self.speculator = speculator
         self._clock = clock
+        self._make_text_rule = make_text_rule
         config = model.decoder.config
         block_bytes = (
             2 * config.num_layers * config.num_kv_heads * config.head_dim
@@ -104,15 +107,26 @@ class Engine:
             )
         count = request.sampling.n
         seed = secrets.randbits(64) if request.sampling.seed is None else request.sampling.seed
+        rules = [self._text_rule(request) for _ in range(count)]
         with self._lock:
             capacity = self.settings.max_running_sequences + self.settings.max_waiting_sequences
             if self._num_live + count > capacity:
                 raise Overloaded(f"{self._num_live} sequences are queued or running; this engine takes {capacity}")
             handle = next(self._handles)
             now_s = self._clock()
-            self._inbox += [Sequence(handle, index, request, seed, now_s, handle) for index in range(count)]
+            self._inbox += [
+                Sequence(handle, index, request, seed, now_s, handle, rule) for index, rule in enumerate(rules)
+            ]
             self._num_live += count
         return handle
+
+    def _text_rule(self, request: GenerateRequest) -> TextRule | None:
+        """A rule of its own for every choice: it may remember what it has seen of a text."""
+        if request.text_stops is None:
+            return None
+        if self._make_text_rule is None:
+            raise InvalidRequest.of("text_stops", request.text_stops, "nothing: this engine judges no texts")
+        return self._make_text_rule(request.text_stops)
 
     def cancel(self, handle: int) -> None:
         """Ends a request before the next step; unknown and finished handles are ignored."""
@@ -126,7 +140,7 @@ class Engine:
         """
         events: Events = []
         self._take_inbox(events)
-        if self.speculator is not None and (decoding := self.scheduler.decoding):
+        if self.speculator is not None and (decoding := self._draftable()):
             room = self.scheduler.draft_room
             self.speculator.propose(decoding, room)
             drafted = [(sequence, len(sequence.draft.token_ids)) for sequence in decoding if sequence.draft is not None]
@@ -143,6 +157,10 @@ class Engine:
                 self._fail_all(error, events)
         self._close_ended()
         return events
+
+    def _draftable(self) -> list[Sequence]:
+        """Decoding sequences whose next token is free: drafters do not know of bytes that are forced."""
+        return [sequence for sequence in self.scheduler.decoding if not sequence.output.forced]
 
     def _run(self, plan: list[Scheduled], events: Events) -> None:
         start_s = self._clock()

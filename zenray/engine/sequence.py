@@ -10,6 +10,9 @@ from zenray.engine.noise import choice_seed
 from zenray.engine.output import OutputText
 from zenray.engine.request import DrafterUsage, FinishReason, GenerateRequest, Timings, TokenLogprob, Usage
 from zenray.engine.speculation import Draft
+from zenray.engine.stopping import TextRule
+
+_BY_ITS_TEXT = (FinishReason.SCOPE_END, FinishReason.SUFFIX_MATCH, FinishReason.REPETITION)
 
 
 class Sequence:
@@ -21,7 +24,14 @@ class Sequence:
     """
 
     def __init__(
-        self, handle: int, index: int, request: GenerateRequest, seed: int, arrival_s: float, arrival_number: int
+        self,
+        handle: int,
+        index: int,
+        request: GenerateRequest,
+        seed: int,
+        arrival_s: float,
+        arrival_number: int,
+        rule: TextRule | None = None,
     ) -> None:
         self.handle = handle
         self.index = index
@@ -43,7 +53,7 @@ class Sequence:
         self.num_rounds = 0
         self._drafter_usage: dict[str, DrafterUsage] = {}
 
-        self.output = OutputText(request.limits)
+        self.output = OutputText(request.limits, rule, request.forced_prefix)
         self.output_counts: Counter[int] = Counter()
         self.prompt_logprobs: list[TokenLogprob] = []
         self.unsent_ids: list[int] = []
@@ -116,12 +126,14 @@ class Sequence:
             )
 
     def usage(self) -> Usage:
+        ended_early = self.finish_reason in _BY_ITS_TEXT
         return Usage(
             self.num_prompt,
             self.num_output,
             self.num_cached or 0,
             self.num_rounds,
             tuple(self._drafter_usage.values()),
+            self.request.limits.max_tokens - self.num_output if ended_early else 0,
         )
 
     def timings(self, now_s: float) -> Timings:
