@@ -1,93 +1,98 @@
-"""Languages by the paths of their files."""
+"""Languages by the names and first lines of their files, and what a comment looks like in them."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import re
 
+from zenray.context.languages.table import AMBIGUOUS_EXTENSIONS, FIRST_LINES, LANGUAGES, Language
 
-def language_of(path: str) -> str:
-    """The LSP language id a path suggests; empty when nothing is known about it."""
-    name = PurePosixPath(path.replace("\\", "/")).name.lower()
-    if name in _LANGUAGE_OF_NAME:
-        return _LANGUAGE_OF_NAME[name]
-    return _LANGUAGE_OF_SUFFIX.get(name.rpartition(".")[2], "") if "." in name else ""
+__all__ = ["Language", "comment", "language", "language_of"]
 
-
-_LANGUAGE_OF_NAME = {
-    "makefile": "makefile",
-    "gnumakefile": "makefile",
-    "dockerfile": "dockerfile",
-    "containerfile": "dockerfile",
-    "cmakelists.txt": "cmake",
-    "go.mod": "go.mod",
-    "jenkinsfile": "groovy",
-    "rakefile": "ruby",
-    "gemfile": "ruby",
-    ".bashrc": "shellscript",
-    ".profile": "shellscript",
+_BY_ID = {language.id: language for language in LANGUAGES}
+_BY_ALIAS = {alias: language for language in LANGUAGES for alias in language.aliases} | _BY_ID
+_BY_FILE_NAME = {name: language.id for language in LANGUAGES for name in language.file_names}
+_BY_EXTENSION = {extension: language.id for language in LANGUAGES for extension in language.extensions} | {
+    extension: candidates[0] for extension, candidates in AMBIGUOUS_EXTENSIONS.items()
 }
+_BY_INTERPRETER = {program: language.id for language in LANGUAGES for program in language.interpreters}
 
-_SUFFIXES_OF_LANGUAGE = {
-    "bat": "bat cmd",
-    "c": "c h",
-    "clojure": "clj cljs cljc edn",
-    "cmake": "cmake",
-    "cpp": "cc cpp cxx c++ hh hpp hxx ipp",
-    "csharp": "cs csx",
-    "css": "css",
-    "cuda-cpp": "cu cuh",
-    "dart": "dart",
-    "elixir": "ex exs",
-    "erlang": "erl hrl",
-    "fsharp": "fs fsi fsx",
-    "go": "go",
-    "groovy": "groovy gradle",
-    "haskell": "hs lhs",
-    "html": "html htm xhtml",
-    "ini": "ini cfg properties",
-    "java": "java",
-    "javascript": "js cjs mjs",
-    "javascriptreact": "jsx",
-    "json": "json",
-    "jsonc": "jsonc",
-    "julia": "jl",
-    "kotlin": "kt kts",
-    "latex": "tex sty cls",
-    "less": "less",
-    "lua": "lua",
-    "makefile": "mk mak",
-    "markdown": "md markdown",
-    "nix": "nix",
-    "objective-c": "m",
-    "objective-cpp": "mm",
-    "ocaml": "ml mli",
-    "pascal": "pas pp",
-    "perl": "pl pm t",
-    "php": "php phtml",
-    "powershell": "ps1 psm1 psd1",
-    "proto": "proto",
-    "python": "py pyi pyw pyx",
-    "r": "r",
-    "ruby": "rb rake gemspec",
-    "rust": "rs",
-    "scala": "scala sc sbt",
-    "scss": "scss",
-    "shellscript": "sh bash zsh ksh",
-    "sql": "sql",
-    "starlark": "bzl star",
-    "svelte": "svelte",
-    "swift": "swift",
-    "systemverilog": "sv svh",
-    "terraform": "tf tfvars",
-    "toml": "toml",
-    "typescript": "ts cts mts",
-    "typescriptreact": "tsx",
-    "verilog": "v vh",
-    "vhdl": "vhd vhdl",
-    "vue": "vue",
-    "xml": "xml xsd xsl xslt svg",
-    "yaml": "yaml yml",
-    "zig": "zig",
-}
+_MAX_FIRST_LINE = 500
+_MODE_LINE = re.compile(r"-\*-\s*(?:.*?\bmode:\s*)?([\w+#.-]+?)\s*(?:;.*)?-\*-|\b(?:ft|filetype|syntax)=([\w.]+)", re.I)
+_STEM = re.compile(r"(?<=.)\..*", re.S)
+_VERSION = re.compile(r"[\d.]+$")
 
-_LANGUAGE_OF_SUFFIX = {suffix: name for name, suffixes in _SUFFIXES_OF_LANGUAGE.items() for suffix in suffixes.split()}
+
+def language(id: str) -> Language | None:
+    """The language with this LSP id, or known to some editor by this name; None when there is none."""
+    return _BY_ALIAS.get(id) or _BY_ALIAS.get(id.lower())
+
+
+def language_of(path: str, first_line: str = "") -> str:
+    """The id of the language a file is in; empty when nothing is known about it.
+
+    Its name decides, then its extension, then what its first line says (a shebang, or a mode line of Emacs or Vim).
+    The first line comes before an extension that several languages use. Letter case does not matter.
+    """
+    name = path.replace("\\", "/").rpartition("/")[2].lower()
+    if name in _BY_FILE_NAME:
+        return _BY_FILE_NAME[name]
+    extensions = name.partition(".")[2]
+    while extensions:
+        if extensions in _BY_EXTENSION:
+            return _of_extension(extensions, first_line[:_MAX_FIRST_LINE])
+        extensions = extensions.partition(".")[2]
+    return _of_first_line(first_line[:_MAX_FIRST_LINE]) or _BY_FILE_NAME.get(_STEM.sub("", name), "")
+
+
+def comment(language_id: str, text: str) -> str:
+    """`text` as a comment of one line, without a line end.
+
+    Line breaks become spaces, and `text` cannot end a block comment. Languages without comments, and unknown ones,
+    get `#`, which most models have seen at the top of such files.
+    """
+    text = " ".join(text.split())
+    known = language(language_id)
+    if known is None or (not known.line_comment and known.block_comment is None):
+        return f"# {text}".rstrip()
+    if known.line_comment or known.block_comment is None:
+        return f"{known.line_comment} {text}".rstrip()
+    opening, closing = known.block_comment
+    return f"{opening} {text.replace(closing, ' '.join(closing))} {closing}"
+
+
+def _of_extension(extension: str, first_line: str) -> str:
+    """The language of a known extension."""
+    candidates = AMBIGUOUS_EXTENSIONS.get(extension)
+    if candidates is None or not first_line:
+        return _BY_EXTENSION[extension]
+    said = _of_first_line(first_line)
+    if said in candidates:
+        return said
+    begin = first_line.lstrip("\ufeff \t")
+    for among, pattern, language_id in FIRST_LINES:
+        if among == extension and re.match(pattern, begin):
+            return language_id
+    return candidates[0]
+
+
+def _of_first_line(line: str) -> str:
+    """The language a shebang or a mode line names; empty when it names none."""
+    line = line.lstrip("\ufeff")
+    if line.startswith("#!"):
+        return _BY_INTERPRETER.get(_interpreter(line[2:]), "")
+    mode = _MODE_LINE.search(line)
+    known = language(mode[1] or mode[2]) if mode else None
+    return known.id if known else ""
+
+
+def _interpreter(command: str) -> str:
+    """The program a shebang runs, without directory and version: `python` in `/usr/bin/env -S python3.11 -u`."""
+    words = command.split()
+    programs = [word.rpartition("/")[2].lower() for word in words]
+    if programs[:1] == ["env"]:
+        programs = [
+            program
+            for program, word in zip(programs[1:], words[1:], strict=True)
+            if not word.startswith("-") and "=" not in word
+        ]
+    return _VERSION.sub("", programs[0].removesuffix(".exe")) if programs else ""
