@@ -1,0 +1,251 @@
+"""One editor session: what is open, edited, seen and copied, within a bound of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from zenray.context.cursors import cursor_offset
+from zenray.context.document_events import (
+    ClipboardCopied,
+    DocumentClosed,
+    DocumentEdited,
+    DocumentOpened,
+    FileUploaded,
+    RangeViewed,
+)
+from zenray.context.edits import change_of, difference, remember, still_there
+from zenray.context.languages.registry import language_of
+from zenray.context.pieces import Snippet
+from zenray.context.request import EditorState, TrackedEditor
+from zenray.context.session_symbols import UploadedSymbols, combined
+from zenray.context.sized_lru import SizedLru
+from zenray.context.surroundings import Document, RecentEdit, Surroundings, SymbolIndex, ViewedRange
+from zenray.errors import InvalidRequest, Quantity, StaleDocument
+
+MAX_VIEWED_RANGES = 16
+MAX_CLIPBOARD_CHARACTERS = 16_384
+"""A longer text is not kept: it would never fit a prompt."""
+CLIPBOARD_LIFE_S = 600.0
+MAX_EDIT_WORK = 2**25
+"""Characters that the edits of one event may move, as each makes the text anew: 40 ms. Beyond, the text itself is
+cheaper to send."""
+_ITEM_BYTES = 512
+"""What an item costs besides its texts."""
+_REMEDY = "send it whole, as DocumentOpened"
+
+
+def num_bytes(*texts: str) -> int:
+    """Bytes of memory that an item of `texts` takes, at most: Python holds every character of a text in the width
+    of the widest."""
+    return _ITEM_BYTES + sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
+
+
+def hash_of(text: str) -> str:
+    """The content hash of the contracts: SHA-256 of the UTF-8 bytes in lower-case hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def not_open(path: str) -> StaleDocument:
+    return StaleDocument(path, "not open in this session", _REMEDY)
+
+
+@dataclass(frozen=True)
+class HeldDocument:
+    """A document and how it came: told by events with versions, or seen as the whole text of a request."""
+
+    document: Document
+    has_version: bool
+
+    @cached_property
+    def content_hash(self) -> str:
+        return hash_of(self.document.text)
+
+
+class Session:
+    """State of one session. Events are applied wholly or, when they raise, not at all.
+
+    What would exceed `max_bytes` makes the rest go, in this order: uploaded files, open documents, both least
+    recently used first, then edits, ranges and the clipboard.
+    """
+
+    def __init__(self, max_bytes: int, uploads: UploadedSymbols | None) -> None:
+        self._max_bytes = max_bytes
+        self._documents: SizedLru[str, HeldDocument] = SizedLru()
+        self._uploads, self._uploaded = uploads, SizedLru[str, None]()
+        self._edits: tuple[RecentEdit, ...] = ()
+        self._viewed: tuple[ViewedRange, ...] = ()
+        self._clipboard, self._copied_s = "", 0.0
+        self.workspace: SymbolIndex | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        small = sum(num_bytes(edit.path, edit.before, edit.after) for edit in self._edits)
+        small += sum(num_bytes(viewed.path) for viewed in self._viewed)
+        small += num_bytes(self._clipboard) if self._clipboard else 0
+        return self._documents.num_bytes + self._uploaded.num_bytes + small
+
+    def version_of(self, path: str) -> int | None:
+        """None for a document that is not open or came without a version."""
+        held = self._documents.get(path)
+        return held.document.version if held is not None and held.has_version else None
+
+    def open(self, event: DocumentOpened, now_s: float) -> None:
+        """The text counts whatever was known before. Raises InvalidRequest for one that is too large or is not
+        what its hash says."""
+        if event.content_hash and event.content_hash != hash_of(event.text):
+            raise InvalidRequest.of("opened.content_hash", event.content_hash, "the SHA-256 of opened.text")
+        self._check_fits(event.path, event.text, "opened.text")
+        language = event.language or language_of(event.path)
+        self._replace(Document(event.path, language, event.text, event.version), has_version=True, now_s=now_s)
+
+    def edit(self, event: DocumentEdited, now_s: float) -> None:
+        """Raises StaleDocument unless the document is at the base version, or at the version after the edits with
+        the same hash: then they came twice. A text that does not get the hash it should is forgotten."""
+        held = self._documents.get(event.path)
+        if held is None or not held.has_version:
+            raise not_open(event.path)
+        document = held.document
+        if event.version == document.version and event.content_hash and event.content_hash == held.content_hash:
+            self._documents.touch(event.path)
+            return
+        if document.version != event.base_version:
+            found = f"at version {document.version}, not at {event.base_version}"
+            raise StaleDocument(event.path, found, _REMEDY)
+        num_characters = len(document.text) + sum(len(edit.text) for edit in event.edits)
+        if len(event.edits) * num_characters > MAX_EDIT_WORK:
+            found = f"{len(event.edits)} edits of {num_characters} characters are more work than its text"
+            raise StaleDocument(event.path, found, _REMEDY)
+        text, edits = document.text, self._edits
+        for i, edit in enumerate(event.edits):
+            change = change_of(edit, text, f"edited.edits[{i}]")
+            edits = remember(edits, event.path, text, change, now_s)
+            text = change.applied_to(text)
+        if event.content_hash and event.content_hash != hash_of(text):
+            self._documents.forget(event.path)
+            raise StaleDocument(event.path, "not the text that its hash says, and forgotten", _REMEDY)
+        self._check_fits(event.path, text, "edited.edits")
+        self._edits = edits
+        self._hold(Document(event.path, document.language, text, event.version), has_version=True)
+
+    def observe(self, state: EditorState, now_s: float) -> None:
+        """A document seen in a request. One that events keep is theirs alone: the request may be ahead of them."""
+        held = self._documents.get(state.path)
+        if held is not None and (held.has_version or held.document.text == state.text):
+            self._documents.touch(state.path)
+        elif num_bytes(state.path, state.text) <= self._max_bytes:
+            self._replace(Document(state.path, state.language, state.text), has_version=False, now_s=now_s)
+
+    def close(self, event: DocumentClosed) -> None:
+        self._documents.forget(event.path)
+
+    def view(self, event: RangeViewed, now_s: float) -> None:
+        """Takes the place of ranges within it."""
+        seen = ViewedRange(event.path, event.start_line, event.end_line, now_s)
+        others = (
+            old
+            for old in self._viewed
+            if old.path != seen.path or old.start_line < seen.start_line or old.end_line > seen.end_line
+        )
+        self._viewed = (seen, *others)[:MAX_VIEWED_RANGES]
+        if event.path in self._documents:
+            self._documents.touch(event.path)
+        self._make_room()
+
+    def copy(self, event: ClipboardCopied, now_s: float) -> None:
+        self._clipboard = event.text if len(event.text) <= MAX_CLIPBOARD_CHARACTERS else ""
+        self._copied_s = now_s
+        self._make_room()
+
+    def upload(self, event: FileUploaded) -> None:
+        """Raises InvalidRequest for a file that is too large."""
+        if self._uploads is None:
+            return
+        if not event.text:
+            self._forget_upload(event.path)
+            return
+        self._check_fits(event.path, event.text, "uploaded.text")
+        self._uploads.put(event.path, event.text)
+        self._uploaded.put(event.path, None, num_bytes(event.path, event.text))
+        self._make_room()
+
+    def resolve(self, tracked: TrackedEditor) -> EditorState:
+        """Raises StaleDocument unless the document is at the version named, with the hash named; one with another
+        hash is forgotten. Raises InvalidRequest for a cursor outside it."""
+        held = self._documents.get(tracked.path)
+        if held is None or not held.has_version:
+            raise not_open(tracked.path)
+        document = held.document
+        if document.version != tracked.version:
+            raise StaleDocument(tracked.path, f"at version {document.version}, not at {tracked.version}", _REMEDY)
+        if tracked.content_hash and tracked.content_hash != held.content_hash:
+            self._documents.forget(tracked.path)
+            raise StaleDocument(tracked.path, "not the text that its hash says, and forgotten", _REMEDY)
+        offset = cursor_offset(document.text, tracked.position, tracked.unit, "editor.cursor")
+        self._documents.touch(tracked.path)
+        return EditorState(tracked.path, tracked.language or document.language, document.text, offset)
+
+    def surroundings(self, current_path: str, snippets: Sequence[Snippet], now_s: float) -> Surroundings:
+        if now_s - self._copied_s > CLIPBOARD_LIFE_S:
+            self._clipboard = ""
+        uploads = [self._uploads] if self._uploads is not None and len(self._uploaded) else []
+        workspace = [self.workspace] if self.workspace is not None else []
+        documents = (held.document for held in self._documents.newest_values())
+        return Surroundings(
+            documents=tuple(document for document in documents if document.path != current_path),
+            edits=self._edits,
+            viewed=self._viewed,
+            clipboard=self._clipboard,
+            snippets=tuple(snippets),
+            symbols=combined([*uploads, *workspace]),
+            now_s=now_s,
+        )
+
+    def _check_fits(self, path: str, text: str, field: str) -> None:
+        if num_bytes(path, text) > self._max_bytes:
+            allowed = f"a text of at most {self._max_bytes} bytes (context.max_session_mib)"
+            raise InvalidRequest.of(field, Quantity(len(text), "characters"), allowed)
+
+    def _replace(self, document: Document, has_version: bool, now_s: float) -> None:
+        """A whole text in the place of the one before, from which it differs by an edit."""
+        held = self._documents.get(document.path)
+        if held is None:
+            self._edits = still_there(self._edits, document.path, document.text)
+        else:
+            before = held.document.text
+            change = difference(before, document.text)
+            self._edits = remember(self._edits, document.path, before, change, now_s)
+        self._hold(document, has_version)
+
+    def _hold(self, document: Document, has_version: bool) -> None:
+        """An equal document stays the object it was: others keep what they computed from it."""
+        held = self._documents.get(document.path)
+        if held is None or held.document != document or held.has_version != has_version:
+            kept = held.document if held is not None and held.document == document else document
+            size = num_bytes(document.path, document.text)
+            self._documents.put(document.path, HeldDocument(kept, has_version), size)
+        self._documents.touch(document.path)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Forgets until the session is within its bound. What was used last fits alone, so it stays, unless it
+        is an upload."""
+        while self.num_bytes > self._max_bytes:
+            if len(self._uploaded):
+                self._forget_upload(self._uploaded.oldest())
+            elif len(self._documents) > 1:
+                self._documents.forget(self._documents.oldest())
+            elif self._edits:
+                self._edits = self._edits[:-1]
+            elif self._viewed:
+                self._viewed = self._viewed[:-1]
+            else:
+                self._clipboard = ""
+
+    def _forget_upload(self, path: str) -> None:
+        if path in self._uploaded:
+            assert self._uploads is not None
+            self._uploads.remove(path)
+            self._uploaded.forget(path)
