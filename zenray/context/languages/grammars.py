@@ -20,7 +20,7 @@ looks at the clock. Such lines are generated or data."""
 _MIN_BUDGET_S = 0.25
 _BUDGET_S_PER_BYTE = 1.5e-6
 """Code parses at 2 to 10 MB/s; error recovery on hostile input is up to 100 times slower."""
-_CHUNK_BYTES = 64 << 10
+_CHUNK_BYTES = 16 << 10
 
 
 @lru_cache(maxsize=None)
@@ -40,11 +40,10 @@ def parse(language_id: str, source: bytes, old_tree: Tree | None = None) -> Tree
     known = grammar(language_id)
     if known is None or len(source) > MAX_SOURCE_BYTES or _has_long_line(source):
         return None
-    view = memoryview(source)
     give_up_at_s = time.thread_time() + _MIN_BUDGET_S + _BUDGET_S_PER_BYTE * len(source)
 
-    def read(offset: int, _: Point) -> memoryview:
-        return view[offset : offset + _CHUNK_BYTES]
+    def read(offset: int, _: Point) -> bytes:  # a memoryview would crash Node.text (py-tree-sitter issue 435)
+        return source[offset : offset + _CHUNK_BYTES]
 
     def is_too_late(_: int, __: bool) -> bool:
         return time.thread_time() > give_up_at_s
