@@ -140,6 +140,9 @@ class RequestBoundsSettings(Settings):
     max_stop_length: int = Field(256, ge=1, description="Characters of one stop string.")
     max_request_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     max_deadline_ms: int = Field(600_000, ge=1)
+    max_snippets: int = Field(64, ge=0, description="Pieces of code a client adds to one request.")
+    max_snippet_bytes: int = Field(256 * 1024, ge=0, description="UTF-8 bytes of those of one request.")
+    max_stream_events: int = Field(1_000_000, ge=1, description="Document events of one stream.")
 
 
 class RequestDefaults(Settings):

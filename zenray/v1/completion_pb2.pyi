@@ -344,7 +344,7 @@ class GetModelInfoResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ..., default_sampling: _Optional[_Union[_common_pb2.Sampling, _Mapping]] = ..., default_limits: _Optional[_Union[_common_pb2.Limits, _Mapping]] = ..., bounds: _Optional[_Union[RequestBounds, _Mapping]] = ...) -> None: ...
 
 class RequestBounds(_message.Message):
-    __slots__ = ("max_tokens", "max_n", "max_logprobs", "max_stop", "max_stop_length", "max_request_bytes", "max_deadline_ms")
+    __slots__ = ("max_tokens", "max_n", "max_logprobs", "max_stop", "max_stop_length", "max_request_bytes", "max_deadline_ms", "max_snippets", "max_snippet_bytes", "max_stream_events")
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_N_FIELD_NUMBER: _ClassVar[int]
     MAX_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
@@ -352,6 +352,9 @@ class RequestBounds(_message.Message):
     MAX_STOP_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SNIPPETS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SNIPPET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_EVENTS_FIELD_NUMBER: _ClassVar[int]
     max_tokens: int
     max_n: int
     max_logprobs: int
@@ -359,7 +362,10 @@ class RequestBounds(_message.Message):
     max_stop_length: int
     max_request_bytes: int
     max_deadline_ms: int
-    def __init__(self, max_tokens: _Optional[int] = ..., max_n: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_stop: _Optional[int] = ..., max_stop_length: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_deadline_ms: _Optional[int] = ...) -> None: ...
+    max_snippets: int
+    max_snippet_bytes: int
+    max_stream_events: int
+    def __init__(self, max_tokens: _Optional[int] = ..., max_n: _Optional[int] = ..., max_logprobs: _Optional[int] = ..., max_stop: _Optional[int] = ..., max_stop_length: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_deadline_ms: _Optional[int] = ..., max_snippets: _Optional[int] = ..., max_snippet_bytes: _Optional[int] = ..., max_stream_events: _Optional[int] = ...) -> None: ...
 
 class GetLoadRequest(_message.Message):
     __slots__ = ()

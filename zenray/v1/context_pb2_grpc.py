@@ -60,7 +60,9 @@ class ContextServiceServicer:
 
     def UpdateDocuments(self, request_iterator, context):
         """What happens to a session's documents, in order, each event applied as it comes. The first one that cannot be
-        applied ends the stream: FAILED_PRECONDITION (PreconditionFailure) says which document to send whole again.
+        applied ends the stream: FAILED_PRECONDITION (PreconditionFailure) says which document to send whole again, and
+        those before it stay applied. A stream that says nothing for RequestBounds.max_deadline_ms is ended, its session
+        kept. A stream may hold a single event as well as a whole day of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
