@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import lru_cache
 from typing import cast
@@ -23,6 +24,17 @@ _BUDGET_S_PER_BYTE = 1.5e-6
 _CHUNK_BYTES = 16 << 10
 
 
+class _Scratch(threading.local):
+    """What a thread hands the parser text in. tree-sitter 0.26.0 never lets go of what a reader returns, so a reader
+    that made new objects would leak the source at every parse."""
+
+    def __init__(self) -> None:
+        self.chunk = bytearray()
+
+
+_SCRATCH = _Scratch()
+
+
 @lru_cache(maxsize=None)
 def grammar(language_id: str) -> Grammar | None:
     """The grammar of a language; None when there is none."""
@@ -36,14 +48,21 @@ def parse(language_id: str, source: bytes, old_tree: Tree | None = None) -> Tree
     `old_tree`, edited to match `source`, makes it incremental. None when the language has no grammar, and when
     parsing would take too long: a source of more than `MAX_SOURCE_BYTES`, a line of more than `MAX_LINE_BYTES`, or
     more processor time than 0.25 s and 1.5 s per MB.
+
+    Nodes do not know their text (`Node.text` raises TypeError): slice `source` with their offsets.
     """
     known = grammar(language_id)
     if known is None or len(source) > MAX_SOURCE_BYTES or _has_long_line(source):
         return None
     give_up_at_s = time.thread_time() + _MIN_BUDGET_S + _BUDGET_S_PER_BYTE * len(source)
+    chunk = _SCRATCH.chunk
+    is_parsing = True
 
-    def read(offset: int, _: Point) -> bytes:  # a memoryview would crash Node.text (py-tree-sitter issue 435)
-        return source[offset : offset + _CHUNK_BYTES]
+    def read(offset: int, _: Point) -> bytearray | None:
+        if not is_parsing or offset >= len(source):
+            return None
+        chunk[:] = source[offset : offset + _CHUNK_BYTES]
+        return chunk
 
     def is_too_late(_: int, __: bool) -> bool:
         return time.thread_time() > give_up_at_s
@@ -55,6 +74,8 @@ def parse(language_id: str, source: bytes, old_tree: Tree | None = None) -> Tree
         return parser.parse(read, old_tree, progress_callback=is_too_late)
     except ValueError:  # what the binding makes of a parse that was halted
         return None
+    finally:
+        is_parsing = False
 
 
 def num_syntax_errors(tree: Tree) -> int:
