@@ -15,8 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from zenray.api.service import VerifierLoad
+from zenray.context.suggestion.model import CompletionStarted
 from zenray.engine.request import Delta, DrafterLoad, Final, GenerateEvent, Started, Usage
 from zenray.observe.expert_metrics import expert_families
+from zenray.observe.suggestion_metrics import SuggestionMetrics
 
 _FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1, 1.5, 2.5, 5, 10, 30)
 _BETWEEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.35, 0.6, 1, 2, 5)
@@ -141,6 +143,7 @@ class ServingMetrics:
         self.cached_tokens = Counter(
             "zenray_cached_prompt_tokens", "Prompt tokens found in a prefix cache.", registry=self.registry
         )
+        self.suggestions = SuggestionMetrics(self.registry)
         self.registry.register(VerifierCollector(loads, reruns))
 
     def text(self) -> bytes:
@@ -161,6 +164,7 @@ class RequestMeter:
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
         self.rounds = self.drafted_tokens = self.accepted_tokens = 0
         self.finish_reason = ""
+        self.reused = False
         metrics.ongoing.inc()
 
     def see(self, event: GenerateEvent) -> None:
@@ -175,12 +179,18 @@ class RequestMeter:
                 self._first_token.observe(now_s - self._arrival_s)
         elif isinstance(event, Started):
             self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
+            self.reused = isinstance(event, CompletionStarted) and event.reused
+            if self.reused:  # Its tokens were counted with the request they were generated for.
+                return
             self._metrics.prompt_tokens.observe(event.prompt_tokens)
             self._metrics.cached_tokens.inc(event.cached_tokens)
         else:
             assert isinstance(event, Final)
             self.finish_reason = event.finish_reason.value
             self.completion_tokens += event.usage.completion_tokens
+            if self.reused:
+                return
+            self._metrics.suggestions.ended(event)
             self._metrics.completion_tokens.observe(event.usage.completion_tokens)
             self._see_rounds(event.usage)
 

@@ -1,4 +1,4 @@
-"""One completion at a time for a document, shared by all who ask for it: no listener is lost, nothing is left behind."""
+"""One completion at a time for a document, shared by all who ask for it: no listener is lost, nothing stays behind."""
 
 from __future__ import annotations
 
