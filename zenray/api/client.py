@@ -1,11 +1,12 @@
-"""A thin client of `zenray.v1.CompletionService`, blocking and async, used by the command line and the benchmark.
+"""A thin client of the public services, blocking and async, used by the command line and the benchmark.
 
-Both turn a gRPC error into one `CallFailed`, with the field violations and the retry time the server sent.
+Both turn a gRPC error into one `CallFailed`, with the field violations and the retry time the server sent, except
+that a document the server does not have is a `StaleDocument`, as it is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -14,8 +15,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from zenray.errors import ZenrayError
-from zenray.v1 import completion_pb2, completion_pb2_grpc
+from zenray.errors import StaleDocument, ZenrayError
+from zenray.v1 import completion_pb2, completion_pb2_grpc, context_pb2, context_pb2_grpc
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,6 +70,7 @@ class Client:
         self.address = address
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = completion_pb2_grpc.CompletionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._context = context_pb2_grpc.ContextServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Client:
         return self
@@ -89,7 +91,7 @@ class Client:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise _call_failed(error, self.address) from error
+            raise _failure(error, self.address) from error
         finally:
             call.cancel()
 
@@ -114,11 +116,41 @@ class Client:
         )
         return response
 
-    def _unary(self, method: Callable[..., R], request: Message, timeout_s: float | None) -> R:
+    def assemble(
+        self, request: completion_pb2.CompleteRequest, timeout_s: float | None = 10.0
+    ) -> context_pb2.AssembleResponse:
+        """Raises StaleDocument and CallFailed."""
+        response: context_pb2.AssembleResponse = self._unary(
+            self._context.Assemble, context_pb2.AssembleRequest(request=request), timeout_s
+        )
+        return response
+
+    def update_documents(
+        self, events: Iterable[context_pb2.UpdateDocumentsRequest], timeout_s: float | None = 10.0
+    ) -> int:
+        """How many events were applied: all. Raises StaleDocument and CallFailed; the events before the one that
+        was refused are applied then."""
+        response: context_pb2.UpdateDocumentsResponse = self._unary(
+            self._context.UpdateDocuments, iter(events), timeout_s
+        )
+        return response.events
+
+    def prefetch(self, request: completion_pb2.CompleteRequest, timeout_s: float | None = None) -> int:
+        """Completion tokens kept for the request to come. Raises StaleDocument and CallFailed."""
+        response: completion_pb2.PrefetchResponse = self._unary(
+            self._stub.Prefetch, completion_pb2.PrefetchRequest(request=request), timeout_s
+        )
+        return response.completion_tokens
+
+    def report_outcome(self, report: completion_pb2.ReportOutcomeRequest, timeout_s: float | None = 10.0) -> None:
+        """Raises CallFailed."""
+        self._unary(self._stub.ReportOutcome, report, timeout_s)
+
+    def _unary(self, method: Callable[..., R], request: Message | Iterator[Message], timeout_s: float | None) -> R:
         try:
             return method(request, timeout=timeout_s, metadata=_METADATA)
         except grpc.RpcError as error:
-            raise _call_failed(error, self.address) from error
+            raise _failure(error, self.address) from error
 
 
 class AsyncClient:
@@ -128,6 +160,7 @@ class AsyncClient:
         self.address = address
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._stub = completion_pb2_grpc.CompletionServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._context = context_pb2_grpc.ContextServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -149,7 +182,7 @@ class AsyncClient:
             async for event in call:
                 yield event
         except grpc.RpcError as error:
-            raise _call_failed(error, self.address) from error
+            raise _failure(error, self.address) from error
         finally:
             call.cancel()
 
@@ -174,14 +207,46 @@ class AsyncClient:
         )
         return response
 
-    async def _unary(self, method: Callable[..., Awaitable[R]], request: Message, timeout_s: float | None) -> R:
+    async def assemble(
+        self, request: completion_pb2.CompleteRequest, timeout_s: float | None = 10.0
+    ) -> context_pb2.AssembleResponse:
+        """Raises StaleDocument and CallFailed."""
+        response: context_pb2.AssembleResponse = await self._unary(
+            self._context.Assemble, context_pb2.AssembleRequest(request=request), timeout_s
+        )
+        return response
+
+    async def update_documents(
+        self, events: Iterable[context_pb2.UpdateDocumentsRequest], timeout_s: float | None = 10.0
+    ) -> int:
+        """How many events were applied: all. Raises StaleDocument and CallFailed; the events before the one that
+        was refused are applied then."""
+        response: context_pb2.UpdateDocumentsResponse = await self._unary(
+            self._context.UpdateDocuments, iter(events), timeout_s
+        )
+        return response.events
+
+    async def prefetch(self, request: completion_pb2.CompleteRequest, timeout_s: float | None = None) -> int:
+        """Completion tokens kept for the request to come. Raises StaleDocument and CallFailed."""
+        response: completion_pb2.PrefetchResponse = await self._unary(
+            self._stub.Prefetch, completion_pb2.PrefetchRequest(request=request), timeout_s
+        )
+        return response.completion_tokens
+
+    async def report_outcome(self, report: completion_pb2.ReportOutcomeRequest, timeout_s: float | None = 10.0) -> None:
+        """Raises CallFailed."""
+        await self._unary(self._stub.ReportOutcome, report, timeout_s)
+
+    async def _unary(
+        self, method: Callable[..., Awaitable[R]], request: Message | Iterator[Message], timeout_s: float | None
+    ) -> R:
         try:
             return await method(request, timeout=timeout_s, metadata=_METADATA)
         except grpc.RpcError as error:
-            raise _call_failed(error, self.address) from error
+            raise _failure(error, self.address) from error
 
 
-def _call_failed(error: grpc.RpcError, address: str) -> CallFailed:
+def _failure(error: grpc.RpcError, address: str) -> CallFailed | StaleDocument:
     code, message = error.code().name, error.details() or ""
     violations: list[tuple[str, str]] = []
     retry_ms: int | None = None
@@ -191,10 +256,15 @@ def _call_failed(error: grpc.RpcError, address: str) -> CallFailed:
         status = None
     for detail in status.details if status else ():
         bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        precondition = error_details_pb2.PreconditionFailure()
         if detail.Unpack(bad_request):
             violations += [(item.field, item.description) for item in bad_request.field_violations]
         elif detail.Unpack(retry):
             retry_ms = retry.retry_delay.ToMilliseconds()
+        elif detail.Unpack(precondition) and precondition.violations:
+            path, remedy = precondition.violations[0].subject, precondition.violations[0].description
+            found = message.removeprefix(f"document {path!r}: ").removesuffix(f"; {remedy}")
+            return StaleDocument(path, found, remedy)
     return CallFailed(code, message, address, tuple(violations), retry_ms)
 
 

@@ -107,19 +107,18 @@ def _input_from_proto(message: completion_pb2.CompleteRequest, found: Violations
 
 
 def _editor_from_proto(message: completion_pb2.EditorState, found: Violations) -> EditorState | TrackedEditor:
-    language = message.language or language_of(message.path)
     position, unit = position_from_proto(message.cursor, "editor.cursor", found)
     if message.HasField("tracked"):
         if message.text:
             found.add("editor.text", message.text[:40], "empty with editor.tracked, which names the text")
         tracked = message.tracked
-        return TrackedEditor(message.path, language, tracked.version, tracked.content_hash, position, unit)
+        return TrackedEditor(message.path, message.language, tracked.version, tracked.content_hash, position, unit)
     offset = 0
     try:
         offset = cursor_offset(message.text, position, unit, "editor.cursor")
     except InvalidRequest as error:
         found.extend(error.violations)
-    return EditorState(message.path, language, message.text, offset)
+    return EditorState(message.path, message.language or language_of(message.path), message.text, offset)
 
 
 def position_from_proto(cursor: completion_pb2.Cursor, field: str, found: Violations) -> tuple[Position, PositionUnit]:
@@ -219,6 +218,9 @@ def card_to_proto(card: ModelCard) -> completion_pb2.GetModelInfoResponse:
             max_stop_length=bounds.max_stop_length,
             max_request_bytes=bounds.max_request_bytes,
             max_deadline_ms=bounds.max_deadline_ms,
+            max_snippets=bounds.max_snippets,
+            max_snippet_bytes=bounds.max_snippet_bytes,
+            max_stream_events=bounds.max_stream_events,
         ),
     )
 

@@ -7,7 +7,7 @@ the work at once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -25,6 +25,7 @@ from zenray.v1 import completion_pb2, context_pb2
 
 Unary = Callable[[Any, float | None], Awaitable[Message]]
 Stream = Callable[[Any, float | None], AsyncGenerator[Message, None]]
+ClientStream = Callable[[AsyncIterator[Any]], Awaitable[Message]]
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # Larger than any allowed request: those beyond max_request_bytes get an error that says so.
@@ -52,8 +53,13 @@ def generic_handlers(handlers: Handlers) -> tuple[grpc.GenericRpcHandler, ...]:
         "CompleteOnce": _unary(handlers.complete_once, completion_pb2.CompleteRequest),
         "GetModelInfo": _unary(_untimed(handlers.get_model_info), completion_pb2.GetModelInfoRequest),
         "GetLoad": _unary(_untimed(handlers.get_load), completion_pb2.GetLoadRequest),
+        "Prefetch": _unary(handlers.prefetch, completion_pb2.PrefetchRequest),
+        "ReportOutcome": _unary(_untimed(handlers.report_outcome), completion_pb2.ReportOutcomeRequest),
     }
-    context = {"Assemble": _unary(_untimed(handlers.assemble), context_pb2.AssembleRequest)}
+    context = {
+        "Assemble": _unary(_untimed(handlers.assemble), context_pb2.AssembleRequest),
+        "UpdateDocuments": _client_stream(handlers.update_documents, context_pb2.UpdateDocumentsRequest),
+    }
     health = {
         "Check": _unary(_untimed(handlers.health_check), health_pb2.HealthCheckRequest),
         "Watch": _stream(lambda message, timeout_s: handlers.health_watch(message), health_pb2.HealthCheckRequest),
@@ -105,6 +111,17 @@ def _stream(call: Stream, request_type: type[Message]) -> grpc.RpcMethodHandler:
             await _abort(context, error)
 
     return grpc.unary_stream_rpc_method_handler(answer, response_serializer=_encode)
+
+
+def _client_stream(call: ClientStream, request_type: type[Message]) -> grpc.RpcMethodHandler:
+    async def answer(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> Message | None:
+        try:
+            return await call(_decode(request_type, request_bytes) async for request_bytes in requests)
+        except Exception as error:
+            await _abort(context, error)
+            return None
+
+    return grpc.stream_unary_rpc_method_handler(answer, response_serializer=_encode)
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:

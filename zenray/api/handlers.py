@@ -7,19 +7,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Protocol, cast
 
 from grpc_health.v1 import health_pb2
 
-from zenray.api import convert, convert_context
+from zenray.api import convert, convert_context, convert_documents, convert_outcomes
 from zenray.api.service import CompletionService
 from zenray.api.status import as_zenray_error, grpc_status
 from zenray.api.stream import events_of, within_timeout
-from zenray.api.validate import Violations, check_model, check_size, collect
+from zenray.api.validate import Violations, check_id, check_model, check_size, collect
+from zenray.api.validate_documents import collect_event
+from zenray.context.document_events import DocumentEvent
 from zenray.context.request import CompletionRequest
-from zenray.errors import NotFound, ZenrayError
+from zenray.errors import DeadlineExceeded, InvalidRequest, NotFound, Quantity, ZenrayError
 from zenray.v1 import completion_pb2, context_pb2
 
 SERVICE_NAMES = ("zenray.v1.CompletionService", "zenray.v1.ContextService")
@@ -71,6 +73,52 @@ class Handlers:
         except Exception as error:
             raise as_zenray_error(error) from error
 
+    async def update_documents(
+        self, messages: AsyncIterator[context_pb2.UpdateDocumentsRequest]
+    ) -> context_pb2.UpdateDocumentsResponse:
+        """Applies the events as they come. Raises at the first that cannot be; those before it stay applied."""
+        bounds = self._service.model_info().bounds
+        session_id, num_events = "", 0
+        while True:
+            try:
+                async with asyncio.timeout(bounds.max_deadline_ms / 1000):
+                    message = await anext(messages)
+            except StopAsyncIteration:
+                return context_pb2.UpdateDocumentsResponse(events=num_events)
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"no event for {bounds.max_deadline_ms} ms; the session is kept") from error
+            if num_events == bounds.max_stream_events:
+                number = Quantity(num_events + 1, "events")
+                raise InvalidRequest.of("events", number, f"at most {num_events} events in one stream")
+            session_id, event = self._decode_event(message, session_id)
+            try:
+                await self._service.apply_document_event(session_id, event)
+            except Exception as error:
+                raise as_zenray_error(error) from error
+            num_events += 1
+
+    async def prefetch(
+        self, message: completion_pb2.PrefetchRequest, timeout_s: float | None = None
+    ) -> completion_pb2.PrefetchResponse:
+        request = self.decode(message.request)
+        if not request.session_id:
+            raise InvalidRequest.of("session_id", "", "the session whose next request this may be")
+        try:
+            num_tokens = await self._service.prefetch(within_timeout(request, timeout_s))
+        except Exception as error:
+            raise as_zenray_error(error) from error
+        return completion_pb2.PrefetchResponse(completion_tokens=num_tokens)
+
+    async def report_outcome(
+        self, message: completion_pb2.ReportOutcomeRequest
+    ) -> completion_pb2.ReportOutcomeResponse:
+        report = convert_outcomes.outcome_from_proto(message, self._service.model_info())
+        try:
+            await self._service.report_outcome(report)
+        except Exception as error:
+            raise as_zenray_error(error) from error
+        return completion_pb2.ReportOutcomeResponse()
+
     async def health_check(self, message: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
         """Raises NotFound for a service that is not here, as the health protocol asks."""
         known = ("", *SERVICE_NAMES)
@@ -108,6 +156,16 @@ class Handlers:
         collect(request, card, found)
         found.raise_if_any()
         return request
+
+    def _decode_event(self, message: context_pb2.UpdateDocumentsRequest, session_id: str) -> tuple[str, DocumentEvent]:
+        """The session of a message, by default that of the one before, and its event."""
+        check_size(message.ByteSize(), self._service.model_info())
+        found = Violations()
+        event = convert_documents.event_from_proto(message, found)
+        check_id("session_id", message.session_id or session_id, found, required=True)
+        collect_event(event, found)
+        found.raise_if_any()
+        return message.session_id or session_id, event
 
 
 class StatusContext(Protocol):

@@ -6,10 +6,20 @@ Field names are those of `zenray.v1.CompleteRequest`; a door with other names tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from zenray.api.service import ModelCard
-from zenray.context.request import CompletionInput, CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
+from zenray.context.pieces import Snippet
+from zenray.context.request import (
+    CompletionInput,
+    CompletionRequest,
+    EditorState,
+    Infill,
+    TextPrompt,
+    TokenPrompt,
+    TrackedEditor,
+)
 from zenray.engine.request import Limits, Sampling
 from zenray.errors import FieldViolation, InvalidRequest, NotFound, Quantity
 
@@ -19,6 +29,12 @@ MAX_LINES = 2**31 - 1
 MAX_STOP_TOKEN_IDS = 64
 MAX_ID_LENGTH = 128
 """Characters of request and session ids: they stand in logs and traces."""
+MAX_LANGUAGE_LENGTH = 64
+MAX_PATH_LENGTH = 4096
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SEPARATOR = re.compile(r"[/\\]")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Violations:
@@ -55,12 +71,45 @@ def check_request(request: CompletionRequest, card: ModelCard) -> None:
 def collect(request: CompletionRequest, card: ModelCard, found: Violations) -> None:
     """Adds every violation of `request` to `found`; raises NotFound for a model not served."""
     check_model(request.model, card)
-    for name, value in (("request_id", request.request_id), ("session_id", request.session_id)):
-        if len(value) > MAX_ID_LENGTH or not value.isprintable():
-            found.add(name, value[:80], f"at most {MAX_ID_LENGTH} printable characters")
+    check_id("request_id", request.request_id, found)
+    check_id("session_id", request.session_id, found)
+    if isinstance(request.input, TrackedEditor) and not request.session_id:
+        found.add("session_id", "", "the session whose document editor.tracked names")
     collect_input(request.input, card, found)
+    _collect_snippets(request.snippets, request.input, card, found)
     collect_sampling(request.sampling, card, found)
     collect_limits(request.limits, card, found)
+
+
+def check_id(field: str, value: str, found: Violations, *, required: bool = False) -> None:
+    """Adds a violation for an id that is too long, unprintable, or missing where it is required."""
+    if len(value) > MAX_ID_LENGTH or not value.isprintable() or (required and not value):
+        least = "1 to" if required else "at most"
+        found.add(field, value[:80], f"{least} {MAX_ID_LENGTH} printable characters")
+
+
+def check_path(field: str, path: str, found: Violations) -> None:
+    """Adds a violation unless `path` names a place within the workspace."""
+    if not 0 < len(path) <= MAX_PATH_LENGTH:
+        found.add(field, path[:80], f"1 to {MAX_PATH_LENGTH} characters")
+    elif _ABSOLUTE.match(path) or ".." in _SEPARATOR.split(path):
+        found.add(field, path[:80], 'relative to the workspace, without ".."')
+    elif _CONTROL.search(path):
+        found.add(field, path[:80], "no control characters")
+    else:
+        check_text(field, path, found)
+
+
+def check_language(field: str, language: str, found: Violations) -> None:
+    """Adds a violation for what cannot be an LSP language id; an unknown one is fine."""
+    if len(language) > MAX_LANGUAGE_LENGTH or not language.isprintable():
+        found.add(field, language[:80], f"at most {MAX_LANGUAGE_LENGTH} printable characters")
+
+
+def check_hash(field: str, content_hash: str, found: Violations) -> None:
+    """Adds a violation unless the hash is absent or well-formed."""
+    if content_hash and not _SHA256.fullmatch(content_hash):
+        found.add(field, content_hash[:80], "empty, or SHA-256 as 64 lower-case hex digits")
 
 
 def check_model(name: str, card: ModelCard) -> None:
@@ -105,12 +154,36 @@ def collect_input(given: CompletionInput, card: ModelCard, found: Violations) ->
             found.add("infill", "", "text before or after the place to fill")
         check_text("infill.prefix", given.prefix, found)
         check_text("infill.suffix", given.suffix, found)
+    elif isinstance(given, TrackedEditor):
+        check_path("editor.path", given.path, found)
+        check_language("editor.language", given.language, found)
+        check_hash("editor.tracked.content_hash", given.content_hash, found)
     else:
         assert isinstance(given, EditorState)
-        if len(given.path) > 4096:
-            found.add("editor.path", given.path[:80], "at most 4096 characters")
-        for name, text in (("path", given.path), ("language", given.language), ("text", given.text)):
-            check_text(f"editor.{name}", text, found)
+        if len(given.path) > MAX_PATH_LENGTH:
+            found.add("editor.path", given.path[:80], f"at most {MAX_PATH_LENGTH} characters")
+        check_text("editor.path", given.path, found)
+        check_text("editor.text", given.text, found)
+        check_language("editor.language", given.language, found)
+
+
+def _collect_snippets(snippets: Sequence[Snippet], given: CompletionInput, card: ModelCard, found: Violations) -> None:
+    if not snippets:
+        return
+    bounds = card.bounds
+    if not isinstance(given, EditorState | TrackedEditor):
+        found.add("snippets", Quantity(len(snippets), "snippets"), "none: only an editor's request takes them")
+        return
+    if len(snippets) > bounds.max_snippets:
+        found.add("snippets", Quantity(len(snippets), "snippets"), f"at most {bounds.max_snippets} snippets")
+        return
+    for i, snippet in enumerate(snippets):
+        check_text(f"snippets[{i}].text", snippet.text, found)
+        if snippet.path:
+            check_path(f"snippets[{i}].path", snippet.path, found)
+    num_bytes = sum(len(snippet.text.encode("utf-8", "surrogatepass")) for snippet in snippets)
+    if num_bytes > bounds.max_snippet_bytes:
+        found.add("snippets", Quantity(num_bytes, "bytes"), f"at most {bounds.max_snippet_bytes} bytes in all")
 
 
 def collect_sampling(sampling: Sampling, card: ModelCard, found: Violations) -> None:

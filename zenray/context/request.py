@@ -45,7 +45,8 @@ class EditorState:
 class TrackedEditor:
     """A cursor in a document of the session, which the session's own state resolves to an `EditorState`.
 
-    `content_hash` is SHA-256 of the text in hex; empty is not checked.
+    `content_hash` is SHA-256 of the text's UTF-8 bytes in lower-case hex; empty is not checked. An empty `language`
+    is that of the document.
     """
 
     path: str

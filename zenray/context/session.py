@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from zenray.context.cursors import cursor_offset
@@ -58,10 +58,11 @@ class HeldDocument:
 
     document: Document
     has_version: bool
+    known_hash: str = ""
 
     @cached_property
     def content_hash(self) -> str:
-        return hash_of(self.document.text)
+        return self.known_hash or hash_of(self.document.text)
 
 
 class Session:
@@ -99,7 +100,8 @@ class Session:
             raise InvalidRequest.of("opened.content_hash", event.content_hash, "the SHA-256 of opened.text")
         self._check_fits(event.path, event.text, "opened.text")
         language = event.language or language_of(event.path)
-        self._replace(Document(event.path, language, event.text, event.version), has_version=True, now_s=now_s)
+        document = Document(event.path, language, event.text, event.version)
+        self._replace(HeldDocument(document, True, event.content_hash), now_s)
 
     def edit(self, event: DocumentEdited, now_s: float) -> None:
         """Raises StaleDocument unless the document is at the base version, or at the version after the edits with
@@ -128,15 +130,19 @@ class Session:
             raise StaleDocument(event.path, "not the text that its hash says, and forgotten", _REMEDY)
         self._check_fits(event.path, text, "edited.edits")
         self._edits = edits
-        self._hold(Document(event.path, document.language, text, event.version), has_version=True)
+        after = Document(event.path, document.language, text, event.version)
+        self._hold(HeldDocument(after, True, event.content_hash))
 
     def observe(self, state: EditorState, now_s: float) -> None:
-        """A document seen in a request. One that events keep is theirs alone: the request may be ahead of them."""
+        """A document seen in a request. One that events keep is theirs alone: the request may be ahead of them. One
+        without a path could be any."""
+        if not state.path:
+            return
         held = self._documents.get(state.path)
         if held is not None and (held.has_version or held.document.text == state.text):
             self._documents.touch(state.path)
         elif num_bytes(state.path, state.text) <= self._max_bytes:
-            self._replace(Document(state.path, state.language, state.text), has_version=False, now_s=now_s)
+            self._replace(HeldDocument(Document(state.path, state.language, state.text), False), now_s)
 
     def close(self, event: DocumentClosed) -> None:
         self._documents.forget(event.path)
@@ -208,25 +214,24 @@ class Session:
             allowed = f"a text of at most {self._max_bytes} bytes (context.max_session_mib)"
             raise InvalidRequest.of(field, Quantity(len(text), "characters"), allowed)
 
-    def _replace(self, document: Document, has_version: bool, now_s: float) -> None:
+    def _replace(self, new: HeldDocument, now_s: float) -> None:
         """A whole text in the place of the one before, from which it differs by an edit."""
-        held = self._documents.get(document.path)
+        path, text = new.document.path, new.document.text
+        held = self._documents.get(path)
         if held is None:
-            self._edits = still_there(self._edits, document.path, document.text)
+            self._edits = still_there(self._edits, path, text)
         else:
             before = held.document.text
-            change = difference(before, document.text)
-            self._edits = remember(self._edits, document.path, before, change, now_s)
-        self._hold(document, has_version)
+            self._edits = remember(self._edits, path, before, difference(before, text), now_s)
+        self._hold(new)
 
-    def _hold(self, document: Document, has_version: bool) -> None:
+    def _hold(self, new: HeldDocument) -> None:
         """An equal document stays the object it was: others keep what they computed from it."""
-        held = self._documents.get(document.path)
-        if held is None or held.document != document or held.has_version != has_version:
-            kept = held.document if held is not None and held.document == document else document
-            size = num_bytes(document.path, document.text)
-            self._documents.put(document.path, HeldDocument(kept, has_version), size)
-        self._documents.touch(document.path)
+        path = new.document.path
+        held = self._documents.get(path)
+        if held is not None and held.document == new.document:
+            new = replace(new, document=held.document)
+        self._documents.put(path, new, num_bytes(path, new.document.text))
         self._make_room()
 
     def _make_room(self) -> None:
