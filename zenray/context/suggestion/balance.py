@@ -1,0 +1,38 @@
+"""Brackets of a completion against those around the cursor."""
+
+from __future__ import annotations
+
+from zenray.context.suggestion.lexing import CLOSER_OF, OPENER_OF, brackets, unmatched
+from zenray.context.suggestion.open_brackets import open_at_cursor
+from zenray.context.suggestion.seams import cut_before, indentation
+
+_SEARCHED_CHARACTERS = 8192
+
+
+def without_surplus_closers(text: str, before: str, after: str, language: str) -> str:
+    """`text` cut before closers that end it and that the text behind the cursor has, or that close nothing."""
+    before, after = before[-_SEARCHED_CHARACTERS:], after[:_SEARCHED_CHARACTERS]
+    read = brackets(language, before)
+    surrounding = open_at_cursor(language, before, after, read)
+    found = brackets(language, before + text, read.resume).found
+    for bracket in unmatched([bracket for bracket in found if bracket.position >= len(before)])[0]:
+        at = bracket.position - len(before)
+        if not surrounding or surrounding[-1].closer != bracket.character or surrounding[-1].is_closed:
+            is_end = all(character in OPENER_OF or character in ";, \t\r\n" for character in text[at:])
+            return text[: cut_before(text, at, after)] if is_end else text
+        surrounding = surrounding[:-1]
+    return text
+
+
+def with_own_closers(text: str, before: str, language: str) -> str:
+    """`text` with the closers of the brackets it opened itself, a brace on a line of its own."""
+    read = brackets(language, before[-_SEARCHED_CHARACTERS:])
+    known = before[-_SEARCHED_CHARACTERS:]
+    found = brackets(language, known + text, read.resume).found
+    _, openers = unmatched([bracket for bracket in found if bracket.position >= len(known)])
+    for opener in reversed(openers):
+        source = known + text
+        line = source[source.rfind("\n", 0, opener.position) + 1 :]
+        own_line = opener.character == "{" and "\n" in line.rstrip("\n")
+        text += ("\n" + indentation(line) if own_line else "") + CLOSER_OF[opener.character]
+    return text

@@ -1,0 +1,42 @@
+"""Completions that say again what the document says."""
+
+from __future__ import annotations
+
+import re
+
+_WORD_CHARACTER = re.compile(r"\w")
+_MIN_WORD_CHARACTERS = 4
+_MAX_LINES = 20
+
+
+def repeats_lines_before(text: str, before: str) -> bool:
+    """Whether `text` is nothing but the last lines before the cursor."""
+    lines = _shown(text.splitlines())
+    above = _shown(before.splitlines()[-_MAX_LINES:])
+    if not before.endswith("\n") and before.rpartition("\n")[2].strip():
+        return False
+    return _says_something(lines) and lines == above[-len(lines) :]
+
+
+def repeats_lines_behind(text: str, after: str) -> bool:
+    """Whether `text` is nothing but the first lines behind the cursor."""
+    lines = _shown(text.splitlines())
+    return _says_something(lines) and lines == _shown(after.splitlines()[:_MAX_LINES])[: len(lines)]
+
+
+def without_cursor_line(text: str, before: str) -> str:
+    """`text` without the beginning of the cursor's line, if it says that again: `return ` and `return x`."""
+    said = before.rpartition("\n")[2].strip()
+    if not _says_something([said]) or not text.lstrip().startswith(said):
+        return text
+    rest = text.lstrip()[len(said) :]
+    ends_with_space = before[-1:].isspace()
+    return rest.lstrip(" \t") if ends_with_space else rest
+
+
+def _shown(lines: list[str]) -> list[str]:
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _says_something(lines: list[str]) -> bool:
+    return sum(len(_WORD_CHARACTER.findall(line)) for line in lines) >= _MIN_WORD_CHARACTERS

@@ -1,0 +1,49 @@
+"""Indentation of a completion as the document has it."""
+
+from __future__ import annotations
+
+from zenray.context.suggestion.seams import column, indentation
+
+_NEARBY_LINES = 200
+
+
+def indented_like(text: str, before: str, after: str) -> str:
+    """`text` with its lines indented by tabs where all lines around the cursor are, by spaces where none is."""
+    around = [*before.splitlines()[-_NEARBY_LINES:], *after.splitlines()[:_NEARBY_LINES]]
+    spaces = [indentation(line) for line in around if line[:1] in (" ", "\t") and line.strip()]
+    with_tabs = sum(space.startswith("\t") for space in spaces)
+    first, *lines = text.split("\n")
+    own = [indentation(line) for line in lines if line.strip()]
+    if with_tabs == len(spaces) > 0 and any(space.startswith(" ") for space in own):
+        width = min((len(space) for space in own if space and not space.strip(" ")), default=4)
+        return "\n".join([first, *(_with_tabs(line, width) for line in lines)])
+    if spaces and with_tabs == 0 and any("\t" in space for space in own):
+        width = min(min(map(len, spaces)), 8)
+        return "\n".join(
+            [first, *(indentation(line).replace("\t", " " * width) + line.lstrip(" \t") for line in lines)]
+        )
+    return text
+
+
+def not_indented_twice(text: str, before: str) -> str:
+    """`text` without the indentation of its first line, where the cursor stands behind that already."""
+    space = before.rpartition("\n")[2]
+    own = indentation(text)
+    if not space or space.strip() or not own or not text.strip() or text[len(own)] in "\r\n":
+        return text
+    lines = [line for line in text.splitlines()[1:] if line.strip()]
+    above = [line for line in before.splitlines()[:-1] if line.strip()]
+    here = column(space)
+    if lines and column(indentation(lines[0])) == here + column(own):
+        return text
+    if not lines and above and here <= column(indentation(above[-1])) and above[-1].rstrip()[-1] in ":{([":
+        return text
+    return text[len(own) :]
+
+
+def _with_tabs(line: str, width: int) -> str:
+    space = indentation(line)
+    if not space or space.strip(" "):
+        return line
+    tabs, rest = divmod(len(space), width)
+    return "\t" * tabs + " " * rest + line[len(space) :]

@@ -1,0 +1,94 @@
+"""What the grammar of a language says about a completion, from a window around the cursor."""
+
+from __future__ import annotations
+
+from tree_sitter import Node, Point
+
+from zenray.context.languages.grammars import num_syntax_errors, parse
+
+_NO_CODE = ("string", "comment", "char", "regex", "template", "heredoc", "literal_content")
+_WINDOW = 4096
+
+
+def in_code(language: str, source: str, position: int) -> bool:
+    """Whether the character at `position` stands in no string or comment, as far as the grammar can tell."""
+    start = _window_start(source, position)
+    window = source[start:]
+    tree = parse(language, _encoded(window))
+    if tree is None:
+        return True
+    at = len(_encoded(source[start:position]))
+    node = tree.root_node.descendant_for_byte_range(at, at + 1)
+    return node is None or not _within_text(node, at)
+
+
+def _within_text(node: Node, at: int) -> bool:
+    """Whether `node`, at byte `at`, is part of a string or comment, and neither its delimiter nor code within it."""
+    while node.parent is not None:
+        if node.is_named and any(kind in node.type for kind in _NO_CODE):
+            return "substitution" not in node.type and "interpolation" not in node.type
+        if "substitution" in node.type or "interpolation" in node.type:
+            return False
+        node = node.parent
+    return False
+
+
+def _window_start(source: str, position: int) -> int:
+    """The start of a line at the margin, if there is one within the window, else of any line."""
+    first = max(0, position - _WINDOW)
+    if first == 0:
+        return 0
+    at = source.find("\n", first, position) + 1
+    start = at or first
+    while 0 < at < position:
+        if not source[at].isspace():
+            return at
+        at = source.find("\n", at, position) + 1
+    return start
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+class SyntaxCheck:
+    """Counts the syntax errors a completion leaves between `before` and `after`, in a window around the cursor that
+    begins and ends, where that is possible, with a line at the margin. The window is parsed once; a completion costs
+    what it changes."""
+
+    def __init__(self, language: str, before: str, after: str) -> None:
+        self._language = language
+        self._before = _encoded(before[_window_start(before, len(before)) :])
+        self._after = _encoded(after[: _window_end(after)])
+        self._tree = parse(language, self._before + self._after)
+        self.base: int | None = None if self._tree is None else num_syntax_errors(self._tree)
+        """The errors without a completion; None where no grammar can tell."""
+
+    def num_errors(self, text: str) -> int:
+        """The errors with `text` at the cursor. Not to be asked where `base` is None."""
+        assert self._tree is not None
+        added = _encoded(text)
+        start, end = len(self._before), len(self._before) + len(added)
+        source = self._before + added + self._after
+        tree = self._tree.copy()
+        at, behind = _point(source, start), _point(source, end)
+        tree.edit(start, start, end, at, at, behind)
+        new = parse(self._language, source, tree)
+        return num_syntax_errors(new) if new is not None else len(source)
+
+
+def _window_end(source: str) -> int:
+    """Behind the last line end before a line at the margin within the window, else behind the window's last line."""
+    if len(source) <= _WINDOW:
+        return len(source)
+    last = at = source.rfind("\n", 0, _WINDOW) + 1
+    while at > 0:
+        if not source[at].isspace():
+            return at
+        at = source.rfind("\n", 0, at - 1) + 1
+    return last or _WINDOW
+
+
+def _point(source: bytes, offset: int) -> Point:
+    line_start = source.rfind(b"\n", 0, offset) + 1
+    return Point(source.count(b"\n", 0, offset), offset - line_start)
