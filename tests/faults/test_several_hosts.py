@@ -70,6 +70,7 @@ def served(hosts: Hosts) -> Iterator[Served]:
         *(f"experts.num_shards={NUM_HOSTS}", "experts.spread=true", "experts.num_threads=1"),
         *("experts.shard_num_cpus=0", "experts.shard_num_gpus=1", "experts.recovery_timeout_s=60"),
         *("server.host=0.0.0.0", "server.grpc_port=0", "server.http_port=0"),
+        "context.mode=cloud",
     )
     with ray_on(hosts, nodes) as environment:
         command = [sys.executable, "-c", SERVE, f"{hosts.addresses[0]}:{RAY_PORT}", *settings]

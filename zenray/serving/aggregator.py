@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -21,6 +22,7 @@ from zenray.api import grpc_server
 from zenray.api.handlers import Handlers
 from zenray.api.openai import build_app
 from zenray.config import ServerSettings, ZenrayConfig
+from zenray.context.sessions import SessionStore
 from zenray.errors import ConfigError
 from zenray.model.catalog import is_preset, resolve
 from zenray.model.load import load_tokenizer
@@ -28,6 +30,7 @@ from zenray.observe.logs import configure_logging
 from zenray.serving.channels import bracketed
 from zenray.serving.completion import ClusterCompletionService
 from zenray.serving.directory import watch
+from zenray.serving.locality import LocalOnly
 from zenray.serving.memory import settle
 from zenray.serving.peers import Peers
 from zenray.serving.verifier_client import VerifierClient
@@ -53,9 +56,16 @@ class ContextAggregator:
         tokenizer = await asyncio.to_thread(
             lambda: load_tokenizer(model.name if is_preset(model.name) else resolve(model.name), model.preset_overrides)
         )
-        self._peers = Peers(lambda: watch(SERVICE_NAME), verifier_pb2_grpc.VerifierServiceStub)
-        client = VerifierClient(self._peers, settings.affinity_slack, settings.failover_timeout_s)
-        self._service = ClusterCompletionService(self._config, tokenizer, client)
+        verifiers = LocalOnly(partial(watch, SERVICE_NAME), "verifier")
+        is_local = self._config.context.mode == "local"
+        self._peers = Peers(
+            verifiers if is_local else partial(watch, SERVICE_NAME), verifier_pb2_grpc.VerifierServiceStub
+        )
+        client = VerifierClient(
+            self._peers, settings.affinity_slack, settings.failover_timeout_s, lambda: verifiers.refused
+        )
+        sessions = SessionStore(self._config.context)
+        self._service = ClusterCompletionService(self._config, tokenizer, client, sessions)
         await self._peers.start()
         self._following = asyncio.create_task(self._service.follow_verifiers())
         self._grpc = await start_grpc(self._service, settings)

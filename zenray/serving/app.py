@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from zenray.config import ServerSettings, ZenrayConfig
 from zenray.serving.cluster import Cluster
+from zenray.serving.locality import check_nodes_here
 from zenray.serving.preflight import free_port, preflight
 from zenray.serving.ready import Interrupted, Progress, wait_until_ready
 
@@ -185,7 +186,8 @@ def start(
     interrupted, nothing that was started stays.
 
     Raises:
-        ConfigError: a port is taken, memory or cluster resources are too small, or a replica refused its settings.
+        ConfigError: a port is taken, memory or cluster resources are too small, a replica refused its settings, or
+            context.mode is local and the cluster has other machines.
         NotFound, ModelFileError: the model cannot be served.
         Unavailable: no Ray cluster at `address`.
         DeadlineExceeded: not ready within server.start_timeout_s.
@@ -201,6 +203,8 @@ def start(
     cluster = Cluster(address, _cpus(config))
     platform = None
     try:
+        if config.context.mode == "local":
+            check_nodes_here(cluster.node_addresses())
         from ray import serve
         from ray.serve.schema import LoggingConfig
 

@@ -52,6 +52,13 @@ class Cluster:
         else:
             self._start(num_cpus)
 
+    def node_addresses(self) -> list[str]:
+        """The machines that are part of the cluster now."""
+        import ray
+
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        return [str(node["NodeManagerAddress"]) for node in nodes if node["Alive"]]
+
     def stop(self) -> None:
         """Ends what this object started; a Ray that was there before stays."""
         import ray

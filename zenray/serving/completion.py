@@ -1,4 +1,4 @@
-"""The completion service of a context aggregator: assemble, send to a verifier, count."""
+"""The completion service of a context aggregator: whose turn it is, what to send a verifier, what to make of it."""
 
 from __future__ import annotations
 
@@ -14,38 +14,51 @@ from dataclasses import replace
 from zenray.api.service import ModelCard, ServiceLoad, VerifierLoad
 from zenray.api.totals import total_load
 from zenray.config import ZenrayConfig
-from zenray.context.assemble import AssembledPrompt, assemble
-from zenray.context.budget import PromptLimits
-from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt
+from zenray.context.assemble import AssembledPrompt
+from zenray.context.document_events import DocumentEvent, SessionEnded
+from zenray.context.request import CompletionRequest, EditorState
+from zenray.context.sessions import SessionStore
+from zenray.context.suggestion.model import CompletionStarted
+from zenray.context.suggestion.outcomes import OutcomeReport
+from zenray.context.suggestion.reuse import gap_of
 from zenray.context.tokens import PromptTokenizer
-from zenray.engine.request import GenerateEvent, GenerateRequest
-from zenray.errors import Overloaded, Unavailable, ZenrayError
+from zenray.engine.request import Final, GenerateEvent, GenerateRequest, Priority, Started
+from zenray.errors import InvalidRequest, Unavailable, ZenrayError
 from zenray.observe.metrics import RequestMeter, ServingMetrics
+from zenray.observe.outcomes import Outcomes
+from zenray.serving.admission import Admission
+from zenray.serving.generation import Events
+from zenray.serving.generations import Generations, Key
 from zenray.serving.model_card import model_card
+from zenray.serving.prompts import Prompts
 from zenray.serving.routing import affinity_key
+from zenray.serving.suggesting import record_of, suggest
 from zenray.serving.verifier_client import VerifierClient
 
 log = logging.getLogger(__name__)
 
 POLL_PERIOD_S = 1.0
-_LARGE_TEXT = 16_384
-"""Characters from which tokenising (2 ms and more) leaves the event loop to the other streams."""
 _SEED_BITS = 63
 
 
 class ClusterCompletionService:
     """`zenray.api.service.CompletionService` over the verifier replicas of a cluster."""
 
-    def __init__(self, config: ZenrayConfig, tokenizer: PromptTokenizer, client: VerifierClient) -> None:
+    def __init__(
+        self, config: ZenrayConfig, tokenizer: PromptTokenizer, client: VerifierClient, sessions: SessionStore
+    ) -> None:
+        """Raises ConfigError when suggestion.outcome_log cannot be written to."""
         self._config, self._tokenizer, self._client = config, tokenizer, client
         self._card: ModelCard | None = None
         self._loads: dict[str, VerifierLoad] = {}
-        self._ongoing = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._draining = False
         self._created = int(time.time())
         self.metrics = ServingMetrics(lambda: self._loads, lambda: self._client.num_reruns)
+        self._admission = Admission(config.server.max_ongoing_requests)
+        self._prompts = Prompts(config.context, tokenizer, sessions)
+        self._generations = Generations(
+            config.suggestion.max_finished, config.context.max_sessions, self.metrics.suggestions
+        )
+        self._outcomes = Outcomes(config.suggestion, self.metrics.suggestions)
 
     @property
     def tokenizer(self) -> PromptTokenizer:
@@ -61,19 +74,13 @@ class ClusterCompletionService:
         arrived_s = time.monotonic()
         meter = RequestMeter(self.metrics, request.priority.name.lower())
         outcome = "CANCELLED"  # unless something else happens, the caller left
-        self._ongoing += 1
-        self._idle.clear()
         try:
-            self._admit()
-            prompt = await self.assemble(request)
-            generate = self._generate_request(prompt, request)
-            assert generate.limits.deadline_ms is not None
-            deadline_s = arrived_s + generate.limits.deadline_ms / 1000
-            key = affinity_key(request.session_id, generate.prompt_token_ids)
-            async with aclosing(self._client.generate(generate, key, deadline_s)) as events:
-                async for event in events:
-                    meter.see(event)
-                    yield event
+            with self._admission.admit():
+                request = await self._prompts.resolve(request)
+                async with aclosing(self._events(request, arrived_s)) as events:
+                    async for event in events:
+                        meter.see(event)
+                        yield await self._suggested(request, event, meter) if isinstance(event, Final) else event
             outcome = meter.finish_reason
         except ZenrayError as error:
             outcome = error.grpc_status
@@ -82,20 +89,40 @@ class ClusterCompletionService:
             outcome = "INTERNAL"
             raise
         finally:
-            self._ongoing -= 1
-            if not self._ongoing:
-                self._idle.set()
             self._log(request, meter, outcome)
 
     async def assemble(self, request: CompletionRequest) -> AssembledPrompt:
-        limits = PromptLimits(
-            context_length=self.model_info().context_length,
-            max_prompt_tokens=self._config.context.max_prompt_tokens,
-            suffix_share=self._config.context.suffix_share,
-        )
-        if _num_characters(request) < _LARGE_TEXT:
-            return assemble(request, self._tokenizer, limits)
-        return await asyncio.to_thread(assemble, request, self._tokenizer, limits)
+        return await self._assemble(await self._prompts.resolve(request))
+
+    async def apply_document_event(self, session_id: str, event: DocumentEvent) -> None:
+        self._prompts.apply(session_id, event)
+        if isinstance(event, SessionEnded):
+            self._generations.end_session(session_id)
+
+    async def prefetch(self, request: CompletionRequest) -> int:
+        """See `CompletionService.prefetch`. What it asks for may never be typed, so the session does not learn it."""
+        arrived_s = time.monotonic()
+        outcome = "CANCELLED"
+        try:
+            with self._admission.admit():
+                request = await self._prompts.resolve(replace(request, priority=Priority.BATCH), observe=False)
+                key = _key(request)
+                if key is None or (gap := gap_of(request)).terms is None:
+                    raise InvalidRequest.of(
+                        "request", "one whose completion is its own", "an editor's, of a session, with suggestion.reuse"
+                    )
+                deadline_s = self._deadline_s(request, arrived_s)
+                num_kept = await self._generations.prefetch(key, gap, deadline_s, lambda: self._shared(request))
+            outcome = "KEPT" if num_kept else "SUPERSEDED"
+        except ZenrayError as error:
+            outcome = error.grpc_status
+            raise
+        finally:
+            self.metrics.suggestions.prefetched(outcome)
+        return num_kept
+
+    async def report_outcome(self, report: OutcomeReport) -> None:
+        self._outcomes.report(report)
 
     async def load(self) -> ServiceLoad:
         loads = await self._client.loads()
@@ -106,8 +133,7 @@ class ClusterCompletionService:
         )
 
     async def check_ready(self) -> None:
-        if self._draining:
-            raise Unavailable("this aggregator is draining")
+        self._admission.check_open()
         self._client.check_available()
         if self._card is None:
             raise Unavailable("no verifier replica has said yet what it serves")
@@ -122,30 +148,57 @@ class ClusterCompletionService:
             await asyncio.sleep(POLL_PERIOD_S if self._card is not None else POLL_PERIOD_S / 10)
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuses new requests and lets running ones end for at most `timeout_s`."""
-        self._draining = True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        """Refuses new requests, lets running ones end for at most `timeout_s` and writes out the log of outcomes."""
+        await self._admission.drain(timeout_s)
+        await asyncio.to_thread(self._outcomes.close, timeout_s)
 
-    def _admit(self) -> None:
-        if self._draining:
-            raise Unavailable("this aggregator is draining")
-        limit = self._config.server.max_ongoing_requests
-        if self._ongoing > limit:
-            raise Overloaded(f"{limit} requests are being answered; server.max_ongoing_requests allows no more")
+    def _events(self, request: CompletionRequest, arrived_s: float) -> Events:
+        """Of a completion of its own, or of what a request of its document may share."""
+        deadline_s = self._deadline_s(request, arrived_s)
+        key = _key(request) if request.priority is Priority.INTERACTIVE else None
+        if key is None:
+            return self._generate(request, deadline_s)
+        num_choices = request.sampling.n
+        return self._generations.complete(key, gap_of(request), num_choices, deadline_s, lambda: self._shared(request))
+
+    def _shared(self, request: CompletionRequest) -> Events:
+        """As long as somebody listens, who each have a deadline; this one is only the last resort."""
+        return self._generate(request, time.monotonic() + self._config.bounds.max_deadline_ms / 1000)
+
+    async def _generate(self, request: CompletionRequest, deadline_s: float) -> Events:
+        prompt = await self._assemble(request)
+        generate = self._generate_request(prompt, request)
+        key = affinity_key(request.session_id, generate.prompt_token_ids)
+        async with aclosing(self._client.generate(generate, key, deadline_s)) as events:
+            async for event in events:
+                if isinstance(event, Started):
+                    yield _attributed(event, prompt)
+                    continue
+                if isinstance(event, Final):
+                    self._prompts.learn(event)
+                yield event
+
+    async def _assemble(self, request: CompletionRequest) -> AssembledPrompt:
+        return await self._prompts.assemble(request, self.model_info().context_length)
+
+    async def _suggested(self, request: CompletionRequest, final: Final, meter: RequestMeter) -> Final:
+        suggested = await suggest(request, final)
+        if isinstance(request.input, EditorState):
+            self._outcomes.remember(record_of(request, request.input, suggested, reused=meter.reused))
+        if suggested.suggestion is not None:
+            self.metrics.suggestions.suggested(suggested.suggestion)
+        return suggested
+
+    def _deadline_s(self, request: CompletionRequest, arrived_s: float) -> float:
+        deadline_ms = request.limits.deadline_ms
+        return arrived_s + (self._config.defaults.deadline_ms if deadline_ms is None else deadline_ms) / 1000
 
     def _generate_request(self, prompt: AssembledPrompt, request: CompletionRequest) -> GenerateRequest:
-        """The verifier's request, with a seed and a deadline: so it can be run again and always ends."""
+        """The verifier's request, with a seed: so it can be run again."""
         generate = prompt.generate_request(request)
-        seed, deadline_ms = generate.sampling.seed, generate.limits.deadline_ms
-        return replace(
-            generate,
-            sampling=replace(generate.sampling, seed=secrets.randbits(_SEED_BITS) if seed is None else seed),
-            limits=replace(
-                generate.limits,
-                deadline_ms=self._config.defaults.deadline_ms if deadline_ms is None else deadline_ms,
-            ),
-        )
+        seed = generate.sampling.seed
+        seeded = replace(generate.sampling, seed=secrets.randbits(_SEED_BITS) if seed is None else seed)
+        return replace(generate, sampling=seeded)
 
     @staticmethod
     def _log(request: CompletionRequest, meter: RequestMeter, outcome: str) -> None:
@@ -154,6 +207,7 @@ class ClusterCompletionService:
             extra={
                 "request_id": request.request_id,
                 "outcome": outcome,
+                "reused": meter.reused,
                 "total_ms": round(meter.end(outcome), 1),
                 "first_token_ms": None if meter.first_token_ms is None else round(meter.first_token_ms, 1),
                 "prompt_tokens": meter.prompt_tokens,
@@ -166,8 +220,13 @@ class ClusterCompletionService:
         )
 
 
-def _num_characters(request: CompletionRequest) -> int:
-    given = request.input
-    if isinstance(given, Infill):
-        return len(given.prefix) + len(given.suffix)
-    return len(given.text) if isinstance(given, TextPrompt | EditorState) else 0
+def _key(request: CompletionRequest) -> Key | None:
+    """The document a request is about, when others of its session may be about it too."""
+    if not request.session_id or not isinstance(request.input, EditorState):
+        return None
+    return request.session_id, request.input.path
+
+
+def _attributed(started: Started, prompt: AssembledPrompt) -> CompletionStarted:
+    attribution = tuple((piece.source, piece.token_count) for piece in prompt.pieces)
+    return CompletionStarted(started.prompt_tokens, started.cached_tokens, started.prompt_logprobs, attribution)

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from zenray.config import ExpertSettings, ModelSettings
 from zenray.errors import ConfigError
-from zenray.experts.link import ShardLost
+from zenray.experts.link import ShardLost, ShardRefused
 from zenray.experts.shard_server import ShardServer
 from zenray.experts.stream import UNIX
 from zenray.experts.stream_link import StreamLink, connect
@@ -31,6 +31,7 @@ from zenray.model.build import open_weights, set_num_threads
 from zenray.observe.logs import configure_logging
 from zenray.serving.directory import node_ip
 from zenray.serving.guard import began
+from zenray.serving.locality import REMEDY, host_of, is_here
 from zenray.serving.memory import settle
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,11 @@ class RayShardHost:
         weights_digest: str,
         placement_group: PlacementGroup,
         peer_host: str | None,
+        *,
+        local_only: bool = False,
     ) -> None:
+        """`local_only`: shards of other machines are refused (context.mode local)."""
+        self._local_only = local_only
         self._model, self._experts, self._digest = model, experts, weights_digest
         self._placement_group, self._peer_host = placement_group, peer_host or ""
         self._node_id = ray.get_runtime_context().get_node_id()
@@ -129,6 +134,9 @@ class RayShardHost:
             actor.serve.remote()
         except (ray.exceptions.RayError, TimeoutError) as error:
             raise ShardLost(shard, f"it did not start: {_cause(error)}") from error
+        if self._local_only and found.node_id != self._node_id and not is_here(host_of(found.address)):
+            ray.kill(actor, no_restart=True)
+            raise ShardRefused(f"context.mode is local, and shard {shard} is on another machine; {REMEDY}")
         with self._lock:
             self._found[shard] = found
         link = connect(found.address, token, self._digest, shard, self._experts, torch.device(self._model.device))

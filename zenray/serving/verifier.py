@@ -19,11 +19,14 @@ from zenray.experts.build import expert_status
 from zenray.model.load import LoadedModel
 from zenray.observe.logs import configure_logging
 from zenray.serving.channels import SERVER_OPTIONS, bind
-from zenray.serving.directory import Endpoint, Registration, node_ip
+from zenray.serving.directory import Endpoint, Registration, node_ip, watch
 from zenray.serving.draft_client import PoolDrafter
+from zenray.serving.draft_service import SERVICE_NAME as DRAFT_SERVICE_NAME
 from zenray.serving.expert_shards import RayShardHost
+from zenray.serving.locality import LocalOnly
 from zenray.serving.memory import settle
 from zenray.serving.model_card import served_model_info
+from zenray.serving.peers import Watch
 from zenray.serving.verifier_service import SERVICE_NAME, VerifierServicer, engine_failure, watch_engine
 from zenray.speculative.drafter import Drafter
 from zenray.v1 import verifier_pb2_grpc
@@ -96,12 +99,22 @@ class Verifier:
     def _remote_drafters(self, model: LoadedModel) -> list[Drafter]:
         if not self._config.has_draft_pool:
             return []
-        return [PoolDrafter(self._config.speculation, model.config.vocab_size)]
+        pool: Watch = partial(watch, DRAFT_SERVICE_NAME)
+        if self._config.context.mode == "local":
+            pool = LocalOnly(pool, "draft pool replica")
+        return [PoolDrafter(self._config.speculation, model.config.vocab_size, pool)]
 
     def _shard_host(self, weights_digest: str) -> RayShardHost:
         assert self._placement_group is not None, "a verifier with expert shards has a bundle for each"
         config = self._config
-        return RayShardHost(config.model, config.experts, weights_digest, self._placement_group, self._peer_host)
+        return RayShardHost(
+            config.model,
+            config.experts,
+            weights_digest,
+            self._placement_group,
+            self._peer_host,
+            local_only=config.context.mode == "local",
+        )
 
     @staticmethod
     def _give_up(reason: str) -> None:

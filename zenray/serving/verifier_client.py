@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -36,11 +36,19 @@ class VerifierClient:
     """Streams from whichever replica suits; a request with a seed survives the death of its replica.
 
     `affinity_slack` is how many requests busier a session's own replica may be before another takes over.
-    `failover_timeout_s` is how long a request whose replica died waits for another one.
+    `failover_timeout_s` is how long a request whose replica died waits for another one. `refused` says why replicas
+    that are there are not among the peers.
     """
 
-    def __init__(self, peers: Peers, affinity_slack: int, failover_timeout_s: float) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        affinity_slack: int,
+        failover_timeout_s: float,
+        refused: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         self._peers = peers
+        self._refused = refused
         self._slack, self._failover_timeout_s = affinity_slack, failover_timeout_s
         self.num_reruns = 0
 
@@ -48,7 +56,7 @@ class VerifierClient:
         """Raises Unavailable, with the reason, unless some replica takes requests."""
         if self._peers.available():
             return
-        reasons = {peer.endpoint.unavailable for peer in self._peers.listed()}
+        reasons = {*(peer.endpoint.unavailable for peer in self._peers.listed()), *self._refused()}
         raise Unavailable(f"no verifier replica is ready{': ' if reasons else ''}{'; '.join(sorted(reasons))}")
 
     async def generate(

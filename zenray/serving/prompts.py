@@ -1,0 +1,105 @@
+"""From a request to the prompt of its verifier: whose document it is, what surrounds it, what of it fits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from zenray.config import ContextSettings
+from zenray.context.assemble import AssembledPrompt, assemble
+from zenray.context.budget import PromptLimits
+from zenray.context.document_events import DocumentEvent
+from zenray.context.memory import PromptMemory
+from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TrackedEditor
+from zenray.context.sessions import SessionStore
+from zenray.context.surroundings import NOTHING_AROUND, Surroundings
+from zenray.context.tokens import PromptTokenizer
+from zenray.engine.request import Final
+
+LARGE_TEXT = 16_384
+"""Characters from which tokenising (2 ms and more) leaves the event loop to the other streams."""
+
+
+class Prompts:
+    """Makes every prompt of one aggregator, and keeps the editor sessions for it."""
+
+    def __init__(self, settings: ContextSettings, tokenizer: PromptTokenizer, sessions: SessionStore) -> None:
+        self._settings, self._tokenizer, self._sessions = settings, tokenizer, sessions
+        self._memory = PromptMemory.of(tokenizer)
+        self._prefill = PrefillRate()
+
+    def apply(self, session_id: str, event: DocumentEvent) -> None:
+        """See `SessionStore.apply`."""
+        self._sessions.apply(session_id, event)
+
+    async def resolve(self, request: CompletionRequest, *, observe: bool = True) -> CompletionRequest:
+        """`request` with the text of its document. A version that is on its way is waited for, for at most
+        context.version_wait_ms; raises StaleDocument for one that does not come. With `observe` the session learns a
+        text that came along."""
+        given = request.input
+        if isinstance(given, TrackedEditor):
+            return replace(request, input=await self._sessions.resolve_soon(request.session_id, given))
+        if observe and isinstance(given, EditorState) and request.session_id:
+            self._sessions.observe(request.session_id, given)
+        return request
+
+    async def assemble(self, request: CompletionRequest, context_length: int) -> AssembledPrompt:
+        """The prompt of a resolved request."""
+        around = NOTHING_AROUND
+        if isinstance(request.input, EditorState):
+            around = self._sessions.surroundings(request.session_id, request.input.path, request.snippets)
+        limits = PromptLimits(
+            context_length=context_length,
+            max_prompt_tokens=self._settings.max_prompt_tokens,
+            suffix_share=self._settings.suffix_share,
+            snippet_share=self._settings.snippet_share,
+            prefill_tokens_per_s=self._prefill.tokens_per_s,
+        )
+        if _is_quick(request, around):
+            return assemble(request, self._tokenizer, limits, around, self._memory)
+        return await asyncio.to_thread(assemble, request, self._tokenizer, limits, around, self._memory)
+
+    def learn(self, final: Final) -> None:
+        """How long a prompt took tells what fits before a deadline."""
+        self._prefill.observe(final)
+
+
+class PrefillRate:
+    """Prompt tokens per second of the verifiers as seen from here, smoothed; None until a prompt was long enough."""
+
+    _MIN_TOKENS = 64
+    _WEIGHT = 0.2
+
+    def __init__(self) -> None:
+        self.tokens_per_s: float | None = None
+
+    def observe(self, final: Final) -> None:
+        usage, timings = final.usage, final.timings
+        num_tokens = usage.prompt_tokens - usage.cached_tokens
+        taken_ms = timings.first_token_ms - timings.queue_ms
+        if num_tokens < self._MIN_TOKENS or taken_ms <= 0:
+            return
+        seen = num_tokens * 1000 / taken_ms
+        known = self.tokens_per_s
+        self.tokens_per_s = seen if known is None else known + self._WEIGHT * (seen - known)
+
+
+def text_around(request: CompletionRequest) -> tuple[str, str]:
+    """The text before and after the place a request is about, as far as it came as text."""
+    given = request.input
+    if isinstance(given, EditorState):
+        return given.text[: given.cursor_offset], given.text[given.cursor_offset :]
+    if isinstance(given, Infill):
+        return given.prefix, given.suffix
+    return (given.text if isinstance(given, TextPrompt) else ""), ""
+
+
+def _is_quick(request: CompletionRequest, around: Surroundings) -> bool:
+    """Nothing but a short text has to be read."""
+    given = request.input
+    others = (around.documents, around.edits, around.snippets, around.clipboard, around.symbols)
+    if any(others):
+        return False
+    if isinstance(given, Infill):
+        return len(given.prefix) + len(given.suffix) < LARGE_TEXT
+    return not isinstance(given, TextPrompt | EditorState) or len(given.text) < LARGE_TEXT
