@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 
-from zenray.context.budget import PromptLimits, TooManyTokens, encode_within, infill_budget, keep_end, keep_start
+from zenray.context.budget import (
+    MOST_CHARS_PER_TOKEN,
+    FittedText,
+    PromptLimits,
+    TooManyTokens,
+    deadline_budget,
+    encode_within,
+    infill_budget,
+    keep_end,
+    keep_start,
+)
+from zenray.context.covering import CoveredText
+from zenray.context.editor_prompt import EditorPrompt, bos_parts, editor_prompt, file_part
 from zenray.context.fim import NUM_CONTROL_TOKENS, stop_token_ids
+from zenray.context.healing import heal
+from zenray.context.languages.registry import language_of
+from zenray.context.layout import gap_parts, text_part
+from zenray.context.memory import PromptMemory
 from zenray.context.pieces import ContextPiece, ContextSource, DroppedPiece
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
+from zenray.context.stops import text_stops
+from zenray.context.surroundings import NOTHING_AROUND, Document, Surroundings
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import GenerateRequest, TextStops
 from zenray.errors import InvalidRequest, Quantity
@@ -39,6 +58,14 @@ class AssembledPrompt:
         """The prompt as text, control tokens spelled out."""
         return "".join(piece.text for piece in self.pieces)
 
+    @property
+    def attribution(self) -> tuple[tuple[ContextSource, int], ...]:
+        """Tokens of each source, in prompt order."""
+        tokens: dict[ContextSource, int] = {}
+        for piece in self.pieces:
+            tokens[piece.source] = tokens.get(piece.source, 0) + piece.token_count
+        return tuple(tokens.items())
+
     def generate_request(self, request: CompletionRequest) -> GenerateRequest:
         """The engine's request for this prompt of `request`."""
         limits = request.limits
@@ -58,44 +85,88 @@ class AssembledPrompt:
         )
 
 
-def assemble(request: CompletionRequest, tokenizer: PromptTokenizer, limits: PromptLimits) -> AssembledPrompt:
+def assemble(
+    request: CompletionRequest,
+    tokenizer: PromptTokenizer,
+    limits: PromptLimits,
+    surroundings: Surroundings = NOTHING_AROUND,
+    memory: PromptMemory | None = None,
+) -> AssembledPrompt:
     """The prompt of `request`.
 
     A plain prompt is taken whole: one longer than the context is an InvalidRequest. An infill is trimmed
     to its budget. A model without infill tokens continues the text before the cursor; it takes an `Infill`
     only with an empty suffix, because the caller of one asked for something it cannot do, and ignores the
     text behind an editor's cursor, because there the server chooses what to use.
+
+    An editor with surroundings gets their snippets too (`editor_prompt`). Requests that come with the same `memory`
+    cost what changed since the last one, and those of one session begin as the last one did where they can.
     """
+    started_s = time.perf_counter()
+    prompt = _assemble(request, tokenizer, limits, surroundings, memory)
+    return replace(prompt, assemble_ms=(time.perf_counter() - started_s) * 1000)
+
+
+def _assemble(
+    request: CompletionRequest,
+    tokenizer: PromptTokenizer,
+    limits: PromptLimits,
+    surroundings: Surroundings,
+    memory: PromptMemory | None,
+) -> AssembledPrompt:
     given = request.input
     if isinstance(given, TextPrompt):
         return _plain(request, given.text, tokenizer, limits)
     if isinstance(given, TokenPrompt):
         return _tokens(request, given.token_ids, tokenizer, limits)
     if isinstance(given, EditorState):
-        prefix, suffix, path = given.text[: given.cursor_offset], given.text[given.cursor_offset :], given.path
-    else:
-        assert isinstance(given, Infill)
-        prefix, suffix, path = given.prefix, given.suffix, ""
+        return _editor(request, given, tokenizer, limits, surroundings, memory)
+    assert isinstance(given, Infill)
     if tokenizer.fim is not None:
-        return _infill(request, prefix, suffix, path, tokenizer, limits)
-    if suffix and isinstance(given, Infill):
-        raise InvalidRequest.of("infill.suffix", suffix[:40], "empty: this model has no infill tokens")
-    if not prefix:
-        field = "editor.text" if isinstance(given, EditorState) else "infill.prefix"
-        raise InvalidRequest.of(field, "", "text before the cursor: this model has no infill tokens")
-    return _prefix_only(request, prefix, suffix, path, tokenizer, limits)
+        return _infill(request, given.prefix, given.suffix, "", tokenizer, limits)
+    if given.suffix:
+        raise InvalidRequest.of("infill.suffix", given.suffix[:40], "empty: this model has no infill tokens")
+    if not given.prefix:
+        raise _nothing_before("infill.prefix")
+    return _prefix_only(request, given.prefix, given.suffix, "", tokenizer, limits)
+
+
+def _editor(
+    request: CompletionRequest,
+    editor: EditorState,
+    tokenizer: PromptTokenizer,
+    limits: PromptLimits,
+    surroundings: Surroundings,
+    memory: PromptMemory | None,
+) -> AssembledPrompt:
+    if tokenizer.fim is None and editor.cursor_offset == 0:
+        raise _nothing_before("editor.text")
+    memory = PromptMemory.of(tokenizer) if memory is None else memory
+    cursor, options = editor.cursor_offset, request.suggestion
+    document = Document(editor.path, editor.language or language_of(editor.path), editor.text)
+    shown = CoveredText(document.text, memory.covered_blocks)
+    stops = text_stops(options, document.language, document.text, cursor, shown)
+    if surroundings == NOTHING_AROUND or limits.snippet_share == 0:
+        far = max(0, cursor - limits.context_length * MOST_CHARS_PER_TOKEN)
+        prefix, suffix = document.text[:far] + shown(far, cursor), shown(cursor, len(document.text))
+        make = _infill if tokenizer.fim is not None else _prefix_only
+        return replace(make(request, prefix, suffix, document.path, tokenizer, limits), text_stops=stops)
+    budget = _infill_budget(request, limits)
+    made = editor_prompt(
+        document, cursor, request.session_id, budget, limits, surroundings, memory, shown, options.heal_tokens
+    )
+    return replace(_assembled(request, made, budget, limits, tokenizer), text_stops=stops)
 
 
 def _plain(request: CompletionRequest, text: str, tokenizer: PromptTokenizer, limits: PromptLimits) -> AssembledPrompt:
-    bos = _bos(tokenizer)
+    bos = bos_parts(tokenizer)
     room = _room(request, limits)
     ids = encode_within(text, room - len(bos), tokenizer)
     if isinstance(ids, TooManyTokens):
         unit = "tokens long" if ids.exact else "tokens long at least"
         raise _too_long("prompt", Quantity(ids.num_tokens + len(bos), unit), request, limits)
-    pieces = [_control(token_id, tokenizer) for token_id in bos]
-    pieces.append(ContextPiece(ContextSource.PROMPT, text, len(ids)))
-    return _assembled(request, (*bos, *ids), pieces, room, limits)
+    parts = (*bos, text_part(ContextPiece(ContextSource.PROMPT, text, 0), ids))
+    return _assembled(request, EditorPrompt(parts), room, limits, tokenizer)
 
 
 def _tokens(
@@ -104,8 +175,8 @@ def _tokens(
     room = _room(request, limits)
     if len(ids) > room:
         raise _too_long("prompt_token_ids", Quantity(len(ids), "tokens long"), request, limits)
-    pieces = [ContextPiece(ContextSource.PROMPT, spell(ids, tokenizer), len(ids))]
-    return _assembled(request, ids, pieces, room, limits)
+    part = text_part(ContextPiece(ContextSource.PROMPT, spell(ids, tokenizer), 0), ids)
+    return _assembled(request, EditorPrompt((part,)), room, limits, tokenizer)
 
 
 def _infill(
@@ -118,24 +189,27 @@ def _infill(
 ) -> AssembledPrompt:
     fim = tokenizer.fim
     assert fim is not None
-    bos = _bos(tokenizer)
-    budget = infill_budget(limits, request.limits.max_tokens)
-    room = budget - NUM_CONTROL_TOKENS - len(bos)
+    bos = bos_parts(tokenizer)
+    budget = _infill_budget(request, limits)
+    room = max(0, budget - NUM_CONTROL_TOKENS - len(bos))
     # The suffix stands behind the prefix, so every keystroke computes it anew: it never gets more than its share.
     after = keep_start(suffix, int(room * limits.suffix_share), tokenizer)
     before = keep_end(prefix, room - len(after.token_ids), tokenizer)
-    ids = (*bos, fim.prefix, *before.token_ids, fim.suffix, *after.token_ids, fim.middle)
-    pieces = [
-        *(_control(token_id, tokenizer) for token_id in bos),
-        _control(fim.prefix, tokenizer),
-        ContextPiece(ContextSource.PREFIX, before.text, len(before.token_ids), path),
-        _control(fim.suffix, tokenizer),
-        ContextPiece(ContextSource.SUFFIX, after.text, len(after.token_ids), path),
-        _control(fim.middle, tokenizer),
+    healed = _healed(request, before, tokenizer)
+    line = prefix.count("\n") - healed.text.count("\n") if path else 0
+    parts = [
+        *bos,
+        *gap_parts(
+            limits.order,
+            file_part(ContextSource.PREFIX, path, healed.text, line, healed.token_ids),
+            file_part(ContextSource.SUFFIX, path, after.text, prefix.count("\n") if path else 0, after.token_ids),
+            fim,
+            tokenizer,
+        ),
     ]
-    return _assembled(
-        request, ids, pieces, budget, limits, before.dropped_tokens + after.dropped_tokens, stop_token_ids(fim)
-    )
+    forced = before.text[len(healed.text) :]
+    made = EditorPrompt(tuple(parts), (), before.dropped_tokens + after.dropped_tokens, forced)
+    return _assembled(request, made, budget, limits, tokenizer)
 
 
 def _prefix_only(
@@ -146,33 +220,50 @@ def _prefix_only(
     tokenizer: PromptTokenizer,
     limits: PromptLimits,
 ) -> AssembledPrompt:
-    bos = _bos(tokenizer)
-    budget = infill_budget(limits, request.limits.max_tokens)
+    bos = bos_parts(tokenizer)
+    budget = _infill_budget(request, limits)
     before = keep_end(prefix, budget - len(bos), tokenizer)
     unused = keep_start(suffix, 0, tokenizer)
-    pieces = [_control(token_id, tokenizer) for token_id in bos]
-    pieces.append(ContextPiece(ContextSource.PREFIX, before.text, len(before.token_ids), path))
-    dropped = before.dropped_tokens + unused.dropped_tokens
-    return _assembled(request, (*bos, *before.token_ids), pieces, budget, limits, dropped)
+    healed = _healed(request, before, tokenizer)
+    line = prefix.count("\n") - healed.text.count("\n") if path else 0
+    parts = (*bos, file_part(ContextSource.PREFIX, path, healed.text, line, healed.token_ids))
+    forced = before.text[len(healed.text) :]
+    made = EditorPrompt(parts, (), before.dropped_tokens + unused.dropped_tokens, forced)
+    return _assembled(request, made, budget, limits, tokenizer)
+
+
+def _healed(request: CompletionRequest, before: FittedText, tokenizer: PromptTokenizer) -> FittedText:
+    """`before` without what the model is to write again."""
+    if not request.suggestion.heal_tokens or not before.token_ids:
+        return before
+    kept, forced = heal(before.token_ids, tokenizer)
+    return FittedText(before.text[: len(before.text) - len(forced)], kept)
 
 
 def _assembled(
-    request: CompletionRequest,
-    ids: tuple[int, ...],
-    pieces: list[ContextPiece],
-    budget: int,
-    limits: PromptLimits,
-    dropped_tokens: int = 0,
-    stop_ids: tuple[int, ...] = (),
+    request: CompletionRequest, made: EditorPrompt, budget: int, limits: PromptLimits, tokenizer: PromptTokenizer
 ) -> AssembledPrompt:
+    ids = tuple(chain.from_iterable(part.token_ids for part in made.parts))
+    is_plain = isinstance(request.input, TextPrompt | TokenPrompt)
     return AssembledPrompt(
         token_ids=ids,
-        pieces=tuple(pieces),
+        pieces=tuple(part.piece for part in made.parts),
         token_budget=budget,
         max_tokens=min(request.limits.max_tokens, limits.context_length - len(ids)),
-        dropped_tokens=dropped_tokens,
-        stop_token_ids=stop_ids,
+        dropped_tokens=made.dropped_tokens,
+        stop_token_ids=stop_token_ids(tokenizer.fim) if tokenizer.fim is not None and not is_plain else (),
+        dropped_pieces=made.dropped,
+        forced_prefix=made.forced_prefix,
     )
+
+
+def _infill_budget(request: CompletionRequest, limits: PromptLimits) -> int:
+    budget = infill_budget(limits, request.limits.max_tokens)
+    return deadline_budget(budget, request.limits.deadline_ms, limits.prefill_tokens_per_s)
+
+
+def _nothing_before(field: str) -> InvalidRequest:
+    return InvalidRequest.of(field, "", "text before the cursor: this model has no infill tokens")
 
 
 def _room(request: CompletionRequest, limits: PromptLimits) -> int:
@@ -186,15 +277,6 @@ def _too_long(field: str, size: Quantity, request: CompletionRequest, limits: Pr
     if room < limits.context_length:
         allowed += " less one to generate"
     return InvalidRequest.of(field, size, allowed)
-
-
-def _bos(tokenizer: PromptTokenizer) -> tuple[int, ...]:
-    wanted = tokenizer.add_bos and tokenizer.bos_token_id is not None
-    return (tokenizer.bos_token_id,) if wanted and tokenizer.bos_token_id is not None else ()
-
-
-def _control(token_id: int, tokenizer: PromptTokenizer) -> ContextPiece:
-    return ContextPiece(ContextSource.CONTROL, spell((token_id,), tokenizer), 1)
 
 
 def spell(ids: Sequence[int], tokenizer: PromptTokenizer) -> str:

@@ -7,22 +7,38 @@ cut gives the same ids on the next keystroke, which is what the prefix cache nee
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from zenray.context.ranking import RankingWeights
 from zenray.context.tokens import PromptTokenizer
 
+LayoutOrder = Literal["psm", "spm"]
+"""Prefix, suffix, middle, or suffix, prefix, middle; see `layout`."""
+
 _CHARS_PER_TOKEN = 4  # First guess for a window of code; a wrong guess costs one more tokenisation.
-_MOST_CHARS_PER_TOKEN = 32  # Text beyond this is no code (a flood of spaces); its budget is not filled.
+MOST_CHARS_PER_TOKEN = 32  # Text beyond this is no code (a flood of spaces); its budget is not filled.
+_DEADLINE_SHARE = 0.5  # Of a deadline, for the prompt; the rest is for queueing and for the completion.
+_LEAST_BUDGET = 128
 _BORDER_TOKENS = 16  # The end of a cut text may tokenise differently from the same place in the whole.
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLimits:
-    """Sizes of one prompt, in tokens. `suffix_share` is the most of the budget text after the cursor gets."""
+    """Sizes and shape of one prompt.
+
+    `suffix_share` is the most of the budget text after the cursor gets, `snippet_share` the most that code from other
+    places gets, the distant part of the text after the cursor among it; 0 looks at none. `prefill_tokens_per_s` is a
+    measured rate; without one a deadline does not shrink the prompt.
+    """
 
     context_length: int
     max_prompt_tokens: int
     suffix_share: float
+    snippet_share: float = 0.4
+    order: LayoutOrder = "psm"
+    weights: RankingWeights = field(default_factory=RankingWeights)
+    prefill_tokens_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,20 @@ def infill_budget(limits: PromptLimits, max_tokens: int) -> int:
     """
     room = max(limits.context_length - max_tokens, limits.context_length // 2)
     return min(limits.max_prompt_tokens, room)
+
+
+def deadline_budget(budget: int, deadline_ms: int | None, prefill_tokens_per_s: float | None) -> int:
+    """`budget`, or the tokens that can be computed in a part of the deadline where these are fewer.
+
+    A measured rate wavers, and a prompt of another size is another prompt for the prefix cache: what fits is rounded
+    down to a multiple of an eighth to a quarter of itself. At least `_LEAST_BUDGET` stay, with which a model can tell
+    where it is.
+    """
+    if deadline_ms is None or prefill_tokens_per_s is None:
+        return budget
+    fitting = int(deadline_ms / 1000 * _DEADLINE_SHARE * prefill_tokens_per_s)
+    grid = max(1, 1 << fitting.bit_length() >> 3)
+    return min(budget, max(_LEAST_BUDGET, fitting // grid * grid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +108,7 @@ def keep_end(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText:
     while True:
         begin = max(0, len(text) - window)
         ids = tokenizer.encode(text[begin:])
-        if begin == 0 or len(ids) > budget + _BORDER_TOKENS or window >= _MOST_CHARS_PER_TOKEN * budget:
+        if begin == 0 or len(ids) > budget + _BORDER_TOKENS or window >= MOST_CHARS_PER_TOKEN * budget:
             break
         window *= 2
     if begin == 0 and len(ids) <= budget:
@@ -101,7 +131,7 @@ def keep_start(text: str, budget: int, tokenizer: PromptTokenizer) -> FittedText
     window = _CHARS_PER_TOKEN * budget
     while True:
         ids = tokenizer.encode(text[:window])
-        if window >= min(len(text), _MOST_CHARS_PER_TOKEN * budget) or len(ids) > budget + _BORDER_TOKENS:
+        if window >= min(len(text), MOST_CHARS_PER_TOKEN * budget) or len(ids) > budget + _BORDER_TOKENS:
             break
         window *= 2
     tokenised = min(window, len(text))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from zenray.context.pieces import Snippet
+from zenray.context.privacy.secret_files import is_secret_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,10 @@ class Surroundings:
     """The client's own, best first."""
     symbols: SymbolIndex | None = None
     now_s: float = 0.0
+    workspace: str = ""
+    """The workspace's name; empty where it has none."""
+    is_private: Callable[[str], bool] = is_secret_file
+    """Whether the file of a path must not enter a prompt; where the workspace has ignore rules, these too."""
 
 
 NOTHING_AROUND = Surroundings()
