@@ -208,6 +208,33 @@ def profile(
     run_step_profile(profile, file, overrides or [], _counts("--batch", batches), steps)
 
 
+@app.command()
+def infilling(
+    profile: Profile = "local",
+    file: ConfigFile = None,
+    overrides: Overrides = None,
+    models: Annotated[
+        str, typer.Option("--model", metavar="LIST", help="Instead of the profile's model.", show_default=False)
+    ] = "",
+    kinds: Annotated[
+        str, typer.Option("--gaps", metavar="LIST", help="Kinds of gaps, such as cross-file; empty is every kind.")
+    ] = "",
+    count: Annotated[int, typer.Option(min=1, max=160, help="Gaps of each kind.")] = 60,
+    seed: Annotated[int, typer.Option(help="Of the choice of gaps.")] = 0,
+    keep: Annotated[bool, typer.Option(help="Keep rows of the --json file that are not measured again.")] = False,
+    json_out: JsonOut = None,
+) -> None:
+    """How often missing code comes back: raw, with stop rules, post-processed, with and without other open files."""
+    from zenray.bench.infilling import InfillingPlan, run_infilling_bench
+    from zenray.bench.infilling_tasks import GAP_KINDS
+
+    wanted = _words(kinds) or GAP_KINDS
+    if not set(wanted) <= set(GAP_KINDS):
+        raise ConfigError(f"--gaps is {kinds!r}; allowed: a list of {','.join(GAP_KINDS)}")
+    plan = InfillingPlan(tuple(kind for kind in GAP_KINDS if kind in wanted), count, seed)
+    run_infilling_bench(profile, file, overrides or [], _words(models), plan, keep, json_out)
+
+
 @app.command("prompts")
 def write_prompts(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one prompt each.")],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from zenray.bench.infilling_tables import infilling_markdown
 from zenray.bench.speculative_prompts import MAX_TOKENS
 from zenray.bench.speculative_tables import speculative_block, speculative_markdown
 from zenray.errors import ConfigError
@@ -34,8 +35,10 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
         return replace_block(document, "overhead", overhead_table(report))
     if report.get("kind") == "speculative":
         return replace_block(document, block or speculative_block(report), speculative_markdown(report))
+    if report.get("kind") == "infilling":
+        return replace_block(document, block or "infilling", infilling_markdown(report))
     raise ConfigError(
-        "only reports of compare_peers.py, `zenray bench overhead` and `zenray bench speculative` have a block"
+        "only reports of compare_peers.py and of `zenray bench overhead`, `speculative` and `infilling` have a block"
     )
 
 

@@ -122,7 +122,7 @@ def _gap(root: Path, path: Path, text: str, call: ast.Call, definition_path: Pat
     shift = len(code) - len(text.splitlines()[call.lineno - 1])
     end = len(code) if rng.random() < 0.5 else call.end_col_offset + shift - 1
     missing = code[opening:end]
-    if not _ARGUMENTS_CHARACTERS[0] <= len(missing) <= _ARGUMENTS_CHARACTERS[1] or missing.endswith("\\"):
+    if not _ARGUMENTS_CHARACTERS[0] <= len(missing) <= _ARGUMENTS_CHARACTERS[1] or set("\\#") & set(missing):
         return None
     before = "".join(lines[: call.lineno - 1]) + code[:opening]
     open_files = [Document(definition_path.relative_to(root).as_posix(), "python", other)]
@@ -185,9 +185,11 @@ def _rename_call(text: str, call: ast.Call, names: dict[str, str]) -> str | None
     assert isinstance(call.func, ast.Name)
     name = call.func.id
     replacements = [_Replacement(call.func.lineno, call.func.col_offset, name, names[name]), *_keywords(call, names)]
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.alias) and node.name == name:
-            replacements.append(_Replacement(node.lineno, node.col_offset, name, names[name]))
+    replacements += [
+        _Replacement(node.lineno, node.col_offset, name, names[name])
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.alias) and node.name == name
+    ]
     return _replaced(text.splitlines(keepends=True), replacements)
 
 

@@ -11,7 +11,7 @@ from zenray.bench.bandwidth import Bandwidth
 from zenray.bench.machine import describe_machine
 
 SCHEMA = "zenray.bench/1"
-ReportKind = Literal["engine", "serving", "overhead", "speculative", "expert-transports"]
+ReportKind = Literal["engine", "serving", "overhead", "speculative", "expert-transports", "infilling"]
 
 
 def make_report(

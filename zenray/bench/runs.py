@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from zenray.config import ZenrayConfig
+    from zenray.context.budget import PromptLimits
     from zenray.engine.engine import Engine
 
 _FILE_WIDTH = 160
@@ -188,10 +189,18 @@ async def _measure_serving(
 def engine_target(config: ZenrayConfig, engine: Engine) -> Target:
     """The engine as a target, prompts within the configuration's limits."""
     from zenray.bench.targets.engine_door import EngineTarget
+
+    return EngineTarget(engine, prompt_limits(config, engine))
+
+
+def prompt_limits(config: ZenrayConfig, engine: Engine) -> PromptLimits:
+    """Of a prompt for the engine, as the configuration says."""
     from zenray.context.budget import PromptLimits
 
-    limits = PromptLimits(engine.max_sequence_tokens, config.context.max_prompt_tokens, config.context.suffix_share)
-    return EngineTarget(engine, limits)
+    context = config.context
+    return PromptLimits(
+        engine.max_sequence_tokens, context.max_prompt_tokens, context.suffix_share, context.snippet_share
+    )
 
 
 @asynccontextmanager

@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 
 _NOBODY = 65534
-_REACHED_THE_END = 42
-"""Exit status of a program that ran through: an early `exit()` must not look like success."""
+_REACHED_THE_END, _RAISED, _NEVER_STARTED = 42, 43, 1
+"""Exit statuses. A program that leaves early must not look like success, nor a jail that breaks like a program."""
 _PYTHON = "/usr/bin/python3"
 """The system's own, because an interpreter in somebody's home cannot be reached by the unprivileged user."""
 
@@ -75,13 +75,18 @@ class Sandbox:
     def __init__(self, limits: SandboxLimits | None = None) -> None:
         self._command = _command(limits or SandboxLimits())
         self._wall_s = (limits or SandboxLimits()).wall_s
+        self._check()
+
+    def _check(self) -> None:
         verdict, said = self._execute(_PROBE)
         if verdict is not Verdict.PASSED:
             raise SandboxUnavailable(f"the sandbox does not hold here: {said.strip()[-300:] or verdict.value}")
 
     def run(self, program: str) -> Verdict:
-        """Whether `program` runs to its end. What it prints is thrown away."""
-        return self._execute(program)[0]
+        """Whether `program` runs to its end. What it prints is thrown away. Raises SandboxUnavailable where the jail
+        does not hold any more."""
+        verdict, _ = self._execute(program)
+        return verdict
 
     def _execute(self, program: str) -> tuple[Verdict, str]:
         # The program's own output goes nowhere, so it cannot fill our memory; the probe's reasons come on stderr.
@@ -94,9 +99,8 @@ class Sandbox:
             start_new_session=True,
             env={},
         )
-        ending = f"\nimport os as _os\n_os._exit({_REACHED_THE_END})\n"
         try:
-            _, said = process.communicate((program + ending).encode(), timeout=self._wall_s)
+            _, said = process.communicate(_guarded(program).encode(), timeout=self._wall_s)
         except subprocess.TimeoutExpired:
             return Verdict.TIMED_OUT, ""
         finally:
@@ -104,8 +108,20 @@ class Sandbox:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        if process.returncode == _NEVER_STARTED and not is_probe:
+            self._check()
         passed = process.returncode == _REACHED_THE_END
         return Verdict.PASSED if passed else Verdict.FAILED, (said or b"").decode(errors="replace")
+
+
+def _guarded(program: str) -> str:
+    """`program` with an end of its own, whatever it raises."""
+    return (
+        "import os, traceback\n"
+        f"try: exec(compile({program!r}, 'program', 'exec'), {{'__name__': '__main__'}})\n"
+        f"except BaseException: traceback.print_exc(); os._exit({_RAISED})\n"
+        f"os._exit({_REACHED_THE_END})\n"
+    )
 
 
 @cache
@@ -123,15 +139,18 @@ def _command(limits: SandboxLimits) -> list[str]:
     mebibyte = 2**20
     limit = [
         _tool("prlimit"), f"--as={limits.memory_mib * mebibyte}", f"--cpu={limits.cpu_s}",
-        f"--fsize={limits.file_mib * mebibyte}", f"--nproc={limits.num_processes}", "--nofile=64", "--core=0",
+        f"--fsize={limits.file_mib * mebibyte}", "--nofile=64", "--core=0",
     ]  # fmt: skip
-    # The limit on processes does not bind root, so root steps down before anything else; others are down already.
+    # Processes are counted per user and user namespace, and freed from the count late: outside the jail those of
+    # earlier programs would count too.
+    inner_limit = [_tool("prlimit"), f"--nproc={limits.num_processes}"]
+    # That limit does not bind root, so root steps down before anything else; others are down already.
     identity = [f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
     jail = [
         _tool("bwrap"), "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session",
         "--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr",
         "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--symlink", "usr/bin", "/bin",
         "--proc", "/proc", "--dev", "/dev", "--size", str(limits.file_mib * mebibyte), "--tmpfs", "/tmp",  # noqa: S108
-        "--remount-ro", "/", "--chdir", "/tmp", _PYTHON, "-I", "-",  # noqa: S108
+        "--remount-ro", "/", "--chdir", "/tmp",  # noqa: S108
     ]  # fmt: skip
-    return [*limit, _tool("setpriv"), *identity, "--no-new-privs", *jail]
+    return [*limit, _tool("setpriv"), *identity, "--no-new-privs", *jail, *inner_limit, _PYTHON, "-I", "-"]

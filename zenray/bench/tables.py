@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 def show(report: dict[str, Any]) -> list[RenderableType]:
     """The tables of a report, to be printed in order."""
+    from zenray.bench.infilling_tables import infilling_tables
     from zenray.bench.speculative_tables import speculative_tables
 
     makers = {
@@ -18,6 +19,7 @@ def show(report: dict[str, Any]) -> list[RenderableType]:
         "serving": _serving_tables,
         "overhead": _overhead_tables,
         "speculative": speculative_tables,
+        "infilling": infilling_tables,
     }
     return [_machine_line(report), *makers[report["kind"]](report)]
 

@@ -27,6 +27,7 @@ def test_a_program_passes_only_by_running_to_its_end() -> None:
     assert SANDBOX.run("assert 1 == 2") is Verdict.FAILED
     assert SANDBOX.run("def broken(:") is Verdict.FAILED
     assert SANDBOX.run("exit(0)") is Verdict.FAILED
+    assert SANDBOX.run("import os\nos._exit(1)") is Verdict.FAILED
     assert SANDBOX.run("print('x' * 100_000)") is Verdict.PASSED
 
 
@@ -66,6 +67,11 @@ def test_a_fork_bomb_runs_into_its_limit_and_leaves_nothing_behind() -> None:
 
 
 @jailed
+def test_many_programs_one_after_the_other_all_run() -> None:
+    assert {SANDBOX.run("pass") for _ in range(60)} == {Verdict.PASSED}
+
+
+@jailed
 def test_a_file_written_in_the_jail_is_gone_with_it(tmp_path: Path) -> None:
     assert SANDBOX.run("open('/tmp/kept', 'w').write('x')") is Verdict.PASSED
     assert SANDBOX.run("open('/tmp/kept')") is Verdict.FAILED
@@ -79,6 +85,14 @@ def test_without_a_layer_there_is_no_sandbox(missing: str, monkeypatch: pytest.M
     with pytest.raises(SandboxUnavailable, match=f"{missing} is not installed"):
         Sandbox()
     sandbox_module._tool.cache_clear()
+
+
+@jailed
+def test_a_jail_that_breaks_later_is_no_failed_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox()
+    monkeypatch.setattr(sandbox, "_command", ["/usr/bin/false"])
+    with pytest.raises(SandboxUnavailable, match="does not hold here"):
+        sandbox.run("pass")
 
 
 def test_a_jail_that_does_not_hold_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,165 @@
+"""`zenray bench infilling`: how often the missing code comes back, and what each part of the platform adds to it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zenray.bench.infilling_cross_file import PACKAGES
+from zenray.bench.infilling_measures import Filling, run_tests, summarise_fillings
+from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps
+from zenray.bench.infilling_tasks import LIBRARY_PACKAGE, Gap, GapKind, make_gaps
+from zenray.bench.machine import CpuClock
+from zenray.bench.report import make_report
+from zenray.bench.runs import check_outputs, deliver, model_label, plainly, progress_bar, prompt_limits, shown_config
+from zenray.bench.sandbox import Sandbox, SandboxUnavailable
+from zenray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zenray.config import ZenrayConfig
+
+_RUNNING = 8
+"""Sequences decoded at once: eight cost little more than one."""
+_STEP_TOKENS = 512
+"""Nobody waits for a stream here, so prompts are read in large chunks also while others decode."""
+
+
+@dataclass(frozen=True, slots=True)
+class InfillingPlan:
+    """`count` gaps of each kind, each filled in every treatment, cross-file gaps with and without the open files."""
+
+    kinds: tuple[GapKind, ...]
+    count: int
+    seed: int
+
+
+def run_infilling_bench(
+    profile: str,
+    file: Path | None,
+    overrides: Sequence[str],
+    models: Sequence[str],
+    plan: InfillingPlan,
+    keep: bool,
+    json_out: Path | None,
+) -> None:
+    """One engine per model, one after the other.
+
+    With `keep`, the rows of an earlier report at `json_out` that are not measured again stay. Raises ConfigError for
+    a configuration that cannot be, ValueError where so many gaps cannot be made.
+    """
+    from zenray.build import build_engine
+    from zenray.config_load import load_config
+
+    check_outputs(json_out, None)
+    if importlib.util.find_spec("rapidfuzz") is None:
+        raise ConfigError("this benchmark needs rapidfuzz: pip install 'zenray[bench]'")
+    configs = [
+        _many_at_once(load_config(profile, file, [*overrides, *([f"model.name={name}"] if name else [])]))
+        for name in models or [""]
+    ]
+    sandbox, why_not = _sandbox()
+    before, start_s = CpuClock.read(), time.monotonic()
+    rows: list[dict[str, Any]] = []
+    with progress_bar() as (bar, job):
+        bar.update(job, description="making gaps")
+        gaps = {kind: make_gaps(kind, plan.count, plan.seed) for kind in plan.kinds}
+        tasks = {kind: _tasks(gaps[kind]) for kind in plan.kinds}
+        bar.update(job, total=len(configs) * sum(map(len, tasks.values())))
+        for config in configs:
+            bar.update(job, description=f"{model_label(config)}: loading")
+            engine = build_engine(config)
+            for kind in plan.kinds:
+                bar.update(job, description=f"{model_label(config)}: {kind}")
+                filled = fill_gaps(engine, prompt_limits(config, engine), tasks[kind], lambda: bar.advance(job))
+                rows += _rows(config, filled, sandbox)
+            engine.shutdown()
+    if keep and json_out is not None and json_out.exists():
+        rows = merge_rows(json.loads(json_out.read_text(encoding="utf-8"))["results"], rows)
+    report = make_report(
+        "infilling",
+        rows,
+        prompts=_identity([gap for kind in plan.kinds for gap in gaps[kind]]),
+        settings={**asdict(plan), "functional": why_not, "configs": [shown_config(config) for config in configs]},
+        bandwidth=None,
+        foreign_cpu_share=before.foreign_share(CpuClock.read(), time.monotonic() - start_s),
+    )
+    deliver(report, json_out, None)
+
+
+def merge_rows(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`new` and the rows of `old` that it does not measure again; rows keep their first place."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        names = ("model", "format", "max_prompt_tokens", "kind", "with_context", "treatment")
+        return tuple(row[name] for name in names)
+
+    return list({key(row): row for row in (*old, *new)}.values())
+
+
+def _many_at_once(config: ZenrayConfig) -> ZenrayConfig:
+    """The configuration for throughput; the text is the same."""
+    engine = config.engine.model_copy(
+        update={"max_running_sequences": _RUNNING, "max_step_tokens": _STEP_TOKENS, "mixed_step_tokens": _STEP_TOKENS}
+    )
+    return plainly(config.model_copy(update={"engine": engine}))
+
+
+def _tasks(gaps: Sequence[Gap]) -> list[Task]:
+    """Every treatment of a gap next to the others, so that they find its prompt in the prefix cache."""
+    return [
+        Task(gap, treatment, with_context)
+        for gap in gaps
+        for with_context in ((False, True) if gap.documents else (False,))
+        for treatment in TREATMENTS
+    ]
+
+
+def _rows(config: ZenrayConfig, filled: Mapping[Task, Filling], sandbox: Sandbox | None) -> list[dict[str, Any]]:
+    passed = run_tests(list(filled.values()), sandbox) if sandbox is not None else {}
+    arms: dict[tuple[bool, str], list[Filling]] = {}
+    for task, filling in filled.items():
+        arms.setdefault((task.with_context, task.treatment.name), []).append(filling)
+    return [
+        {
+            "model": model_label(config),
+            "format": config.model.weight_format,
+            "max_prompt_tokens": config.context.max_prompt_tokens,
+            "kind": fillings[0].gap.kind,
+            "with_context": with_context,
+            "treatment": treatment,
+            **summarise_fillings(fillings, passed),
+        }
+        for (with_context, treatment), fillings in arms.items()
+    ]
+
+
+def _sandbox() -> tuple[Sandbox | None, str]:
+    """The jail for tests, or why there is none."""
+    try:
+        return Sandbox(), ""
+    except SandboxUnavailable as reason:
+        return None, str(reason)
+
+
+def _identity(gaps: Sequence[Gap]) -> dict[str, Any]:
+    """What `PromptSet.identity` says of other benchmarks' prompts, and where these were cut from."""
+    text = json.dumps([asdict(gap) for gap in gaps])
+    versions = {}
+    for name in (*PACKAGES, LIBRARY_PACKAGE):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "python": platform.python_version(),
+        "count": len(gaps),
+        "packages": versions,
+    }
