@@ -2,7 +2,8 @@
 
 The closer of a block that began before the cursor ends the text: before the closer when the text behind the cursor
 still has it, else behind it. Besides, a definition begun on the cursor's line ends the text with its block, and at
-the top level, where no bracket is open, a blank line behind a whole block does.
+the top level, where no bracket is open, a blank line behind a whole block does. Where brackets make no blocks, only
+those count that the text behind the cursor closes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _CONTINUED = re.compile(r"\s*(?:[{.:,)\]&|?+*/=-]|(?:where|throws|extends|implem
 class BracketScope:
     """The `LineRule`; `before` and `after` are the text around the cursor."""
 
-    def __init__(self, language: str, before: str, after: str) -> None:
+    def __init__(self, language: str, before: str, after: str, *, has_blocks: bool) -> None:
+        self._has_blocks = has_blocks
         self._language, self._after = language, after[:_SEARCHED_CHARACTERS]
         self._before = before[line_start_behind(before, len(before) - _SEARCHED_CHARACTERS) :]
         read = brackets(language, self._before)
@@ -41,7 +43,7 @@ class BracketScope:
         self._own: list[str] = []
         """Openers of the text itself that it has not closed."""
         self._cursor_line = self._before[self._before.rfind("\n") + 1 :]
-        self._in_statement = bool(self._cursor_line.strip())
+        self._in_statement = has_blocks and bool(self._cursor_line.strip())
         """What began on the cursor's line goes on, and may prove to be a definition."""
         self._block_done = self._blank_line = False
         self._num_vetoes = 0
@@ -60,7 +62,8 @@ class BracketScope:
             self._in_statement = False
         had_own = bool(self._own)
         end = self._read_line(text, line)
-        self._block_done = not self._surrounding and not self._own and (had_own or self._block_done)
+        at_top_level = self._has_blocks and not self._surrounding and not self._own
+        self._block_done = at_top_level and (had_own or self._block_done)
         self._blank_line = False
         if not self._own and shown.endswith(";"):
             self._in_statement = False
@@ -103,7 +106,7 @@ class BracketScope:
                     return self._end_behind(text[: line.stop], at, self._surrounding)
             elif self._surrounding and self._surrounding[-1].closer == bracket.character:
                 scope = self._surrounding[-1]
-                if scope.is_closed or (scope.is_block and bracket.character == "}"):
+                if scope.is_closed or (scope.is_block and self._has_blocks and bracket.character == "}"):
                     if in_code(self._language, source, bracket.position):
                         if scope.is_closed:
                             return cut_before(text, at, self._after)

@@ -58,7 +58,8 @@ class IndentationScope:
         if self._statement.strip():
             self._base = column(indentation(self._statement))
             self._level = self._base + self._opens_block(self._statement)
-        self._definition_seen = self._decorated = False
+        self._definition_begun = self._definition_seen = False
+        """At the scope's own level; seen is one whose body is, so that declarations of a line each may go on."""
         self._counts_definitions = True
         self._pending: int | None = None
         """Where comments begin that may belong to what is outside: they go with the line behind them."""
@@ -142,9 +143,11 @@ class IndentationScope:
                 self._pending = content
             return
         self._pending = None
-        definition = _DEFINITION.match(text, content)
-        if definition and here == self._base:
-            self._definition_seen = definition.group() != "@"
+        if self._base is not None and here > self._base:
+            self._definition_seen = self._definition_begun
+        elif here == self._base:
+            definition = _DEFINITION.match(text, content)
+            self._definition_begun = bool(definition and definition.group() != "@")
 
     def _settle(self, here: int) -> None:
         """The first statement on a line of its own tells the scope: the block of the line before the cursor, if it is

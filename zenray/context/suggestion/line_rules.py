@@ -54,32 +54,37 @@ class LineByLine:
 
     def __init__(self, make_rules: Callable[[], Sequence[LineRule]]) -> None:
         self._make_rules = make_rules
-        self._read = ""
-        self._rules = make_rules()
+        self._start_over()
 
     def find_end(self, text: str, searched: int) -> TextEnd | None:
-        if not text.startswith(self._read):
+        if not text.startswith(self._seen):
             self._start_over()
-        start = len(self._read)
-        while found := _LINE_END.search(text, start):
-            if decision := self._first(text, Line(start, found.start(), found.end())):
-                self._start_over()
-                return decision.end
-            start = found.end()
-        self._read = text[:start]
-        decision = self._first(text, Line(start, len(text), None))
-        return decision.end if decision else None
+        decision = self._read_on(text)
+        if decision is None:
+            return None
+        self._start_over()
+        return decision.end
 
     def held_back(self, text: str) -> int:
-        if not text.startswith(self._read):
-            self.find_end(text, 0)
-        start = len(self._read)
-        held_from = min((rule.hold_from(text, start) for rule in self._rules), default=len(text))
+        if text != self._seen and self.find_end(text, 0) is not None:
+            return 0
+        held_from = min((rule.hold_from(text, self._line_start) for rule in self._rules), default=len(text))
         return len(text) - min(held_from, len(text) - text.endswith("\r"))
+
+    def _start_over(self) -> None:
+        self._rules = self._make_rules()
+        self._seen = ""
+        self._line_start = 0
+        """Of the last line of what was seen, the one without an end."""
+
+    def _read_on(self, text: str) -> Decision | None:
+        while found := _LINE_END.search(text, self._line_start):
+            if decision := self._first(text, Line(self._line_start, found.start(), found.end())):
+                return decision
+            self._line_start = found.end()
+        self._seen = text
+        return self._first(text, Line(self._line_start, len(text), None))
 
     def _first(self, text: str, line: Line) -> Decision | None:
         found = [decision for rule in self._rules if (decision := rule.judge(text, line))]
         return min(found, key=lambda decision: decision.known_at, default=None)
-
-    def _start_over(self) -> None:
-        self._read, self._rules = "", self._make_rules()

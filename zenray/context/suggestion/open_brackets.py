@@ -30,7 +30,8 @@ def open_at_cursor(language: str, before: str, after: str, read: Brackets) -> tu
     """The brackets open at the cursor, and which of them `after` closes.
 
     A closer at the start of a line belongs to the nearest opener of its kind whose line is indented alike, so that a
-    block just opened does not take the closer of the one around it.
+    block just opened does not take the closer of the one around it. Another closer belongs to the innermost opener,
+    or to none: what is to be written opens it.
     """
     openers = unmatched(read.found)[1]
     in_string = read.resume < len(before)
@@ -42,11 +43,12 @@ def open_at_cursor(language: str, before: str, after: str, read: Brackets) -> tu
         inner = len(openers)
         for closer in closers:
             alike = [at for at in range(inner) if CLOSER_OF[openers[at].character] == closer.character]
+            if closer.column is None:
+                alike = [at for at in alike if at == inner - 1]
             aligned = [at for at in alike if closer.column in (None, _column_of_line(before, openers[at].position))]
-            if not alike:
-                break
-            inner = (aligned or alike)[-1]
-            closed.add(inner)
+            if alike:
+                inner = (aligned or alike)[-1]
+                closed.add(inner)
     last_line = before.rfind("\n") + 1
     cursor = end_of_content(before)
     return tuple(

@@ -38,8 +38,10 @@ def make_text_rule(stops: TextStops) -> TextRule:
         if stops.suffix_match and stops.after.strip():
             rules.append(SuffixMatch(language, stops.before, stops.after))
         if stops.scope_end and language not in _PROSE:
-            scope = BracketScope if language in _BRACKET_LANGUAGES.split() else IndentationScope
-            rules.append(scope(language, stops.before, stops.after))
+            has_blocks = language in _BRACKET_LANGUAGES.split()
+            rules.append(BracketScope(language, stops.before, stops.after, has_blocks=has_blocks))
+            if not has_blocks:
+                rules.append(IndentationScope(language, stops.before, stops.after))
         if stops.repetition:
             rules.append(Repetition(stops.before, stops.after))
         if stops.single_line:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 
-from zenray.context.suggestion.lexing import Bracket, brackets, unmatched
+from zenray.context.suggestion.lexing import CLOSER_OF, Bracket, brackets, unmatched
 from zenray.context.suggestion.line_rules import Decision, Line
 from zenray.context.suggestion.seams import cut_before, end_of_content
 from zenray.engine.request import FinishReason
@@ -49,6 +50,8 @@ class SuffixMatch:
         """What must end a line; empty where only whole lines count."""
         if not cursor_line.strip():
             following = [cursor_line + remainder, *following]
+        self._closed = _brackets_closed_by(self._remainder, language, before[-_SEARCHED_CHARACTERS:])
+        """Closers that the rest of the cursor's line has for what is open before the cursor."""
         self._expected = _sure_lines(before[-_SEARCHED_CHARACTERS:], following)
         self._runs: tuple[_Run, ...] = ()
         self._cursor_line = cursor_line
@@ -108,10 +111,8 @@ class SuffixMatch:
         if at < line.start or not text.startswith(self._remainder, at):
             return None
         closers, openers = unmatched(brackets(self._language, text[:stop]).found)
-        needed_closers, needed_openers = unmatched(brackets(self._language, self._remainder).found)
-        if _characters(openers) != _characters(needed_openers):
-            return None
-        if not _characters(closers).endswith(_characters(needed_closers)):
+        left_open = unmatched(brackets(self._language, self._remainder).found)[1]
+        if _characters(openers) != _characters(left_open) or not _characters(closers).endswith(self._closed):
             return None
         return cut_before(text, at, self._after)
 
@@ -134,6 +135,15 @@ def _sure_lines(before: str, following: list[str]) -> tuple[str, ...]:
         if not any(others[at : at + count] == run for at in range(len(others))):
             return tuple(run)
     return tuple(lines[:_MAX_LINES])
+
+
+def _brackets_closed_by(remainder: str, language: str, before: str) -> str:
+    if not remainder:
+        return ""
+    open_here = [CLOSER_OF[opener.character] for opener in unmatched(brackets(language, before).found)[1]]
+    closers = unmatched(brackets(language, remainder).found)[0]
+    pairs = zip(closers, reversed(open_here), strict=False)
+    return _characters([closer for closer, _ in takewhile(lambda pair: pair[0].character == pair[1], pairs)])
 
 
 def _characters(found: list[Bracket]) -> str:
