@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from zenray.api.service import ModelCard, ServiceLoad
+from zenray.config import ContextSettings, RequestBoundsSettings
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits
-from zenray.context.request import CompletionRequest
+from zenray.context.document_events import DocumentEvent
+from zenray.context.request import CompletionRequest, TrackedEditor
+from zenray.context.sessions import SessionStore
+from zenray.context.suggestion.outcomes import OutcomeReport
 from zenray.engine.request import (
     Delta,
     DrafterUsage,
@@ -31,7 +35,8 @@ CONTEXT_LENGTH = 256
 
 @dataclass
 class FakeService:
-    """Answers every prompt with `reply`, one token an event; counts what is open and records what it was asked."""
+    """Answers every prompt with `reply`, one token an event; counts what is open and records what it was asked.
+    Its sessions are the real ones."""
 
     reply: str = "hé!\n"
     finish_reason: FinishReason = FinishReason.EOS
@@ -42,7 +47,13 @@ class FakeService:
     """Deltas sent before waiting until closed."""
     ready: Exception | None = None
     context_length: int = CONTEXT_LENGTH
+    bounds: RequestBoundsSettings = field(default_factory=RequestBoundsSettings)
     tokenizer: ByteTokenizer = field(default_factory=ByteTokenizer)
+    sessions: SessionStore = field(default_factory=lambda: SessionStore(ContextSettings(version_wait_ms=1)))
+    event_error: Exception | None = None
+    applied: asyncio.Condition = field(default_factory=asyncio.Condition)
+    num_applied: int = 0
+    outcomes: list[OutcomeReport] = field(default_factory=list)
     requests: list[CompletionRequest] = field(default_factory=list)
     open_streams: int = 0
     most_open_streams: int = 0
@@ -66,9 +77,36 @@ class FakeService:
             vocab_size=self.tokenizer.vocab_size,
             supports_infill=True,
             created=1_700_000_000,
+            bounds=self.bounds,
         )
 
+    async def apply_document_event(self, session_id: str, event: DocumentEvent) -> None:
+        if self.event_error:
+            raise self.event_error
+        self.sessions.apply(session_id, event)
+        async with self.applied:
+            self.num_applied += 1
+            self.applied.notify_all()
+
+    async def all_applied(self, num_events: int) -> None:
+        """Returns when so many events were applied; fails after ten seconds."""
+        async with asyncio.timeout(10), self.applied:
+            await self.applied.wait_for(lambda: self.num_applied >= num_events)
+
+    async def prefetch(self, request: CompletionRequest) -> int:
+        prompt = await self.assemble(request)
+        self.requests.append(request)
+        return len(self.tokenizer.encode(self.reply)[: prompt.max_tokens])
+
+    async def report_outcome(self, report: OutcomeReport) -> None:
+        if self.error:
+            raise self.error
+        self.outcomes.append(report)
+
     async def assemble(self, request: CompletionRequest) -> AssembledPrompt:
+        if isinstance(request.input, TrackedEditor):
+            editor = await self.sessions.resolve_soon(request.session_id, request.input)
+            request = replace(request, input=editor)
         return assemble(request, self.tokenizer, PromptLimits(self.context_length, 64, 0.25))
 
     async def load(self) -> ServiceLoad:

@@ -79,7 +79,9 @@ async def test_once_is_the_same_in_one_message(stub: Any) -> None:
 
 async def test_the_editor_reaches_the_context_room(stub: Any, channel: grpc.aio.Channel) -> None:
     cursor = completion_pb2.Cursor(line_column=completion_pb2.LineColumn(line=0, column=2))
-    request = Request(editor=completion_pb2.EditorState(path="a.py", text="ab\ncd", cursor=cursor))
+    whole_tokens = completion_pb2.SuggestionOptions(heal_tokens=False)
+    editor = completion_pb2.EditorState(path="a.py", text="ab\ncd", cursor=cursor)
+    request = Request(editor=editor, suggestion=whole_tokens)
     assembled = await context_pb2_grpc.ContextServiceStub(channel).Assemble(
         context_pb2.AssembleRequest(request=request)
     )

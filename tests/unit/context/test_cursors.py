@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zenray.context import cursors
 from zenray.context.cursors import (
     LinePosition,
     OffsetPosition,
@@ -21,6 +23,14 @@ UTF8, UTF16, POINTS = PositionUnit.UTF8_BYTE, PositionUnit.UTF16_CODE_UNIT, Posi
 
 documents = st.text(st.sampled_from(["a", " ", "\n", "\r", "\t", "é", "漢", "🙂", "\u0301", "\u2028", "\x0b", "\x85"]))
 units = st.sampled_from(PositionUnit)
+
+
+@pytest.fixture(params=[1, 2, 3, 4096], autouse=True, scope="module")
+def block(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Characters counted together: tiny blocks put an end of one everywhere, between CR and LF too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cursors, "_BLOCK", request.param)
+        yield
 
 
 def in_unit(text: str, unit: PositionUnit) -> int:
@@ -84,3 +94,30 @@ def test_errors_say_what_is_allowed(text: str, position: Position, unit: Positio
         cursor_offset(text, position, unit, "editor.cursor")
     assert raised.value.violations[0].field.startswith("editor.cursor.")
     assert reason in raised.value.violations[0].allowed
+
+
+@pytest.mark.parametrize("character", ["x", "é", "漢", "🙂"])
+@pytest.mark.parametrize("unit", PositionUnit)
+def test_a_line_of_a_million_bytes(character: str, unit: PositionUnit) -> None:
+    length = 1_000_000 // len(character.encode())
+    text = f"first\r\n{character * length}\nlast"
+    width = in_unit(character, unit)
+    for column in (0, 1, 4095, 4096, 4097, length // 2, length - 1, length):
+        assert cursor_offset(text, LinePosition(1, column * width), unit) == 7 + column
+        assert cursor_offset(text, OffsetPosition(7 + column * width), unit) == 7 + column
+    assert cursor_offset(text, LinePosition(2, 4), unit) == len(text)
+    with pytest.raises(InvalidRequest, match=rf"0 to {length * width}, the"):
+        cursor_offset(text, LinePosition(1, length * width + 1), unit)
+
+
+@pytest.mark.parametrize("unit", PositionUnit)
+def test_a_cursor_at_every_offset_of_a_mixed_file(unit: PositionUnit) -> None:
+    text = "def f():\r\n\treturn 'é漢🙂'\n\r\rx = 1 # \u0301\n" * 3
+    line = start = 0
+    for offset in range(len(text) + 1):
+        assert cursor_offset(text, OffsetPosition(in_unit(text[:offset], unit)), unit) == offset
+        if text[offset - 1 : offset + 1] == "\r\n":
+            continue
+        if offset and text[offset - 1] in "\r\n":
+            line, start = line + 1, offset
+        assert cursor_offset(text, LinePosition(line, in_unit(text[start:offset], unit)), unit) == offset
