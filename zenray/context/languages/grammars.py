@@ -35,7 +35,7 @@ class _Scratch(threading.local):
 _SCRATCH = _Scratch()
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=256)
 def grammar(language_id: str) -> Grammar | None:
     """The grammar of a language; None when there is none."""
     known = language(language_id)
