@@ -25,7 +25,7 @@ documents = st.text(st.sampled_from(["a", " ", "\n", "\r", "\t", "é", "漢", "�
 units = st.sampled_from(PositionUnit)
 
 
-@pytest.fixture(params=[1, 2, 3, 4096], autouse=True, scope="module")
+@pytest.fixture(params=[1, 2, 3, 4096], scope="module")
 def block(request: pytest.FixtureRequest) -> Iterator[None]:
     """Characters counted together: tiny blocks put an end of one everywhere, between CR and LF too."""
     with pytest.MonkeyPatch.context() as patch:
@@ -39,12 +39,14 @@ def in_unit(text: str, unit: PositionUnit) -> int:
     return lengths[unit]
 
 
+@pytest.mark.usefixtures("block")
 @given(st.data(), documents | st.text(), units)
 def test_every_character_boundary_round_trips(data: st.DataObject, text: str, unit: PositionUnit) -> None:
     offset = data.draw(st.integers(0, len(text)))
     assert cursor_offset(text, OffsetPosition(in_unit(text[:offset], unit)), unit) == offset
 
 
+@pytest.mark.usefixtures("block")
 @given(documents, units)
 def test_an_offset_is_a_boundary_or_an_error(text: str, unit: PositionUnit) -> None:
     boundaries = {in_unit(text[:i], unit): i for i in range(len(text) + 1)}
@@ -57,6 +59,7 @@ def test_an_offset_is_a_boundary_or_an_error(text: str, unit: PositionUnit) -> N
             assert raised.value.violations[0].field == "cursor.offset"
 
 
+@pytest.mark.usefixtures("block")
 @given(st.data(), documents, units)
 def test_lines_and_columns_agree_with_offsets(data: st.DataObject, text: str, unit: PositionUnit) -> None:
     parts = re.split(r"(\r\n|\n|\r)", text)
@@ -110,6 +113,7 @@ def test_a_line_of_a_million_bytes(character: str, unit: PositionUnit) -> None:
         cursor_offset(text, LinePosition(1, length * width + 1), unit)
 
 
+@pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("unit", PositionUnit)
 def test_a_cursor_at_every_offset_of_a_mixed_file(unit: PositionUnit) -> None:
     text = "def f():\r\n\treturn 'é漢🙂'\n\r\rx = 1 # \u0301\n" * 3
