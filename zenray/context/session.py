@@ -23,6 +23,7 @@ from zenray.context.request import EditorState, TrackedEditor
 from zenray.context.session_symbols import UploadedSymbols, combined
 from zenray.context.sized_lru import SizedLru
 from zenray.context.surroundings import Document, RecentEdit, Surroundings, SymbolIndex, ViewedRange
+from zenray.context.workspace import Workspace
 from zenray.errors import InvalidRequest, Quantity, StaleDocument
 
 MAX_VIEWED_RANGES = 16
@@ -79,7 +80,7 @@ class Session:
         self._edits: tuple[RecentEdit, ...] = ()
         self._viewed: tuple[ViewedRange, ...] = ()
         self._clipboard, self._copied_s = "", 0.0
-        self.workspace: SymbolIndex | None = None
+        self.workspace: Workspace | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -196,18 +197,25 @@ class Session:
     def surroundings(self, current_path: str, snippets: Sequence[Snippet], now_s: float) -> Surroundings:
         if now_s - self._copied_s > CLIPBOARD_LIFE_S:
             self._clipboard = ""
-        uploads = [self._uploads] if self._uploads is not None and len(self._uploaded) else []
-        workspace = [self.workspace] if self.workspace is not None else []
+        symbols: list[SymbolIndex] = []
+        if self._uploads is not None and len(self._uploaded):
+            symbols.append(self._uploads)
+        if self.workspace is not None and self.workspace.symbols is not None:
+            symbols.append(self.workspace.symbols)
         documents = (held.document for held in self._documents.newest_values())
-        return Surroundings(
+        around = Surroundings(
             documents=tuple(document for document in documents if document.path != current_path),
             edits=self._edits,
             viewed=self._viewed,
             clipboard=self._clipboard,
             snippets=tuple(snippets),
-            symbols=combined([*uploads, *workspace]),
+            symbols=combined(symbols),
             now_s=now_s,
         )
+        if self.workspace is None:
+            return around
+        rules = self.workspace.rules(now_s)
+        return replace(around, workspace=self.workspace.name, is_private=rules.is_private)
 
     def _check_fits(self, path: str, text: str, field: str) -> None:
         if num_bytes(path, text) > self._max_bytes:

@@ -11,7 +11,7 @@ from zenray.context.surroundings import SymbolIndex
 
 class UploadedSymbols(SymbolIndex, Protocol):
     """An index in memory of files given one by one. It may keep less than it is given, and keeps no more than a
-    small multiple of it."""
+    small multiple of it. It may be asked on one thread while it is changed on another."""
 
     def put(self, path: str, text: str) -> None:
         """The file is new or changed."""

@@ -24,7 +24,8 @@ from zenray.context.request import EditorState, TrackedEditor
 from zenray.context.session import Session, not_open
 from zenray.context.session_symbols import NewUploads, OpenIndex
 from zenray.context.sized_lru import SizedLru
-from zenray.context.surroundings import Surroundings, SymbolIndex
+from zenray.context.surroundings import Surroundings
+from zenray.context.workspace import Workspace
 from zenray.errors import InvalidRequest, ZenrayError
 
 _MIB = 1024 * 1024
@@ -96,7 +97,7 @@ class SessionStore:
             case FileUploaded():
                 session.upload(event)
             case WorkspaceNamed():
-                session.workspace = self._index_at(event.root)
+                session.workspace = self._workspace_at(event.root)
             case SessionEnded():
                 raise AssertionError("a session cannot end itself")
 
@@ -155,7 +156,9 @@ class SessionStore:
         version = session.version_of(tracked.path) if session is not None else None
         return version is None or version < tracked.version
 
-    def _index_at(self, root: str) -> SymbolIndex | None:
-        if root and self._settings.mode == "cloud":
+    def _workspace_at(self, root: str) -> Workspace | None:
+        if not root:
+            return None
+        if self._settings.mode == "cloud":
             raise InvalidRequest.of("workspace.root", root, "empty: in cloud mode no workspace is read")
-        return self._open_index(root) if root and self._open_index is not None else None
+        return Workspace(root, self._open_index(root) if self._open_index is not None else None)

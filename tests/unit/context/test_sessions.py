@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -30,6 +31,7 @@ from zenray.context.request import EditorState, TrackedEditor
 from zenray.context.session import CLIPBOARD_LIFE_S, MAX_CLIPBOARD_CHARACTERS, MAX_VIEWED_RANGES, num_bytes
 from zenray.context.sessions import SessionStore
 from zenray.context.surroundings import Document, RecentEdit, Surroundings, ViewedRange
+from zenray.context.workspace import RULES_LIFE_S
 from zenray.errors import InvalidRequest, StaleDocument, ZenrayError
 
 POINTS = PositionUnit.CODE_POINT
@@ -261,10 +263,10 @@ def test_the_clipboard_is_forgotten_after_a_while(store: SessionStore, clock: Cl
 
 
 def test_uploads_and_the_workspace_answer_together(clock: Clock) -> None:
-    indexes = {"/work": Symbols(**{"workspace.py": "w"})}
+    indexes = {"/no such folder/work": Symbols(**{"workspace.py": "w"})}
     store = SessionStore(ContextSettings(), clock, open_index=indexes.get, new_uploads=Symbols)
-    store.apply("s", WorkspaceNamed("/work"))
-    assert store.surroundings("s", "").symbols is indexes["/work"]
+    store.apply("s", WorkspaceNamed("/no such folder/work"))
+    assert store.surroundings("s", "").symbols is indexes["/no such folder/work"]
     store.apply("s", FileUploaded("up.py", "u"))
     symbols = store.surroundings("s", "").symbols
     assert symbols is not None
@@ -277,10 +279,25 @@ def test_uploads_and_the_workspace_answer_together(clock: Clock) -> None:
     assert store.surroundings("s", "").symbols is None
 
 
+def test_the_workspace_says_which_files_are_private(store: SessionStore, clock: Clock, tmp_path: Path) -> None:
+    (tmp_path / ".zenrayignore").write_text("generated/\n")
+    assert store.surroundings("s", "").is_private(".env"), "also without a workspace"
+    store.apply("s", WorkspaceNamed(str(tmp_path)))
+    around = store.surroundings("s", "")
+    assert around.workspace == tmp_path.name
+    private = {path: around.is_private(path) for path in ("generated/a.py", "a.py", ".env")}
+    assert private == {"generated/a.py": True, "a.py": False, ".env": True}
+    (tmp_path / ".zenrayignore").write_text("a.py\n")
+    clock.now_s += RULES_LIFE_S + 1
+    assert store.surroundings("s", "").is_private("a.py")
+    store.apply("s", WorkspaceNamed(""))
+    assert (store.surroundings("s", "").workspace, store.surroundings("s", "").is_private("a.py")) == ("", False)
+
+
 def test_in_cloud_mode_no_workspace_is_opened(clock: Clock) -> None:
     store = SessionStore(ContextSettings(mode="cloud"), clock, open_index=lambda root: pytest.fail(f"opened {root}"))
     with pytest.raises(InvalidRequest, match=r"workspace\.root"):
-        store.apply("s", WorkspaceNamed("/work"))
+        store.apply("s", WorkspaceNamed("/no such folder/work"))
     store.apply("s", WorkspaceNamed(""))
 
 
