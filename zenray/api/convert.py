@@ -32,7 +32,6 @@ from zenray.api.service import ModelCard, ServiceLoad
 from zenray.api.totals import total_usage
 from zenray.api.validate import Violations
 from zenray.context.cursors import LinePosition, OffsetPosition, Position, PositionUnit, cursor_offset
-from zenray.context.languages.registry import language_of
 from zenray.context.request import (
     CompletionInput,
     CompletionRequest,
@@ -43,6 +42,7 @@ from zenray.context.request import (
     TrackedEditor,
 )
 from zenray.context.suggestion.model import CompletionFinal, CompletionStarted
+from zenray.context.text_facts import guess_language
 from zenray.engine.request import Delta, Final, GenerateEvent, Limits, Priority, Sampling, Started, Usage
 from zenray.errors import InvalidRequest
 from zenray.v1 import completion_pb2
@@ -118,7 +118,9 @@ def _editor_from_proto(message: completion_pb2.EditorState, found: Violations) -
         offset = cursor_offset(message.text, position, unit, "editor.cursor")
     except InvalidRequest as error:
         found.extend(error.violations)
-    return EditorState(message.path, message.language or language_of(message.path), message.text, offset)
+    return EditorState(
+        message.path, message.language or guess_language(message.path, message.text), message.text, offset
+    )
 
 
 def position_from_proto(cursor: completion_pb2.Cursor, field: str, found: Violations) -> tuple[Position, PositionUnit]:

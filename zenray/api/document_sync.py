@@ -9,7 +9,7 @@ from zenray.api.convert_documents import cursor_to_proto, event_to_proto
 from zenray.context.cursors import OffsetPosition, PositionUnit
 from zenray.context.document_events import DocumentClosed, DocumentEdited, DocumentOpened, SessionEnded, TextEdit
 from zenray.context.edits import difference
-from zenray.context.session import hash_of
+from zenray.context.text_facts import content_hash
 from zenray.errors import StaleDocument
 from zenray.v1 import completion_pb2, context_pb2
 
@@ -41,7 +41,7 @@ class DocumentSync:
         before = self._sent.get(path)
         if before is not None and before.text == text:
             return []
-        sent = _Sent(language or (before.language if before else ""), text, self._next_version, hash_of(text))
+        sent = _Sent(language or (before.language if before else ""), text, self._next_version, content_hash(text))
         self._sent[path] = sent
         self._next_version += 1
         if before is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +16,12 @@ from zenray.context.document_events import (
     RangeViewed,
 )
 from zenray.context.edits import change_of, difference, remember, still_there
-from zenray.context.languages.registry import language_of
 from zenray.context.pieces import Snippet
 from zenray.context.request import EditorState, TrackedEditor
 from zenray.context.session_symbols import UploadedSymbols, combined
 from zenray.context.sized_lru import SizedLru
 from zenray.context.surroundings import Document, RecentEdit, Surroundings, SymbolIndex, ViewedRange
+from zenray.context.text_facts import content_hash, guess_language
 from zenray.context.workspace import Workspace
 from zenray.errors import InvalidRequest, Quantity, StaleDocument
 
@@ -44,11 +43,6 @@ def num_bytes(*texts: str) -> int:
     return _ITEM_BYTES + sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
 
 
-def hash_of(text: str) -> str:
-    """The content hash of the contracts: SHA-256 of the UTF-8 bytes in lower-case hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def not_open(path: str) -> StaleDocument:
     return StaleDocument(path, "not open in this session", _REMEDY)
 
@@ -63,7 +57,7 @@ class HeldDocument:
 
     @cached_property
     def content_hash(self) -> str:
-        return self.known_hash or hash_of(self.document.text)
+        return self.known_hash or content_hash(self.document.text)
 
 
 class Session:
@@ -97,10 +91,10 @@ class Session:
     def open(self, event: DocumentOpened, now_s: float) -> None:
         """The text counts whatever was known before. Raises InvalidRequest for one that is too large or is not
         what its hash says."""
-        if event.content_hash and event.content_hash != hash_of(event.text):
+        if event.content_hash and event.content_hash != content_hash(event.text):
             raise InvalidRequest.of("opened.content_hash", event.content_hash, "the SHA-256 of opened.text")
         self._check_fits(event.path, event.text, "opened.text")
-        language = event.language or language_of(event.path)
+        language = event.language or guess_language(event.path, event.text)
         document = Document(event.path, language, event.text, event.version)
         self._replace(HeldDocument(document, True, event.content_hash), now_s)
 
@@ -126,7 +120,7 @@ class Session:
             change = change_of(edit, text, f"edited.edits[{i}]")
             edits = remember(edits, event.path, text, change, now_s)
             text = change.applied_to(text)
-        if event.content_hash and event.content_hash != hash_of(text):
+        if event.content_hash and event.content_hash != content_hash(text):
             self._documents.forget(event.path)
             raise StaleDocument(event.path, "not the text that its hash says, and forgotten", _REMEDY)
         self._check_fits(event.path, text, "edited.edits")

@@ -110,6 +110,12 @@ def test_a_request_names_a_version_and_gets_the_text(store: SessionStore) -> Non
         store.resolve("s", tracked("a.py", 8, 10))
 
 
+def test_the_first_line_may_say_the_language(store: SessionStore) -> None:
+    store.apply("s", opened("tool", "#!/usr/bin/env python3\nx = 1\n"))
+    store.apply("s", DocumentOpened("other", "lua", "#!/usr/bin/env python3\n", 1))
+    assert [document.language for document in store.surroundings("s", "").documents] == ["lua", "python"]
+
+
 def test_edits_of_one_event_build_on_each_other_and_apply_wholly_or_not_at_all(store: SessionStore) -> None:
     store.apply("s", opened("a.py", "ab"))
     insert = put_in(2, "\ncd")
