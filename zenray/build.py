@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from zenray.config import ZenrayConfig
+from zenray.context.suggestion.stops import make_text_rule
 from zenray.engine.engine import Engine
 from zenray.errors import ConfigError
 from zenray.experts.build import HostFactory, sharded_experts
@@ -42,7 +43,9 @@ def build_engine(
     if experts is not None and not model.config.num_experts:
         raise ConfigError(f"experts.num_shards is {config.experts.num_shards}, but {config.model.name} has no experts")
     speculator = build_speculator(config, model, remote_drafters(model), progress)
-    engine = Engine(model, config.engine, config.model.context_length, speculator=speculator)
+    engine = Engine(
+        model, config.engine, config.model.context_length, speculator=speculator, make_text_rule=make_text_rule
+    )
     if speculator is not None and "draft_model" in config.speculation.drafters:
         warm_up(engine)
     return engine
