@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from zenray.context.pieces import Snippet
 from zenray.context.words import count_identifiers, terms_of
 
+_FEW = 64
 _K1, _B = 1.2, 0.75  # The usual parameters of BM25; see Robertson and Zaragoza (2009), section 3.
 
 
@@ -90,7 +91,7 @@ def bm25(query: Mapping[str, float], indexes: Sequence[WordIndex]) -> list[list[
     for term, weight in query.items():
         found = [(at, index.occurrences(term)) for at, index in enumerate(indexes) if term in index.identifiers]
         frequency = sum(len(counts) for _, counts in found)
-        if frequency == 0 or frequency > max(16, num_snippets // 4):
+        if frequency == 0 or frequency > max(_FEW, num_snippets // 4):
             continue
         gain = weight * (_K1 + 1) * math.log(1 + (num_snippets - frequency + 0.5) / (frequency + 0.5))
         for at, counts in found:

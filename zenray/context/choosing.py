@@ -94,7 +94,7 @@ def choose_snippets(
     previous = None if last is None else _still_true(last, read, open_documents, candidates, memory)
     selection = choose(previous, ranked, allowance, cost_of)
     dropped = [_dropped(each, "budget") for each in selection.over_budget]
-    dropped += [_dropped(each, "duplicate") for each in duplicates]
+    dropped += [_dropped(each, "duplicate") for each in duplicates if each.candidate.snippet.path != document.path]
     made = Remembered(
         document=read,
         cursor=cursor if last is None or jumped else last.cursor,

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from zenray.context.bounded import BoundedCache
 from zenray.context.candidates import Candidate, WordIndex, bm25, index_words
 from zenray.context.chunks import MOST_LINES, cut_into_chunks
-from zenray.context.definitions import defined_names, imported_modules
+from zenray.context.definitions import defined_names, head_of, imported_modules
 from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.privacy.secrets import redact
 from zenray.context.query import Query
@@ -47,11 +47,18 @@ class Readings:
         default_factory=lambda: BoundedCache(1 << 20, lambda snippet: len(snippet.text))
     )
 
+    imports: BoundedCache[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: BoundedCache(1024))
+
     def document(self, document: Document) -> ReadDocument:
         return self.documents.get_or_make(document, read_document)
 
     def snippet(self, snippet: Snippet) -> WordIndex:
         return self.snippets.get_or_make(snippet, lambda made: index_words((made,)))
+
+    def modules(self, document: Document) -> tuple[str, ...]:
+        """What it imports."""
+        key = (head_of(document.text), document.language)
+        return self.imports.get_or_make(key, lambda made: imported_modules(*made))
 
 
 def read_document(document: Document) -> ReadDocument:
@@ -79,7 +86,7 @@ def gather(
         for each in (
             *_given(surroundings),
             *_edits(current, cursor_line, surroundings.edits),
-            *_indexed(current, query, surroundings),
+            *_indexed(current, query, surroundings, readings),
         )
     ]
     opened = (current, *surroundings.documents)
@@ -87,6 +94,7 @@ def gather(
     indexes = [*(document.words for document in documents), *(readings.snippet(each.snippet) for each in loose)]
     scores = bm25(dict(query.terms), indexes)
     of_documents, of_loose = scores[: len(documents)], scores[len(documents) :]
+    of_documents[0] = _without_nearest(of_documents[0], documents[0], cursor_line)
     least = _least_lexical([score for row in of_documents for score in row])
     found = [
         replace(each, lexical=row[0] or None, distance=_folders_between(current.path, each.snippet.path))
@@ -109,6 +117,14 @@ def gather(
 
 
 _LONG_AGO_S = 1e9  # The age of what nobody touched; files used later count as younger.
+
+
+def _without_nearest(scores: list[float], current: ReadDocument, cursor_line: int) -> list[float]:
+    """Nothing for the chunks around the cursor: the query was made of their words, and the prompt shows them anyway."""
+    return [
+        0.0 if chunk.start_line - MOST_LINES < cursor_line < chunk.end_line + MOST_LINES else score
+        for chunk, score in zip(current.words.snippets, scores, strict=True)
+    ]
 
 
 def _least_lexical(scores: list[float]) -> float:
@@ -166,13 +182,13 @@ def _edits(current: Document, cursor_line: int, edits: Iterable[RecentEdit]) -> 
     return found
 
 
-def _indexed(current: Document, query: Query, surroundings: Surroundings) -> list[Candidate]:
+def _indexed(current: Document, query: Query, surroundings: Surroundings, readings: Readings) -> list[Candidate]:
     """What the workspace's index knows of the names near the cursor and of the imported modules."""
     if surroundings.symbols is None:
         return []
     known = surroundings.symbols
     definitions = known.definitions(query.names, current.language, _MOST_FROM_INDEX)
-    modules = imported_modules(current.text, current.language)
+    modules = readings.modules(current)
     exports = known.exports(modules, current.path, current.language, _MOST_FROM_INDEX) if modules else []
     found = [Candidate(each, reach=place) for place, each in enumerate(definitions)]
     return found + [Candidate(each, given=place) for place, each in enumerate(exports)]

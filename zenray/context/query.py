@@ -9,7 +9,7 @@ from zenray.context.words import terms_of
 
 _CHARS_BEFORE, _CHARS_AFTER = 1_600, 400
 _NEAR_CHARS = 240
-_MOST_TERMS, _MOST_NAMES = 40, 24
+_MOST_TERMS, _MOST_NAMES = 40, 32
 _MOST_WEIGHT = 4.0  # A word that stands everywhere near the cursor is not ten times as telling.
 _IDENTIFIER = re.compile(r"[^\W\d]\w+")
 
