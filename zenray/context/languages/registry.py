@@ -19,7 +19,7 @@ _BY_INTERPRETER = {program: language.id for language in LANGUAGES for program in
 _MAX_FIRST_LINE = 500
 _MODE_LINE = re.compile(r"-\*-\s*(?:.*?\bmode:\s*)?([\w+#.-]+?)\s*(?:;.*)?-\*-|\b(?:ft|filetype|syntax)=([\w.]+)", re.I)
 _STEM = re.compile(r"(?<=.)\..*", re.S)
-_VERSION = re.compile(r"[\d.]+$")
+_VERSION = re.compile(r"-?\d+(\.\d+)*$")
 
 
 def language(id: str) -> Language | None:
@@ -79,14 +79,15 @@ def _of_first_line(line: str) -> str:
     """The language a shebang or a mode line names; empty when it names none."""
     line = line.lstrip("\ufeff")
     if line.startswith("#!"):
-        return _BY_INTERPRETER.get(_interpreter(line[2:]), "")
+        program = _interpreter(line[2:])
+        return _BY_INTERPRETER.get(program) or _BY_INTERPRETER.get(_VERSION.sub("", program), "")
     mode = _MODE_LINE.search(line)
     known = language(mode[1] or mode[2]) if mode else None
     return known.id if known else ""
 
 
 def _interpreter(command: str) -> str:
-    """The program a shebang runs, without directory and version: `python` in `/usr/bin/env -S python3.11 -u`."""
+    """The program a shebang runs, without its directory: `python3.11` in `/usr/bin/env -S python3.11 -u`."""
     words = command.split()
     programs = [word.rpartition("/")[2].lower() for word in words]
     if programs[:1] == ["env"]:
@@ -95,4 +96,4 @@ def _interpreter(command: str) -> str:
             for program, word in zip(programs[1:], words[1:], strict=True)
             if not word.startswith("-") and "=" not in word
         ]
-    return _VERSION.sub("", programs[0].removesuffix(".exe")) if programs else ""
+    return programs[0].removesuffix(".exe") if programs else ""

@@ -1,7 +1,9 @@
-"""The languages we know, one row each. Python rather than YAML: it loads 100 times as fast and is checked by mypy.
+"""The languages we know, one row each. Python rather than YAML: it loads in 4 ms where YAML takes 16, and mypy
+checks it.
 
 Where several languages use an extension, all of them list it here and `AMBIGUOUS_EXTENSIONS` says which is meant.
-Extensions may have several parts (`html.erb`); the longest that is known counts.
+Extensions may have several parts (`html.erb`); the longest that is known counts. Left out are grammars whose scanners
+crash (Agda) or hang (COBOL) on malformed text, and those that fail on plain files of their language (CSV).
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ LANGUAGES: tuple[Language, ...] = (
     _row("abap", "ABAP", ('"', ""), "abap"),
     _row("actionscript", "ActionScript", _C, "as", grammar="actionscript"),
     _row("ada", "Ada", ("--", ""), "adb ads ada", grammar="ada"),
-    _row("agda", "Agda", ("--", "{- -}"), "agda", grammar="agda"),
+    _row("agda", "Agda", ("--", "{- -}"), "agda"),
     _row("apex", "Apex", _C, "cls trigger apex", grammar="apex"),
     _row("applescript", "AppleScript", ("--", "(* *)"), "applescript", run="osascript"),
     _row("asm", "Assembly", (";", ""), "asm s nasm", grammar="asm", aliases="assembly nasm"),
@@ -85,7 +87,7 @@ LANGUAGES: tuple[Language, ...] = (
     _row("capnp", "Cap'n Proto", _HASH, "capnp", grammar="capnp"),
     _row("clojure", "Clojure", (";", ""), "clj cljs cljc edn bb", run="clojure bb", grammar="clojure"),
     _row("cmake", "CMake", ("#", "#[[ ]]"), "cmake", files="cmakelists.txt", grammar="cmake"),
-    _row("cobol", "COBOL", ("*>", ""), "cob cbl cpy", grammar="cobol"),
+    _row("cobol", "COBOL", ("*>", ""), "cob cbl cpy"),
     _row("coffeescript", "CoffeeScript", ("#", "### ###"), "coffee litcoffee", files="cakefile", run="coffee"),
     _row("commonlisp", "Common Lisp", _LISP, "lisp lsp cl asd", run="sbcl clisp", grammar="commonlisp", aliases="lisp"),
     _row("coq", "Coq", _ML, "v"),
@@ -93,7 +95,7 @@ LANGUAGES: tuple[Language, ...] = (
     _row("crystal", "Crystal", _HASH, "cr", run="crystal"),
     _row("csharp", "C#", _C, "cs csx cake", run="dotnet-script", grammar="csharp", aliases="c# cs"),
     _row("css", "CSS", _CSS, "css", grammar="css"),
-    _row("csv", "CSV", _NONE, "csv", grammar="csv"),
+    _row("csv", "CSV", _NONE, "csv"),
     _row("cuda-cpp", "CUDA C++", _C, "cu cuh", grammar="cuda", aliases="cuda"),
     _row("cue", "CUE", ("//", ""), "cue"),
     _row("cython", "Cython", _HASH, "pyx pxd pxi"),
