@@ -226,7 +226,7 @@ def infilling(
 ) -> None:
     """How often missing code comes back: raw, with stop rules, post-processed, with and without other open files."""
     from zenray.bench.infilling import InfillingPlan, run_infilling_bench
-    from zenray.bench.infilling_tasks import GAP_KINDS
+    from zenray.bench.infilling_gap import GAP_KINDS
 
     wanted = _words(kinds) or GAP_KINDS
     if not set(wanted) <= set(GAP_KINDS):

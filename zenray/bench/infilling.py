@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zenray.bench.infilling_cross_file import PACKAGES
+from zenray.bench.infilling_gap import Gap, GapKind
 from zenray.bench.infilling_measures import Filling, run_tests, summarise_fillings
 from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps
-from zenray.bench.infilling_tasks import LIBRARY_PACKAGE, Gap, GapKind, make_gaps
+from zenray.bench.infilling_tasks import LIBRARY_PACKAGE, make_gaps
 from zenray.bench.machine import CpuClock
 from zenray.bench.report import make_report
 from zenray.bench.runs import check_outputs, deliver, model_label, plainly, progress_bar, prompt_limits, shown_config
@@ -54,7 +55,7 @@ def run_infilling_bench(
     """One engine per model, one after the other.
 
     With `keep`, the rows of an earlier report at `json_out` that are not measured again stay. Raises ConfigError for
-    a configuration that cannot be, ValueError where so many gaps cannot be made.
+    a configuration that cannot be, and where so many gaps cannot be made.
     """
     from zenray.build import build_engine
     from zenray.config_load import load_config

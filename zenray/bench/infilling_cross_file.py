@@ -13,9 +13,10 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from zenray.bench.infilling_tasks import Gap, package_folder
+from zenray.bench.infilling_gap import Gap
 from zenray.context.surroundings import Document
 
 PACKAGES = ("torch", "ray", "pydantic", "huggingface_hub", "fastapi", "networkx", "rich", "typer")
@@ -47,6 +48,12 @@ def cross_file_gaps(rng: random.Random) -> Iterator[Gap]:
                 makers.remove(maker)
             else:
                 yield gap
+
+
+def package_folder(name: str) -> Path | None:
+    """Where an installed package's sources lie; None where it is missing."""
+    spec = find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 def _of_package(folder: Path, rng: random.Random) -> Iterator[Gap]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zenray.bench.infilling_tasks import Gap
+from zenray.bench.infilling_gap import Gap
 from zenray.bench.sandbox import Sandbox, Verdict
 from zenray.context.languages.grammars import num_syntax_errors, parse
 

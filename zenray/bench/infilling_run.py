@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from zenray.bench.infilling_gap import Gap, GapKind
 from zenray.bench.infilling_measures import Filling
-from zenray.bench.infilling_tasks import Gap, GapKind
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits
 from zenray.context.request import FOR_EDITORS, RAW, CompletionRequest, EditorState, SuggestionOptions

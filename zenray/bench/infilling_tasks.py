@@ -14,19 +14,15 @@ import json
 import random
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
+from zenray.bench.infilling_cross_file import cross_file_gaps, package_folder
+from zenray.bench.infilling_gap import Gap, GapKind
 from zenray.bench.prompts import SOURCE_FILES
-from zenray.context.surroundings import Document
-
-GapKind = Literal["humaneval line", "humaneval lines", "library line", "library lines", "cross-file"]
-GAP_KINDS: tuple[GapKind, ...] = ("humaneval line", "humaneval lines", "library line", "library lines", "cross-file")
+from zenray.errors import ConfigError
 
 LIBRARY_PACKAGE = "networkx"
 _GAP_LINES = (2, 6)
@@ -34,37 +30,12 @@ _SHORTEST_LINE = 6
 _LONGEST_LINES_CHARACTERS = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """`missing` stood at the cursor between `before` and `after`, in the file `path`.
-
-    `test` runs behind the whole file and raises unless the code does what it should; empty judges nothing.
-    `documents` are other open files. `definition`, for cross-file gaps, is the line in them that the answer needs.
-    """
-
-    kind: GapKind
-    name: str
-    path: str
-    before: str
-    missing: str
-    after: str
-    test: str = ""
-    documents: tuple[Document, ...] = ()
-    definition: str = ""
-
-    def filled(self, text: str) -> str:
-        """The file with `text` at the cursor."""
-        return self.before + text + self.after
-
-
 def make_gaps(kind: GapKind, count: int, seed: int = 0) -> tuple[Gap, ...]:
     """`count` different gaps of a kind; the first of a longer list are those of a shorter one.
 
     Raises:
-        ValueError: so many cannot be made (HumanEval has 164 problems, and a gap is made in each but once).
+        ConfigError: so many cannot be made (HumanEval has 164 problems, and a gap is made in each but once).
     """
-    from zenray.bench.infilling_cross_file import cross_file_gaps
-
     makers: dict[GapKind, Callable[[random.Random], Iterable[Gap]]] = {
         "humaneval line": lambda rng: _humaneval("humaneval line", rng),
         "humaneval lines": lambda rng: _humaneval("humaneval lines", rng),
@@ -74,7 +45,7 @@ def make_gaps(kind: GapKind, count: int, seed: int = 0) -> tuple[Gap, ...]:
     }
     gaps = tuple(islice(makers[kind](random.Random(f"{kind}-{seed}")), count))
     if len(gaps) < count:
-        raise ValueError(f"only {len(gaps)} gaps of kind {kind} can be made here, {count} wanted")
+        raise ConfigError(f"only {len(gaps)} gaps of kind {kind} can be made here, {count} wanted")
     return gaps
 
 
@@ -172,9 +143,3 @@ def library_sources() -> dict[str, str]:
     for path in sorted((package / "algorithms").glob("*.py")) if package else ():
         texts[path.relative_to(path.parents[2]).as_posix()] = path.read_text(encoding="utf-8")
     return {name: text for name, text in texts.items() if text.isascii() and "\t" not in text}
-
-
-def package_folder(name: str) -> Path | None:
-    """Where an installed package's sources lie; None where it is missing."""
-    spec = find_spec(name)
-    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from zenray.bench import infilling_cross_file
 from zenray.bench.document import update_document
 from zenray.bench.infilling import merge_rows
+from zenray.bench.infilling_gap import GAP_KINDS, Gap, GapKind
 from zenray.bench.infilling_measures import (
     Filling,
     edit_similarity,
@@ -25,11 +26,12 @@ from zenray.bench.infilling_measures import (
 )
 from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps
 from zenray.bench.infilling_tables import infilling_markdown, infilling_tables
-from zenray.bench.infilling_tasks import GAP_KINDS, Gap, GapKind, make_gaps
+from zenray.bench.infilling_tasks import make_gaps
 from zenray.bench.sandbox import Sandbox, SandboxUnavailable
 from zenray.context.budget import PromptLimits
 from zenray.context.suggestion.stops import make_text_rule
 from zenray.engine.engine import Engine
+from zenray.errors import ConfigError
 
 GAP = Gap("library line", "x", "x.py", "def f(a):\n    return ", "a + 1", "\n\n\nf(2)\n")
 
@@ -61,7 +63,7 @@ def test_gaps_are_different_and_the_same_every_time(kind: GapKind) -> None:
 
 
 def test_more_gaps_than_there_are_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"only \d+ gaps of kind humaneval lines .* 165 wanted"):
+    with pytest.raises(ConfigError, match=r"only \d+ gaps of kind humaneval lines .* 165 wanted"):
         make_gaps("humaneval lines", 165)
 
 
