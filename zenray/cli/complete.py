@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,8 +14,10 @@ from zenray.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from zenray.v1.completion_pb2 import CompleteRequest
+    from zenray.v1.context_pb2 import UpdateDocumentsRequest
 
 _INPUT, _SAMPLING, _LIMITS, _OUTPUT, _SERVER = "Input", "Sampling", "Limits", "Output", "Server"
+_CONTEXT = "Context, for FILE:LINE:COL"
 _GRACE_S = 10.0
 """How much longer than the request's own deadline the call may take before it is given up."""
 
@@ -36,6 +39,21 @@ def complete(
         str | None, typer.Option(help="Text before the place to fill; - reads it from stdin.", rich_help_panel=_INPUT)
     ] = None,
     suffix: Annotated[str | None, typer.Option(help="Text after it.", rich_help_panel=_INPUT)] = None,
+    opened: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--open", metavar="FILE", help="Another file the editor has open. Repeatable.", rich_help_panel=_CONTEXT
+        ),
+    ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="The folder being worked in, as `zenray index` knows it.", rich_help_panel=_CONTEXT
+        ),
+    ] = None,
+    session: Annotated[
+        str, typer.Option(metavar="ID", show_default=False, help="Go on in this session.", rich_help_panel=_CONTEXT)
+    ] = "",
     max_tokens: Annotated[int | None, typer.Option(min=0, help="At most so many.", rich_help_panel=_LIMITS)] = None,
     max_lines: Annotated[int | None, typer.Option(min=0, help="0 is no limit.", rich_help_panel=_LIMITS)] = None,
     stop: Annotated[
@@ -53,6 +71,18 @@ def complete(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text.", rich_help_panel=_SAMPLING)] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="Choices.", rich_help_panel=_SAMPLING)] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Complete nothing; show the prompt, where each part of it comes from and what was left out.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="The text as the model wrote it, no suggestion.", rich_help_panel=_OUTPUT),
+    ] = False,
     stats: Annotated[
         bool,
         typer.Option(
@@ -76,10 +106,13 @@ def complete(
     """Complete code at FILE:LINE:COL, or continue a text, with the model a zenray server holds.
 
     On a terminal the new text is highlighted between its dimmed surroundings; into a pipe goes the new text alone.
+    At FILE:LINE:COL it is the suggestion an editor would show.
     """
     from zenray.api.client import Client
+    from zenray.cli.editor_session import editor_session, session_events
+    from zenray.cli.explain import explain as show_prompt
     from zenray.cli.render import JsonLines, Plain, Recorder, Rendering, Terminal
-    from zenray.cli.target import read_target
+    from zenray.cli.target import path_in, read_target
     from zenray.v1 import completion_pb2
 
     given = [name for name, value in (("FILE:LINE:COL", target), ("--prompt", prompt)) if value is not None]
@@ -88,14 +121,20 @@ def complete(
         found = f"{' and '.join(given)} were given" if given else "nothing was given"
         raise typer.BadParameter(f"name one thing to complete: FILE:LINE:COL, --prompt or --prefix/--suffix; {found}")
 
-    request = completion_pb2.CompleteRequest(model=model)
+    if target is None and (opened or workspace is not None):
+        raise typer.BadParameter("--open and --workspace say what surrounds FILE:LINE:COL, which was not given")
+
+    request = completion_pb2.CompleteRequest(model=model, session_id=session)
     before, after = "", ""
+    beside: list[UpdateDocumentsRequest] = []
     try:
         if target is not None:
             place = read_target(target)
             before, after = place.prefix, place.suffix
+            beside = session_events(opened or [], workspace)
             cursor = completion_pb2.Cursor(offset=place.offset, unit=completion_pb2.POSITION_UNIT_CODE_POINT)
-            request.editor.CopyFrom(completion_pb2.EditorState(path=place.shown_path, text=place.text, cursor=cursor))
+            path = path_in(workspace, place.path)
+            request.editor.CopyFrom(completion_pb2.EditorState(path=path, text=place.text, cursor=cursor))
         elif prompt is not None:
             before = _text("--prompt", prompt)
             request.prompt = before
@@ -106,22 +145,28 @@ def complete(
     except InvalidRequest as error:
         raise typer.BadParameter(str(error)) from error
 
+    is_suggestion = target is not None and not raw
     rendering: Rendering
     if as_json:
         rendering = JsonLines()
     elif sys.stdout.isatty():
-        rendering = Terminal(before, after, num_choices=n or 1)
+        rendering = Terminal(before, after, num_choices=n or 1, is_suggestion=is_suggestion)
     else:
-        rendering = Plain(num_choices=n or 1)
-    recorder = Recorder()
+        rendering = Plain(num_choices=n or 1, is_suggestion=is_suggestion)
     timeout_s = None if deadline_ms is None else deadline_ms / 1000 + _GRACE_S
-    with Client(address) as client, closing(client.complete(request, timeout_s)) as events:
-        try:
-            for event in events:
-                recorder.see(event)
-                rendering.show(event)
-        finally:
-            rendering.end()
+    with Client(address) as client, editor_session(client, session, beside) as used_id:
+        request.session_id = used_id
+        if explain:
+            show_prompt(client.assemble(request), as_json)
+            return
+        recorder = Recorder()
+        with closing(client.complete(request, timeout_s)) as events:
+            try:
+                for event in events:
+                    recorder.see(event)
+                    rendering.show(event)
+            finally:
+                rendering.end()
     if stats:
         rendering.show_stats(recorder)
 

@@ -14,10 +14,10 @@ from zenray.api.totals import total_drafter_usage
 from zenray.cli.console import printable, stderr, stdout
 from zenray.cli.drafters import acceptance, drafter_table
 from zenray.engine.request import DrafterUsage
-from zenray.v1 import common_pb2
+from zenray.v1 import common_pb2, completion_pb2
 
 if TYPE_CHECKING:
-    from zenray.v1.completion_pb2 import CompleteEvent, Final
+    from zenray.v1.completion_pb2 import CompleteEvent, Final, Started
 
 _LINES_BEFORE, _LINES_AFTER = 6, 3
 
@@ -107,18 +107,24 @@ class Rendering(Protocol):
 
 
 class Plain:
-    """The inserted text and nothing else; several choices one after the other, a line between them."""
+    """The inserted text and nothing else; several choices one after the other, a line between them.
 
-    def __init__(self, num_choices: int) -> None:
-        self._num_choices = num_choices
+    A suggestion is made at the end; any other text is written as it comes.
+    """
+
+    def __init__(self, num_choices: int, is_suggestion: bool = False) -> None:
+        self._num_choices, self._is_suggestion = num_choices, is_suggestion
 
     def show(self, event: CompleteEvent) -> None:
         kind = event.WhichOneof("event")
-        if self._num_choices == 1 and kind == "delta":
+        if kind == "delta" and self._num_choices == 1 and not self._is_suggestion:
             sys.stdout.write(event.delta.text)
-        elif self._num_choices > 1 and kind == "final":
-            ending = "" if event.final.text.endswith("\n") else "\n"
-            sys.stdout.write(f"--- choice {event.final.index + 1} of {self._num_choices}\n{event.final.text}{ending}")
+        elif kind == "final" and self._num_choices > 1:
+            text = inserted_text(event.final, self._is_suggestion)
+            ending = "" if text.endswith("\n") else "\n"
+            sys.stdout.write(f"--- choice {event.final.index + 1} of {self._num_choices}\n{text}{ending}")
+        elif kind == "final" and self._is_suggestion:
+            sys.stdout.write(inserted_text(event.final, True))
         sys.stdout.flush()
 
     def end(self) -> None:
@@ -141,6 +147,8 @@ class JsonLines:
                     "request_id": started.request_id,
                     "prompt_tokens": started.prompt_tokens,
                     "cached_tokens": started.cached_tokens,
+                    **({"attribution": attribution} if (attribution := _attribution(started)) else {}),
+                    **({"reused": True} if started.reused else {}),
                 }
             )
         elif kind == "delta":
@@ -153,6 +161,7 @@ class JsonLines:
                     "event": "final",
                     "index": final.index,
                     "text": final.text,
+                    **({"suggestion": _suggestion(final)} if final.HasField("suggestion") else {}),
                     "finish_reason": finish_reason(final),
                     "usage": {
                         "prompt_tokens": final.usage.prompt_tokens,
@@ -181,10 +190,12 @@ class JsonLines:
 
 
 class Terminal:
-    """The text grows between what stands before and after it; several choices are shown when they end."""
+    """The text grows between what stands before and after it; suggestions and several choices are shown when they
+    end."""
 
-    def __init__(self, before: str, after: str, num_choices: int) -> None:
+    def __init__(self, before: str, after: str, num_choices: int, is_suggestion: bool = False) -> None:
         self._before, self._after, self._num_choices = before, after, num_choices
+        self._is_suggestion = is_suggestion
         self._console = stdout()
         self._open = False
         self._ends_line = True
@@ -194,15 +205,17 @@ class Terminal:
         if self._num_choices == 1:
             if kind == "started":
                 self._begin()
-            elif kind == "delta":
+            elif kind == "delta" and not self._is_suggestion:
                 self._write(event.delta.text, "inserted")
             elif kind == "final":
+                if self._is_suggestion:
+                    self._write(inserted_text(event.final, True), "inserted")
                 self._finish(event.final)
         elif kind == "final":
             title = f"choice {event.final.index + 1} of {self._num_choices} ({finish_reason(event.final)})"
             self._console.print(Text(title, "bold"))
             self._begin()
-            self._write(event.final.text, "inserted")
+            self._write(inserted_text(event.final, self._is_suggestion), "inserted")
             self._finish(event.final)
             self._console.print()
 
@@ -221,8 +234,9 @@ class Terminal:
         self._open = True
 
     def _finish(self, final: Final) -> None:
-        if not final.text:
-            self._write("(nothing to insert)", "warn")
+        if not inserted_text(final, self._is_suggestion):
+            why = _FILTERS_IN_WORDS.get(final.suggestion.filter) if self._is_suggestion else None
+            self._write(f"(nothing to insert: {why})" if why else "(nothing to insert)", "warn")
         if not self._open:
             return
         self._open = False
@@ -238,8 +252,33 @@ class Terminal:
         self._ends_line = shown.endswith("\n")
 
 
+_FILTERS_IN_WORDS = {
+    completion_pb2.SUGGESTION_FILTER_EMPTY: "only white space came",
+    completion_pb2.SUGGESTION_FILTER_PREFIX_ECHO: "it repeats what stands before the cursor",
+    completion_pb2.SUGGESTION_FILTER_SUFFIX_ECHO: "it repeats what stands after the cursor",
+    completion_pb2.SUGGESTION_FILTER_SECRET: "it looks like a secret",
+}
+
+
+def inserted_text(final: Final, is_suggestion: bool) -> str:
+    """The suggestion, where one was asked for and made; else the text as it came."""
+    return final.suggestion.text if is_suggestion and final.HasField("suggestion") else final.text
+
+
 def finish_reason(final: Final) -> str:
     return str(common_pb2.FinishReason.Name(final.finish_reason)).removeprefix("FINISH_REASON_")
+
+
+def _attribution(started: Started) -> dict[str, int]:
+    """Prompt tokens by source, in prompt order."""
+    name = completion_pb2.ContextSource.Name
+    return {name(each.source).removeprefix("CONTEXT_SOURCE_"): each.token_count for each in started.attribution}
+
+
+def _suggestion(final: Final) -> dict[str, Any]:
+    name = completion_pb2.SuggestionFilter.Name(final.suggestion.filter).removeprefix("SUGGESTION_FILTER_")
+    reason = None if name == "UNSPECIFIED" else name
+    return {"text": final.suggestion.text, "filter": reason, "changes": list(final.suggestion.changes)}
 
 
 _REASONS_IN_WORDS = {
@@ -251,6 +290,7 @@ _REASONS_IN_WORDS = {
     "SUPERSEDED": "superseded by a newer request",
     "SCOPE_END": "end of the block",
     "SUFFIX_MATCH": "reached the text after the cursor",
+    "REPETITION": "said the same again and again",
 }
 
 
@@ -269,6 +309,9 @@ def _print_stats(recorder: Recorder) -> None:
     context = f"prompt {recorder.prompt_tokens} tokens, {recorder.cached_tokens} cached"
     for line in (" · ".join(speed), f"{context} · {ends}" if ends else context):
         stderr().print(Text(line, "quiet"))
+    changes = list(dict.fromkeys(change for final in recorder.finals for change in final.suggestion.changes))
+    if changes:
+        stderr().print(Text(f"suggestion: {', '.join(changes)}", "quiet"))
     if recorder.drafters:
         per_round = f"{recorder.num_tokens} tokens in {recorder.rounds} verifier rounds"
         stderr().print(Text(f"{per_round}, {recorder.tokens_per_round:.2f} each (1 without drafts):", "quiet"))

@@ -31,9 +31,14 @@ class Target:
 
     @property
     def shown_path(self) -> str:
-        """Relative to the working folder where it lies below it, else the bare name."""
-        relative = os.path.relpath(self.path)
-        return self.path.name if relative.startswith("..") else relative
+        return path_in(None, self.path)
+
+
+def path_in(workspace: Path | None, path: Path) -> str:
+    """`path` as an editor names it: relative to the workspace or else the working folder where it lies below, or its
+    bare name."""
+    relative = os.path.relpath(path, workspace or ".")
+    return path.name if relative.startswith("..") else relative.replace(os.sep, "/")
 
 
 def read_target(target: str) -> Target:
@@ -50,7 +55,7 @@ def read_target(target: str) -> Target:
         path, line, column = whole, None, None
     else:
         path, line, column = Path(match["path"]).expanduser(), match["line"], match["column"]
-    text = _read(path)
+    text = read_text("TARGET", path)
     if line is None:
         return Target(path, text, len(text))
     starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
@@ -66,10 +71,11 @@ def read_target(target: str) -> Target:
     return Target(path, text, start + int(column) - 1)
 
 
-def _read(path: Path) -> str:
+def read_text(option: str, path: Path) -> str:
+    """A file's text. Raises InvalidRequest naming `option` for one that cannot be read or is no UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.expanduser().read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidRequest.of("TARGET", str(path), f"a UTF-8 text; its byte {error.start} is not") from error
+        raise InvalidRequest.of(option, str(path), f"a UTF-8 text; its byte {error.start} is not") from error
     except OSError as error:
-        raise InvalidRequest.of("TARGET", str(path), f"a readable file ({error.strerror or error})") from error
+        raise InvalidRequest.of(option, str(path), f"a readable file ({error.strerror or error})") from error

@@ -12,7 +12,7 @@ _RANK_OFFSET = 60
 
 
 def _source_weights() -> dict[ContextSource, float]:
-    return {ContextSource.DEFINITION: 1.5, ContextSource.SNIPPET: 1.5, ContextSource.RECENT_EDIT: 0.8}
+    return {ContextSource.DEFINITION: 1.5, ContextSource.SNIPPET: 1.5}
 
 
 @dataclass(frozen=True, slots=True)

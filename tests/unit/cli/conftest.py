@@ -13,7 +13,7 @@ import pytest
 
 from zenray.api.status import grpc_status
 from zenray.errors import FieldViolation, InvalidRequest, Overloaded, Unavailable, ZenrayError
-from zenray.v1 import common_pb2, completion_pb2, completion_pb2_grpc
+from zenray.v1 import common_pb2, completion_pb2, completion_pb2_grpc, context_pb2, context_pb2_grpc
 
 ERRORS: dict[str, ZenrayError] = {
     "busy": Overloaded("64 requests wait already", retry_ms=1500),
@@ -30,7 +30,7 @@ ERRORS: dict[str, ZenrayError] = {
 
 
 @dataclass
-class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
+class FakeServer(completion_pb2_grpc.CompletionServiceServicer, context_pb2_grpc.ContextServiceServicer):
     """Streams `pieces`, then a final. `hold` makes it wait after the first piece until released or cancelled."""
 
     pieces: tuple[str, ...] = ("return ", "a + b", "\n")
@@ -38,6 +38,9 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
     hold: bool = False
     drafters: tuple[common_pb2.DrafterUsage, ...] = ()
     experts: tuple[completion_pb2.ReplicaExperts, ...] = ()
+    suggestion: completion_pb2.Suggestion | None = None
+    prompt: context_pb2.AssembleResponse = field(default_factory=context_pb2.AssembleResponse)
+    document_events: list[Any] = field(default_factory=list)
     address: str = ""
     requests: list[Any] = field(default_factory=list)
     holding: threading.Event = field(default_factory=threading.Event)
@@ -66,6 +69,7 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
                 final=completion_pb2.Final(
                     index=index,
                     text="".join(self.pieces),
+                    suggestion=self.suggestion,
                     finish_reason=common_pb2.FINISH_REASON_EOS,
                     usage=common_pb2.Usage(
                         prompt_tokens=12,
@@ -77,6 +81,15 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer):
                     timings=common_pb2.Timings(queue_ms=0.5, first_token_ms=21.0, total_ms=40.0),
                 )
             )
+
+    def Assemble(self, request: Any, context: Any) -> Any:
+        self.requests.append(request.request)
+        return self.prompt
+
+    def UpdateDocuments(self, request_iterator: Any, context: Any) -> Any:
+        events = list(request_iterator)
+        self.document_events += events
+        return context_pb2.UpdateDocumentsResponse(events=len(events))
 
     def GetModelInfo(self, request: Any, context: Any) -> Any:
         return completion_pb2.GetModelInfoResponse(
@@ -128,6 +141,7 @@ def fake_server() -> Iterator[FakeServer]:
     server = grpc.server(futures.ThreadPoolExecutor(4))
     fake = FakeServer()
     completion_pb2_grpc.add_CompletionServiceServicer_to_server(fake, server)
+    context_pb2_grpc.add_ContextServiceServicer_to_server(fake, server)
     fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     yield fake
