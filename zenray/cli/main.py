@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from zenray import __version__
-from zenray.cli import complete, config, models, plan, serve, status
+from zenray.cli import complete, config, index, models, plan, serve, status
 from zenray.cli.failures import show_failure
 from zenray.errors import ZenrayError
 
@@ -50,6 +50,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command(no_args_is_help=True)(complete.complete)
+app.command(no_args_is_help=True, epilog=index.EPILOG)(index.index)
 app.add_typer(models.app, name="models")
 app.command()(status.status)
 app.command(no_args_is_help=True, epilog=plan.EPILOG)(plan.plan)

@@ -82,6 +82,16 @@ def build_index(
             raise ConfigError(f"the index at {database} cannot be written: {error}") from error
 
 
+def forget_index(root: Path | str) -> bool:
+    """Delete the index of the tree at `root`, which may be gone; whether there was one. Raises Overloaded while it is
+    updated."""
+    database = index_path(root)
+    if not database.exists():
+        return False
+    with _only_writer(database, Path(root)):
+        return store.delete(database)
+
+
 def _update(
     folder: Path,
     database: Path,

@@ -59,6 +59,11 @@ def walk(root: Path, on_skip: Callable[[str], None]) -> Iterator[FoundFile]:
         folders += reversed(below)
 
 
+def count_files(root: Path) -> int:
+    """How many files `walk` finds; takes a few seconds for 100,000."""
+    return sum(1 for _ in walk(root, lambda reason: None))
+
+
 def _entries(folder: Path, on_skip: Callable[[str], None], is_root: bool) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as scan:
