@@ -137,6 +137,8 @@ def _share(tokens: int, response: AssembleResponse) -> tuple[str, str]:
 
 def _where(path: str, start_line: int, end_line: int) -> str:
     """Lines as editors count them."""
+    if not path:
+        return ""
     lines = f":{start_line + 1}" + (f"–{end_line}" if end_line > start_line + 1 else "") if end_line else ""
     return printable(f"{path}{lines}")
 

@@ -119,7 +119,7 @@ class TestExplain:
         assert (len(bar), bar.count("·")) == (72, 72 - round(72 * 40 / 64))
         assert "40 of 64 tokens · assembled in 3.2 ms · about 1,200 tokens of this file left out" in lines
         rows = [line.split() for line in lines]
-        assert ["██", "open", "file", "src/other.py:1", "0.1000", "15", "38%"] in rows
+        assert ["██", "open", "file", "src/other.py:1", "0.0500", "15", "38%"] in rows
         assert ["██", "before", "the", "cursor", "src/calc.py:2–3", "20", "50%"] in rows
         assert ["██", "control", "tokens", "and", "names", "5", "12%"] in rows
         assert "clipboard" in result.stdout
