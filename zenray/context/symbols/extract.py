@@ -1,32 +1,28 @@
-"""What a source file defines and imports, read off its syntax tree by queries."""
+"""What a source file defines and imports, read off its syntax tree."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
-from tree_sitter import Node, QueryCursor
+from tree_sitter import Node
 
-from zenray.context.languages.grammars import grammar, parse
+from zenray.context.languages.grammars import parse
 from zenray.context.languages.registry import language
 from zenray.context.languages.table import Language
 from zenray.context.symbols.documentation import comment_above, docstring
 from zenray.context.symbols.imports import read_imports
-from zenray.context.symbols.model import FileSymbols, Import, Symbol, SymbolKind
-from zenray.context.symbols.patterns import extract_by_patterns
-from zenray.context.symbols.tags import tags_of
+from zenray.context.symbols.model import NO_SYMBOLS, FileSymbols, Import, Symbol, SymbolKind
+from zenray.context.symbols.patterns import symbols_by_patterns
+from zenray.context.symbols.tags import Tag, has_own_query, tags_in
 
 MAX_SIGNATURE_CHARS = 400
 _MAX_NAME_BYTES = 200
 _MAX_IMPORT_BYTES = 4000
 _MAX_TAIL_BYTES = 16
-_MATCH_LIMIT = 4096
-_MAX_DEPTH = 128
-"""Nodes below are not looked at: a query takes time proportional to nodes times depth, and its progress callback
-crashes in tree-sitter 0.26.0."""
-_LOCAL_TO = ("function", "method")
-_PARTS = ("name", "body", "container")
+_CODE_INSIDE = ("function", "method", "equation")
+_WHOLE_WHEN_SHORT = ("type", "constant", "field")
 _BODY_OPENING = re.compile(r"(\s|=>|=|\{|;|\bend\b)+$")
 
 
@@ -38,88 +34,100 @@ def extract(text: str, language_id: str) -> FileSymbols:
     """
     known = language(language_id)
     if known is None:
-        return FileSymbols()
-    rules = grammar(known.id)
+        return NO_SYMBOLS
     source = text.encode("utf-8", "replace")
-    tree = parse(known.id, source) if rules else None
-    if tree is None or rules is None:
-        return extract_by_patterns(text)
-    cursor = QueryCursor(tags_of(cast(str, known.grammar), rules), match_limit=_MATCH_LIMIT)
-    cursor.set_max_start_depth(_MAX_DEPTH)
-    matches = cursor.matches(tree.root_node)
-    return _Reader(known, text.split("\n"), source).read(matches)
+    tree = parse(known.id, source)
+    if tree is None or known.grammar is None:
+        return FileSymbols(symbols_by_patterns(text))
+    reader = _Reader(known, text.split("\n"), source)
+    for tag in tags_in(source, tree, known.grammar):
+        reader.take(tag)
+    symbols = tuple(reader.symbols)
+    if not symbols and not has_own_query(known.grammar):
+        symbols = symbols_by_patterns(text)
+    return FileSymbols(symbols, tuple(dict.fromkeys(reader.imports)))
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Turns the matches of a query over one file into symbols."""
+    """Turns tags, which come in order and the outermost first, into symbols and imports."""
 
     language: Language
     lines: list[str]
     source: bytes
+    symbols: list[Symbol] = field(default_factory=list)
+    imports: list[Import] = field(default_factory=list)
+    around: list[tuple[Tag, str]] = field(default_factory=list)
+    """The definitions and scopes that the current tag is in, with their names."""
+    outer: Tag | None = None
+    names_seen: set[int] = field(default_factory=set)
+    """Where they start: what two patterns match, the first of them names."""
 
-    def read(self, matches: list[tuple[int, dict[str, list[Node]]]]) -> FileSymbols:
-        """Definitions come outermost first, so that those around one are known when it comes."""
-        symbols: list[Symbol] = []
-        imports: list[Import] = []
-        around: list[tuple[int, int, str, str]] = []  # start, end, kind and name of what the current one is in
-        outer: Node | None = None
-        last_name_at = -1
-        for (start, minus_end, _), tag, captured in sorted(map(_keyed, matches), key=lambda item: item[0]):
-            end, kind = -minus_end, tag
-            if kind == "import":
-                if end - start <= _MAX_IMPORT_BYTES:
-                    imports += read_imports(cast(str, self.language.grammar), self._text(start, end))
-                continue
-            while around and (around[-1][1] <= start or around[-1][:2] == (start, end)):
-                around.pop()
-            if around and around[-1][2] in _LOCAL_TO:
-                continue
-            if kind == "outer":
-                outer = captured[kind][0] if outer is None or outer.end_byte <= start else outer
-                continue
-            name_start, name_end = captured["name"][0].byte_range
-            if name_start <= last_name_at or name_end - name_start > _MAX_NAME_BYTES:
-                continue
-            last_name_at = name_start
-            qualifier, _, name = self._text(name_start, name_end).rpartition("::")
-            if kind == "scope":
-                around.append((start, end, kind, _type_name(name)))
-                continue
-            if "container" in captured:
-                qualifier = qualifier or self._text(*captured["container"][0].byte_range)
-            container = _type_name(qualifier) if qualifier else around[-1][3] if around else ""
-            if kind == "function" and container and not (around and around[-1][2] == "module"):
-                kind = "method"
-            node = captured[tag][0]
-            whole = outer if outer is not None and self._ends(outer, end) else node
-            outer = None
-            around.append((start, end, kind, name))
-            symbols.append(self._symbol(name, cast(SymbolKind, kind), container, node, whole, captured.get("body")))
-        return FileSymbols(tuple(symbols), tuple(dict.fromkeys(imports)))
+    def take(self, tag: Tag) -> None:
+        if tag.kind == "import":
+            self._import(tag)
+            return
+        if tag.name is not None and tag.name.start_byte in self.names_seen:
+            return
+        while self.around and not _contains(self.around[-1][0], tag):
+            self.around.pop()
+        if self.around and self.around[-1][0].kind in _CODE_INSIDE:
+            return
+        if tag.kind == "outer":
+            self.outer = tag if self.outer is None or self.outer.end <= tag.start else self.outer
+        elif tag.name is not None:
+            self.names_seen.add(tag.name.start_byte)
+            self._define(tag, tag.name)
 
-    def _symbol(
-        self, name: str, kind: SymbolKind, container: str, node: Node, whole: Node, body_nodes: list[Node] | None
-    ) -> Symbol:
-        body = body_nodes[0] if body_nodes else node.child_by_field_name("body")
-        start_line, column = whole.start_point
-        end_line, end_column = whole.end_point
+    def _import(self, tag: Tag) -> None:
+        if tag.end - tag.start <= _MAX_IMPORT_BYTES:
+            self.imports += read_imports(cast(str, self.language.grammar), self._text(tag.start, tag.end))
+
+    def _define(self, tag: Tag, name_node: Node) -> None:
+        start, end = name_node.byte_range
+        if end - start > _MAX_NAME_BYTES:
+            return
+        qualifier, _, name = self._text(start, end).strip("\"'").rpartition("::")
+        inside = self.around[-1] if self.around else None
+        if tag.kind == "scope":
+            self.around.append((tag, _type_name(name)))
+            return
+        self.around.append((tag, name))
+        if tag.container is not None:
+            qualifier = qualifier or self._text(*tag.container.byte_range)
+        container = _type_name(qualifier) if qualifier else inside[1] if inside else ""
+        kind = tag.kind
+        if kind in ("function", "equation"):
+            kind = "method" if container and not (inside and inside[0].kind == "module") else "function"
+        last = self.symbols[-1] if self.symbols else None
+        if tag.kind == "equation" and last and (last.name, last.container) == (name, container):
+            self.symbols[-1] = replace(last, end_line=_end_line(tag))
+        else:
+            self.symbols.append(self._symbol(tag, name, cast(SymbolKind, kind), container))
+
+    def _symbol(self, tag: Tag, name: str, kind: SymbolKind, container: str) -> Symbol:
+        outer, self.outer = self.outer, None
+        first = outer.node if outer is not None and self._ends_with(outer, tag) else tag.node
+        body = tag.body or tag.node.child_by_field_name("body")
+        line, column = first.start_point
         documentation = self._docstring(body) if body is not None and self.language.id == "python" else ""
         return Symbol(
             name=name,
             kind=kind,
-            start_line=start_line,
-            end_line=end_line + (end_column > 0 or end_line == start_line),
-            signature=self._signature(whole, body, kind, column),
-            documentation=documentation or self._comment_above(start_line, column),
+            start_line=line,
+            end_line=_end_line(tag),
+            signature=self._signature(first.start_byte, column, tag, body),
+            documentation=documentation or self._comment_above(line, column),
             container=container,
         )
 
-    def _signature(self, whole: Node, body: Node | None, kind: SymbolKind, column: int) -> str:
-        start, end = whole.start_byte, whole.end_byte
-        if body is not None and (kind != "type" or end - start > MAX_SIGNATURE_CHARS):
-            end = body.start_byte
+    def _signature(self, start: int, column: int, tag: Tag, body: Node | None) -> str:
+        """What stands before the body: of a short type or value all, else its first lines."""
+        is_short = tag.kind in _WHOLE_WHEN_SHORT and tag.end - start <= MAX_SIGNATURE_CHARS
+        end = tag.end if body is None or is_short else body.start_byte
         text = self._text(start, min(end, start + 4 * MAX_SIGNATURE_CHARS))
+        if body is None and tag.kind not in _WHOLE_WHEN_SHORT:
+            text = _head(text)
         if len(text) > MAX_SIGNATURE_CHARS:
             text = text[:MAX_SIGNATURE_CHARS].rpartition("\n")[0] or text[:MAX_SIGNATURE_CHARS]
         if "\n" in text:
@@ -127,32 +135,45 @@ class _Reader:
         return _BODY_OPENING.sub("", text)
 
     def _docstring(self, body: Node) -> str:
-        first = body.named_child(0)
-        literal = first.named_child(0) if first is not None and first.type == "expression_statement" else first
+        literal = body.named_child(0)
         if literal is None or literal.type != "string":
             return ""
         return docstring(self._text(literal.start_byte, literal.end_byte))
 
-    def _ends(self, outer: Node, end: int) -> bool:
-        """Whether `outer` has nothing behind the definition that ends at `end`."""
-        return end <= outer.end_byte and not self.source[end : outer.end_byte][:_MAX_TAIL_BYTES].strip(b" \t\r\n;")
-
     def _comment_above(self, line: int, column: int) -> str:
-        """The comment above a definition that begins its line; the next one on a line has none of its own."""
+        """The comment above a definition that begins its line; another one on the line has none of its own."""
         if self.lines[line][:column].strip():
             return ""
         return comment_above(self.lines, line, self.language.line_comment, self.language.block_comment)
+
+    def _ends_with(self, outer: Tag, tag: Tag) -> bool:
+        """Whether nothing of `outer` stands behind `tag`."""
+        return tag.end <= outer.end and not self.source[tag.end : outer.end][:_MAX_TAIL_BYTES].strip(b" \t\r\n;")
 
     def _text(self, start: int, end: int) -> str:
         return self.source[start:end].decode("utf-8", "replace")
 
 
-def _keyed(match: tuple[int, dict[str, list[Node]]]) -> tuple[tuple[int, int, int], str, dict[str, list[Node]]]:
-    """A match with its kind and the order it is read in: by start, the longer first, then as in the query."""
-    pattern, captured = match
-    kind = next(capture for capture in captured if capture not in _PARTS)
-    node = captured[kind][0]
-    return (node.start_byte, -node.end_byte, pattern), kind, captured
+def _contains(outer: Tag, tag: Tag) -> bool:
+    """Whether `tag` is inside. Two tags of one node (`var a, b = 1, 2` in Go) are beside each other."""
+    return tag.start < outer.end and (tag.start, tag.end) != (outer.start, outer.end)
+
+
+def _end_line(tag: Tag) -> int:
+    """Behind the last line of a definition and its body."""
+    last = tag.body if tag.body is not None and tag.body.end_byte > tag.node.end_byte else tag.node
+    line, column = last.end_point
+    return line + (column > 0 or line == tag.node.start_point.row)
+
+
+def _head(text: str) -> str:
+    """The first line, and those on which its brackets close."""
+    depth = 0
+    for end, char in enumerate(text):
+        depth += (char in "([") - (char in ")]")
+        if char == "\n" and depth <= 0:
+            return text[:end]
+    return text
 
 
 def _type_name(text: str) -> str:

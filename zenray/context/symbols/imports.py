@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from zenray.context.symbols.model import Import
 
 _QUOTED = re.compile(r"""(["'`])(.*?)\1""", re.S)
+_KEYWORDS = re.compile(r"^\W*(\w+[\s(]+)((qualified|static|type|module|safe)\s+)*")
 _PATH = re.compile(r"[\w.:\\/-]+")
 
 
@@ -31,21 +32,18 @@ def _python(statement: str) -> Iterator[Import]:
 
 
 def _javascript(statement: str) -> Iterator[Import]:
+    """`import`, `export ... from`, and a variable that is a `require`."""
     quoted = list(_QUOTED.finditer(statement))
     if not quoted:
         return
-    is_import = statement.startswith(("import", "export"))
-    if not is_import and not re.search(r"\brequire\s*\($", statement[: quoted[-1].start()].rstrip()):
-        return
     bindings = statement[: quoted[-1].start()]
-    if is_import:
+    if statement.startswith(("import", "export")):
         bindings = re.sub(r"^(import|export)\s+(type\s+)?|\bfrom\s*$", "", bindings.strip())
+        default, _, named = bindings.partition("{")
+        names = _first_words(default) + _first_words(re.sub(r"\btype\s", "", named.partition("}")[0]))
     else:
-        bindings = bindings.partition("=")[0]
-    default, _, rest = bindings.partition("{")
-    names = [name for name in _first_words(default) if name != "import"] if is_import else []
-    names += _first_words(re.sub(r"\btype\s", "", rest.partition("}")[0]).replace(":", " "))
-    yield Import(quoted[-1][2], tuple(name for name in names if name != "*"))
+        names = _first_words(bindings.partition("=")[0].partition("{")[2].partition("}")[0].replace(":", " "))
+    yield Import(quoted[-1][2], tuple(name for name in names if name not in ("*", "import")))
 
 
 def _go(statement: str) -> Iterator[Import]:
@@ -116,6 +114,9 @@ def _c(statement: str) -> Iterator[Import]:
 
 
 def _php(statement: str) -> Iterator[Import]:
+    if not statement.startswith("use"):
+        yield from _any_language(statement)
+        return
     text = re.sub(r"^\s*use\s+(function\s+|const\s+)?|;", "", statement)
     module, brace, names = text.partition("{")
     if brace:
@@ -127,28 +128,18 @@ def _php(statement: str) -> Iterator[Import]:
             yield Import(module or name, (name,) if module else ())
 
 
-def _call(*words: str) -> Callable[[str], Iterator[Import]]:
-    """`require "x"` and the like: calls of these functions with one string."""
-    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, words))})\b[\s(]*(?:([\"'])(.*?)\1|([^\s\"']+))")
-
-    def read(statement: str) -> Iterator[Import]:
-        match = pattern.match(statement)
-        if match:
-            yield Import(match[2] or match[3])
-
-    return read
-
-
 def _bash(statement: str) -> Iterator[Import]:
-    words = statement.split(None, 1)
-    if len(words) == 2 and words[0] in (".", "source"):
-        yield Import(words[1].strip().strip("\"'"))
+    yield Import(statement.split(None, 1)[1].strip().strip("\"'"))
+
+
+def _clojure(statement: str) -> Iterator[Import]:
+    yield Import(statement.strip("[").split()[0])
 
 
 def _any_language(statement: str) -> Iterator[Import]:
-    """The first string, else the first path behind the keyword."""
+    """The first string, else the first path behind the keywords."""
     quoted = _QUOTED.search(statement)
-    path = quoted[2] if quoted else next(iter(_PATH.findall(statement)[1:2]), "")
+    path = quoted[2] if quoted else next(iter(_PATH.findall(_KEYWORDS.sub("", statement))), "").rstrip(".:")
     if path:
         yield Import(path)
 
@@ -161,6 +152,7 @@ def _first_words(names: str) -> tuple[str, ...]:
 _READERS: dict[str, Callable[[str], Iterator[Import]]] = {
     "bash": _bash,
     "c": _c,
+    "clojure": _clojure,
     "cpp": _c,
     "cuda": _c,
     "csharp": _csharp,
@@ -168,11 +160,9 @@ _READERS: dict[str, Callable[[str], Iterator[Import]]] = {
     "java": _dotted,
     "javascript": _javascript,
     "kotlin": _dotted,
-    "lua": _call("require"),
     "objc": _c,
     "php": _php,
     "python": _python,
-    "ruby": _call("require_relative", "require", "load"),
     "rust": _rust,
     "scala": _scala,
     "swift": _dotted,

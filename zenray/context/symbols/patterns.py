@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-from zenray.context.symbols.model import FileSymbols, Symbol, SymbolKind
+from zenray.context.symbols.model import Symbol, SymbolKind
 
-_MODIFIERS = "pub|public|private|protected|internal|export|default|static|final|abstract|async|open|override|local|virtual|inline"
+_MODIFIERS = (
+    "pub|public|private|protected|internal|export|default|static|final|abstract|async|open|override|local|inline"
+)
 _WORDS = (
     "def|defp|func|function|fn|fun|sub|proc|class|struct|interface|trait|enum|protocol|module|namespace|type|record|"
     "theorem|lemma"
@@ -28,7 +30,7 @@ _KINDS: dict[str, SymbolKind] = {
 }
 
 
-def extract_by_patterns(text: str) -> FileSymbols:
+def symbols_by_patterns(text: str) -> tuple[Symbol, ...]:
     """Lines that begin like a definition in most languages. Where a definition ends is not known: one line each."""
     symbols = []
     line, counted_to = 0, 0
@@ -46,4 +48,4 @@ def extract_by_patterns(text: str) -> FileSymbols:
                 container="",
             )
         )
-    return FileSymbols(tuple(symbols))
+    return tuple(symbols)

@@ -1,41 +1,107 @@
-"""Queries that find definitions and imports: one file per grammar in `queries/`, else one made from node types.
+"""Tags: the nodes of a syntax tree that define or import something, found by a query per grammar.
 
-A pattern captures the definition under the name of its kind, and with it `@name`, `@body` where the grammar has no
-field of that name, and `@container` where the code names one. `@outer` widens the definition that ends it (decorators,
-`export`, `template`); `@scope` names a container that is no definition itself (`impl`, `extension`); `@import` is a
-whole import. A first line `; inherits: other` puts the patterns of another file in front.
+The queries are the files in `queries/`; grammars without one get patterns made from their node types. A pattern
+captures a definition under the name of its kind, and with it `@name`, `@container` where the code names one, and
+`@body` where the grammar has no field of that name or the body stands behind. Besides the kinds of symbols there are
+
+- `@equation`: a function in pieces, which neighbours of the same name belong to (Haskell, Elixir, Erlang);
+- `@outer`: what widens the definition it ends with (decorators, `export`, `template`);
+- `@scope`: a container that is no definition itself (`impl`, `extension`);
+- `@import`: a whole import.
+
+`(#one-of? @word "def" "defp")` is the one predicate; those built in ask nodes for their text, which `parse` does not
+keep. A first line `; inherits: other` puts the patterns of another file in front.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib import resources
+from typing import Literal
 
 from tree_sitter import Language as Grammar
-from tree_sitter import Query, QueryError
+from tree_sitter import Node, Query, QueryCursor, QueryError, Tree
+
+_MATCH_LIMIT = 4096
+_MAX_DEPTH = 128
+"""Nodes below are not looked at: a query takes time proportional to nodes times depth, and its progress callback
+crashes in tree-sitter 0.26.0."""
 
 _QUERIES = resources.files("zenray.context.symbols") / "queries"
 _INHERITS = re.compile(r"; inherits: (\w+)\n")
+_PARTS = ("name", "body", "container", "word")
 
-_DEFINITION = re.compile(
-    r"(definition|declaration|_item|_def|_decl|_stmt|_statement)$|^(function|method|class|module)$"
-)
 _KIND_WORDS = (
-    ("function", r"func|method|subroutine|procedure|macro|constructor|rule|task"),
-    ("class", r"class|interface|trait|contract|object|protocol|service"),
-    ("type", r"struct|enum|type|record|union|message|data|newtype"),
-    ("module", r"module|namespace|package|library"),
+    ("function", "func|method|subroutine|procedure|macro|constructor|rule$|task|rpc"),
+    ("class", "class|interface|trait|contract|protocol|service"),
+    ("type", "struct|enum|type|record|union|message|model"),
+    ("module", "module|namespace|package|library"),
+)
+_DEFINITION = re.compile(
+    r"(definition|declaration|_item|_def|_defn|_decl|_stmt|_statement|_block)$"
+    r"|^(function|method|class|module|message|enum|service|rpc|procedure|struct|trait|macro|rule)$"
 )
 _IMPORT = re.compile(r"^(import|include|use|using|open|require)(_(statement|declaration|directive|stmt|decl|clause))?$")
+_IDENTIFIERS = ("identifier", "simple_identifier", "type_identifier", "name")
+
+
+@dataclass(slots=True)
+class Tag:
+    """A tagged node. `start` and `end` are bytes of the source and cover a body that stands behind the node."""
+
+    kind: str
+    start: int
+    end: int
+    node: Node
+    name: Node | None
+    body: Node | None
+    container: Node | None
+
+
+def tags_in(source: bytes, tree: Tree, grammar_name: str) -> list[Tag]:
+    """The tags of a file by their start, of two with the same start the longer first, then as in the query."""
+    cursor = QueryCursor(query_of(grammar_name, tree.language), match_limit=_MATCH_LIMIT)
+    cursor.set_max_start_depth(_MAX_DEPTH)
+    matches = cursor.matches(tree.root_node, partial(_holds, source))
+    tags = [(pattern, _tag(captured)) for pattern, captured in matches]
+    tags.sort(key=lambda item: (item[1].start, -item[1].end, item[0]))
+    return [tag for _, tag in tags]
+
+
+def has_own_query(grammar_name: str) -> bool:
+    """Whether a grammar has a file of patterns of its own."""
+    return (_QUERIES / f"{grammar_name}.scm").is_file()
 
 
 @lru_cache(maxsize=256)
-def tags_of(grammar_name: str, grammar: Grammar) -> Query:
+def query_of(grammar_name: str, grammar: Grammar) -> Query:
     """The query for a grammar."""
-    if (_QUERIES / f"{grammar_name}.scm").is_file():
+    if has_own_query(grammar_name):
         return Query(grammar, _read(grammar_name))
     return Query(grammar, "\n".join(_generic_patterns(grammar)))
+
+
+def _tag(captured: dict[str, list[Node]]) -> Tag:
+    kind = next(capture for capture in captured if capture not in _PARTS)
+    name, body, container = (captured[part][0] if part in captured else None for part in ("name", "body", "container"))
+    node = captured[kind][0]
+    start, end = node.byte_range
+    return Tag(kind, start, max(end, body.end_byte) if body else end, node, name, body, container)
+
+
+def _holds(
+    source: bytes,
+    predicate: str,
+    arguments: list[tuple[str, Literal["capture", "string"]]],
+    _: int,
+    captured: dict[str, list[Node]],
+) -> bool:
+    """What `(#one-of? @word ...)` says of a match."""
+    assert predicate == "one-of?", predicate
+    start, end = captured[arguments[0][0]][0].byte_range
+    return source[start:end].decode("utf-8", "replace") in {word for word, _ in arguments[1:]}
 
 
 def _read(grammar_name: str) -> str:
@@ -45,19 +111,19 @@ def _read(grammar_name: str) -> str:
 
 
 def _generic_patterns(grammar: Grammar) -> list[str]:
-    """Patterns for node types that by their names are definitions of something with a `name`, and imports."""
+    """Patterns for imports, and for node types that by their names are definitions of something with a name."""
+    types = [grammar.node_kind_for_id(id) for id in range(grammar.node_kind_count) if grammar.node_kind_is_named(id)]
     patterns = []
-    for id in range(grammar.node_kind_count):
-        node_type = grammar.node_kind_for_id(id)
-        if not node_type or not grammar.node_kind_is_named(id) or not grammar.node_kind_is_visible(id):
-            continue
+    for node_type in dict.fromkeys(filter(None, types)):
         if _IMPORT.search(node_type):
             patterns.append(f"({node_type}) @import")
         elif _DEFINITION.search(node_type):
             kind = next((kind for kind, words in _KIND_WORDS if re.search(words, node_type)), None)
             if kind:
                 patterns.append(f"({node_type} name: (_) @name) @{kind}")
-    return [pattern for pattern in dict.fromkeys(patterns) if _is_possible(grammar, pattern)]
+                names = [name for name in (*_IDENTIFIERS, f"{node_type}_name") if name in types]
+                patterns += [f"({node_type} . ({name}) @name) @{kind}" for name in names]
+    return [pattern for pattern in patterns if _is_possible(grammar, pattern)]
 
 
 def _is_possible(grammar: Grammar, pattern: str) -> bool:

@@ -15,3 +15,5 @@
 (function_definition declarator: (pointer_declarator declarator: (function_declarator declarator: (qualified_identifier scope: (_) @container name: (_) @name)))) @method
 (function_definition declarator: (reference_declarator (function_declarator declarator: (qualified_identifier scope: (_) @container name: (_) @name)))) @method
 (namespace_definition body: (declaration_list (declaration declarator: (init_declarator declarator: (identifier) @name)) @constant))
+(_ declarator: (function_declarator declarator: (operator_name) @name)) @function
+(_ declarator: (reference_declarator (function_declarator declarator: (operator_name) @name))) @function

@@ -7,3 +7,7 @@
 (const_element . (name) @name) @constant
 (property_declaration (property_element name: (variable_name (name) @name))) @field
 (namespace_use_declaration) @import
+(require_once_expression) @import
+(require_expression) @import
+(include_expression) @import
+(include_once_expression) @import

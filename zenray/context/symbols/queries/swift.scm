@@ -7,3 +7,4 @@
 (source_file (property_declaration name: (pattern) @name) @constant)
 (class_body (property_declaration name: (pattern) @name) @field)
 (import_declaration) @import
+(init_declaration "init" @name) @method

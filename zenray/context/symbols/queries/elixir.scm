@@ -1,0 +1,5 @@
+((call target: (identifier) @word (arguments . (alias) @name) (do_block) @body) @module (#one-of? @word "defmodule" "defprotocol"))
+((call target: (identifier) @word (arguments . (call target: (identifier) @name)) (do_block)? @body) @equation (#one-of? @word "def" "defp" "defmacro" "defmacrop" "defguard"))
+((call target: (identifier) @word (arguments . (identifier) @name) (do_block)? @body) @equation (#one-of? @word "def" "defp" "defmacro" "defmacrop"))
+((call target: (identifier) @word (arguments . (binary_operator left: (call target: (identifier) @name))) (do_block)? @body) @equation (#one-of? @word "def" "defp" "defmacro" "defguard"))
+((call target: (identifier) @word (arguments . (alias))) @import (#one-of? @word "alias" "import" "require" "use"))

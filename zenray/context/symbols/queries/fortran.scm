@@ -1,0 +1,4 @@
+(module (module_statement (name) @name)) @module
+(subroutine (subroutine_statement name: (name) @name)) @function
+(function (function_statement name: (name) @name)) @function
+(use_statement) @import

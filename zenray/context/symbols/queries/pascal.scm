@@ -1,0 +1,4 @@
+(declType name: (identifier) @name) @type
+(defProc header: (declProc name: (_) @name) body: (_)? @body) @function
+(interface (declProc name: (identifier) @name) @function)
+(declUses) @import

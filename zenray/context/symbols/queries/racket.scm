@@ -1,0 +1,2 @@
+; inherits: scheme
+((list . (symbol) @word . (string)) @import (#one-of? @word "require"))
