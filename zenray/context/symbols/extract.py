@@ -14,7 +14,7 @@ from zenray.context.languages.table import Language
 from zenray.context.symbols.documentation import comment_above, docstring
 from zenray.context.symbols.imports import read_imports
 from zenray.context.symbols.model import NO_SYMBOLS, FileSymbols, Import, Symbol, SymbolKind
-from zenray.context.symbols.patterns import symbols_by_patterns
+from zenray.context.symbols.patterns import extract_by_patterns
 from zenray.context.symbols.tags import Tag, has_own_query, tags_in
 
 MAX_SIGNATURE_CHARS = 400
@@ -38,13 +38,13 @@ def extract(text: str, language_id: str) -> FileSymbols:
     source = text.encode("utf-8", "replace")
     tree = parse(known.id, source)
     if tree is None or known.grammar is None:
-        return FileSymbols(symbols_by_patterns(text))
+        return extract_by_patterns(text)
     reader = _Reader(known, text.split("\n"), source)
     for tag in tags_in(source, tree, known.grammar):
         reader.take(tag)
     symbols = tuple(reader.symbols)
     if not symbols and not has_own_query(known.grammar):
-        symbols = symbols_by_patterns(text)
+        symbols = extract_by_patterns(text).symbols
     return FileSymbols(symbols, tuple(dict.fromkeys(reader.imports)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from zenray.context.symbols.model import Symbol, SymbolKind
+from zenray.context.symbols.model import FileSymbols, Symbol, SymbolKind
 
 _MODIFIERS = (
     "pub|public|private|protected|internal|export|default|static|final|abstract|async|open|override|local|inline"
@@ -30,7 +30,7 @@ _KINDS: dict[str, SymbolKind] = {
 }
 
 
-def symbols_by_patterns(text: str) -> tuple[Symbol, ...]:
+def extract_by_patterns(text: str) -> FileSymbols:
     """Lines that begin like a definition in most languages. Where a definition ends is not known: one line each."""
     symbols = []
     line, counted_to = 0, 0
@@ -48,4 +48,4 @@ def symbols_by_patterns(text: str) -> tuple[Symbol, ...]:
                 container="",
             )
         )
-    return tuple(symbols)
+    return FileSymbols(tuple(symbols))
