@@ -40,10 +40,10 @@ class BracketScope:
         self._lexed = read.resume
         self._surrounding = open_at_cursor(language, self._before, self._after, read)
         """What is open at the cursor and not yet closed by the text, innermost last."""
-        self._own: list[str] = []
+        self._own: list[Bracket] = []
         """Openers of the text itself that it has not closed."""
         self._cursor_line = self._before[self._before.rfind("\n") + 1 :]
-        self._in_statement = has_blocks and bool(self._cursor_line.strip())
+        self._in_statement = has_blocks and self._cursor_line.strip()[-1:] not in ("", "{")
         """What began on the cursor's line goes on, and may prove to be a definition."""
         self._block_done = self._blank_line = False
         self._num_vetoes = 0
@@ -82,11 +82,11 @@ class BracketScope:
         if self._in_statement or not self._own:
             held_from = min(held_from, cut_before(text, closing[0], self._after))
         new = [bracket for bracket in found if bracket.position >= offset + start]
-        closers = unmatched([*(Bracket(-1, opener) for opener in self._own), *new])[0]
+        closers = unmatched([*self._own, *new])[0]
         return min((held_from, *(cut_before(text, at.position - offset, self._after) for at in closers[:1])))
 
     def _in_inline_bracket(self) -> bool:
-        return bool(self._surrounding) and not self._surrounding[-1].is_block
+        return bool(self._surrounding) and self._surrounding[-1].is_on_cursor_line
 
     def _read_line(self, text: str, line: Line) -> int | None:
         """Follows the brackets of a whole line; where the text ends in it, if it does."""
@@ -98,24 +98,34 @@ class BracketScope:
             if at < line.start:
                 continue
             if bracket.character in CLOSER_OF:
-                self._own.append(bracket.character)
-            elif OPENER_OF[bracket.character] in self._own:
-                while self._own.pop() != OPENER_OF[bracket.character]:
-                    pass
-                if not self._own and bracket.character == "}" and self._is_definition(text):
+                self._own.append(bracket)
+            elif any(opener.character == OPENER_OF[bracket.character] for opener in self._own):
+                opener = self._pop_own(OPENER_OF[bracket.character])
+                spans_lines = opener.position - offset < line.start
+                if not self._own and bracket.character == "}" and spans_lines and self._is_definition(text):
                     return self._end_behind(text[: line.stop], at, self._surrounding)
             elif self._surrounding and self._surrounding[-1].closer == bracket.character:
                 scope = self._surrounding[-1]
-                if scope.is_closed or (scope.is_block and self._has_blocks and bracket.character == "}"):
-                    if in_code(self._language, source, bracket.position):
-                        if scope.is_closed:
-                            return cut_before(text, at, self._after)
-                        return self._end_behind(text[: line.stop], at, self._surrounding[:-1])
-                    self._num_vetoes += 1
-                else:
+                if not (scope.is_closed or self._is_block(scope, line)):
                     self._surrounding = self._surrounding[:-1]
+                elif not in_code(self._language, source, bracket.position):
+                    self._num_vetoes += 1
+                elif scope.is_closed:
+                    return cut_before(text, at, self._after)
+                else:
+                    return self._end_behind(text[: line.stop], at, self._surrounding[:-1])
         self._lexed = read.resume
         return None
+
+    def _pop_own(self, character: str) -> Bracket:
+        """Takes the innermost own opener of this kind, and all within it."""
+        while (opener := self._own.pop()).character != character:
+            pass
+        return opener
+
+    def _is_block(self, bracket: OpenBracket, line: Line) -> bool:
+        """What is between `bracket` and its closer, in `line`, is a scope: it spans lines."""
+        return self._has_blocks and bracket.closer == "}" and (line.start > 0 or not bracket.is_on_cursor_line)
 
     def _is_definition(self, text: str) -> bool:
         return self._in_statement and not _CONTROL.match(self._cursor_line + text.split("\n", 1)[0])

@@ -10,12 +10,12 @@ _MAX_LINES = 20
 
 
 def repeats_lines_before(text: str, before: str) -> bool:
-    """Whether `text` is nothing but the last lines before the cursor."""
+    """Whether `text` is nothing but the last lines before the cursor, unless those are a repetition themselves."""
     lines = _shown(text.splitlines())
     above = _shown(before.splitlines()[-_MAX_LINES:])
     if not before.endswith("\n") and before.rpartition("\n")[2].strip():
         return False
-    return _says_something(lines) and lines == above[-len(lines) :]
+    return _says_something(lines) and lines == above[-len(lines) :] and lines != above[-2 * len(lines) : -len(lines)]
 
 
 def repeats_lines_behind(text: str, after: str) -> bool:
@@ -25,9 +25,10 @@ def repeats_lines_behind(text: str, after: str) -> bool:
 
 
 def without_cursor_line(text: str, before: str) -> str:
-    """`text` without the beginning of the cursor's line, if it says that again: `return ` and `return x`."""
+    """`text` without the beginning of the cursor's line, if it says that again: `return ` and `return x`. What may
+    well stand twice (`table[table[0]]`) is left."""
     said = before.rpartition("\n")[2].strip()
-    if not _says_something([said]) or not text.lstrip().startswith(said):
+    if not _says_something([said]) or not text.lstrip().startswith(said) or said[-1] in "[({,=":
         return text
     rest = text.lstrip()[len(said) :]
     ends_with_space = before[-1:].isspace()

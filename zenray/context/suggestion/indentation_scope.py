@@ -21,8 +21,6 @@ _OFFSIDE_LANGUAGES = """
     agda bitbake coffeescript cython elm fsharp gdscript haml haskell idris just lean4 mojo nim pug purescript python
     sass starlark stylus yaml
 """
-"""Where indentation is the rule, and no line closes a block."""
-
 _SEARCHED_CHARACTERS = 8192
 _MAX_VETOES = 3
 _CLOSING_LINE = re.compile(r"(?:end\w*|fi|done|esac|until|loop|next|wend)\b.*|[)\]}]+[;,.]*|</.*")
@@ -33,6 +31,11 @@ _DEFINITION = re.compile(
 _MAYBE_DEFINITION = re.compile(r"[\w\s]*\Z")
 
 
+def is_offside(language: str) -> bool:
+    """Indentation is the rule there, and no line closes a block."""
+    return language in _OFFSIDE_LANGUAGES.split()
+
+
 class IndentationScope:
     """The `LineRule`; `before` and `after` are the text around the cursor."""
 
@@ -41,7 +44,7 @@ class IndentationScope:
         self._before = before[line_start_behind(before, len(before) - _SEARCHED_CHARACTERS) :]
         known = language_named(language)
         self._comment = known.line_comment if known else ""
-        self._is_offside = language in _OFFSIDE_LANGUAGES.split()
+        self._is_offside = is_offside(language)
         read = brackets(language, self._before)
         self._openers = unmatched(read.found)[1]
         """Open where the next line begins."""

@@ -25,18 +25,18 @@ def indented_like(text: str, before: str, after: str) -> str:
     return text
 
 
-def not_indented_twice(text: str, before: str) -> str:
-    """`text` without the indentation of its first line, where the cursor stands behind that already."""
-    space = before.rpartition("\n")[2]
-    own = indentation(text)
-    if not space or space.strip() or not own or not text.strip() or text[len(own)] in "\r\n":
+def not_indented_twice(text: str, before: str, after: str) -> str:
+    """`text` without the indentation of its first line, where the cursor stands behind the same already."""
+    space, own = before.rpartition("\n")[2], indentation(text)
+    if not space or own != space or text[len(own) : len(own) + 1] in ("", "\r", "\n"):
         return text
-    lines = [line for line in text.splitlines()[1:] if line.strip()]
-    above = [line for line in before.splitlines()[:-1] if line.strip()]
-    here = column(space)
-    if lines and column(indentation(lines[0])) == here + column(own):
-        return text
-    if not lines and above and here <= column(indentation(above[-1])) and above[-1].rstrip()[-1] in ":{([":
+    above = [line for line in before.splitlines()[:-1] if line.strip()][-1:]
+    lines = [line for line in text.splitlines()[1:] if line.strip()][:1]
+    behind = [line for line in after.splitlines()[1:] if line.strip()][:1]
+    here, there = column(space), column(space) + column(own)
+    nearby = [column(indentation(line)) for line in (*above, *lines, *behind)]
+    opens_block = bool(above) and above[0].rstrip()[-1] in ":{([" and here <= nearby[0]
+    if opens_block or (there in nearby and here not in nearby) or (lines and column(indentation(lines[0])) == there):
         return text
     return text[len(own) :]
 

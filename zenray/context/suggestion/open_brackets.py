@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 
-from zenray.context.suggestion.lexing import CLOSER_OF, Brackets, brackets, unmatched
-from zenray.context.suggestion.seams import column, end_of_content, indentation
+from zenray.context.suggestion.lexing import CLOSER_OF, Bracket, Brackets, brackets, unmatched
+from zenray.context.suggestion.seams import column, indentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +14,7 @@ class OpenBracket:
     """A bracket that is open at the cursor."""
 
     closer: str
-    is_block: bool
-    """It stands on an earlier line or right before the cursor: what is between it and its closer is the scope."""
+    is_on_cursor_line: bool
     is_closed: bool
     """The text behind the cursor has its closer."""
 
@@ -30,45 +30,56 @@ def open_at_cursor(language: str, before: str, after: str, read: Brackets) -> tu
     """The brackets open at the cursor, and which of them `after` closes.
 
     A closer at the start of a line belongs to the nearest opener of its kind whose line is indented alike, so that a
-    block just opened does not take the closer of the one around it. Another closer belongs to the innermost opener,
-    or to none: what is to be written opens it.
+    block just opened does not take the closer of the one around it. Of other closers in a row, each belongs to one of
+    the innermost openers in a row, the outer ones first, or to none: what is to be written opens it.
     """
     openers = unmatched(read.found)[1]
     in_string = read.resume < len(before)
-    closers = _closers(language, after, after.find("\n") + 1 if in_string else 0)
+    cursor_line = before[before.rfind("\n") + 1 :]
+    closers = _closers(language, after, after.find("\n") + 1 if in_string else 0, cursor_line)
     closed: set[int] = set()
     if [CLOSER_OF[opener.character] for opener in reversed(openers)] == [closer.character for closer in closers]:
         closed = set(range(len(openers)))
     else:
-        inner = len(openers)
-        for closer in closers:
-            alike = [at for at in range(inner) if CLOSER_OF[openers[at].character] == closer.character]
-            if closer.column is None:
-                alike = [at for at in alike if at == inner - 1]
-            aligned = [at for at in alike if closer.column in (None, _column_of_line(before, openers[at].position))]
-            if alike:
-                inner = (aligned or alike)[-1]
-                closed.add(inner)
+        closed = _closed(before, openers, closers)
     last_line = before.rfind("\n") + 1
-    cursor = end_of_content(before)
     return tuple(
         OpenBracket(
             closer=CLOSER_OF[opener.character],
-            is_block=opener.position < last_line or opener.position == cursor - 1,
+            is_on_cursor_line=opener.position >= last_line,
             is_closed=at in closed,
         )
         for at, opener in enumerate(openers)
     )
 
 
-def _closers(language: str, after: str, start: int) -> list[_Closer]:
-    """The closers in `after` of brackets opened before it, in order."""
+def _closed(before: str, openers: list[Bracket], closers: list[_Closer]) -> set[int]:
+    """Which openers have a closer, where some have none."""
+    closed: set[int] = set()
+    inner = len(openers)
+    for closer, row in groupby(closers):
+        alike = [at for at in range(inner) if CLOSER_OF[openers[at].character] == closer.character]
+        if closer.column is None:
+            innermost = list(takewhile(lambda at: at in alike, range(inner - 1, -1, -1)))  # noqa: B023  # used at once
+            closed.update(innermost[::-1][: len(list(row))])
+            inner -= len(innermost)
+            continue
+        for _ in row:
+            alike = [at for at in alike if at < inner]
+            aligned = [at for at in alike if _column_of_line(before, openers[at].position) == closer.column]
+            if alike:
+                inner = (aligned or alike)[-1]
+                closed.add(inner)
+    return closed
+
+
+def _closers(language: str, after: str, start: int, cursor_line: str) -> list[_Closer]:
+    """The closers in `after` of brackets opened before it, in order; it goes on with `cursor_line`."""
     found = []
     for bracket in unmatched(brackets(language, after, start).found)[0]:
         line_start = after.rfind("\n", 0, bracket.position) + 1
-        space = after[line_start : bracket.position]
-        is_first = line_start > 0 and not space.strip()
-        found.append(_Closer(bracket.character, column(space) if is_first else None))
+        space = (cursor_line if line_start == 0 else "") + after[line_start : bracket.position]
+        found.append(_Closer(bracket.character, None if space.strip() else column(space)))
     return found
 
 

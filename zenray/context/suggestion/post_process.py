@@ -18,6 +18,8 @@ from zenray.engine.request import FinishReason
 
 _LOOKED_AT = 16384
 _MAX_DROPPED_LINES = 6
+_MAX_OVERLAP = 16
+_MAX_ROUNDS = 8
 _CUT_OFF = (FinishReason.LENGTH, FinishReason.DEADLINE)
 _FINISHED = (FinishReason.EOS, FinishReason.SCOPE_END)
 
@@ -32,33 +34,48 @@ def post_process(
     this function returns.
     """
     known = language_named(language)
-    return _PostProcess(before[-_LOOKED_AT:], after[:_LOOKED_AT], known.id if known else language).run(
-        text, finish_reason, max_lines
-    )
+    making = _Making(before, after, known.id if known else language)
+    shown = making.once(text, finish_reason, max_lines)
+    for _ in range(_MAX_ROUNDS):
+        again = making.once(shown.text, FinishReason.EOS, 0)
+        if shown.filter or again == Suggestion(shown.text):
+            break
+        shown = Suggestion(again.text, again.filter, tuple(dict.fromkeys((*shown.changes, *again.changes))))
+    return shown if shown.filter or shown.text != text else Suggestion(text)
 
 
-class _PostProcess:
-    """One suggestion in the making; `changes` says in words what was done."""
+class _Making:
+    """Suggestions for one place; `_changes` says in words what was done to the one in hand."""
 
     def __init__(self, before: str, after: str, language: str) -> None:
-        self._before, self._after, self._language = before, after, language
+        self._check = SyntaxCheck(language, before, after)
+        self._before, self._after, self._language = before[-_LOOKED_AT:], after[:_LOOKED_AT], language
         self._changes: list[str] = []
 
-    def run(self, raw: str, finish_reason: FinishReason, max_lines: int) -> Suggestion:
-        if not raw.strip():
-            return self._filtered(SuggestionFilter.EMPTY)
-        if self._holds_secret(raw):
-            return self._filtered(SuggestionFilter.SECRET)
-        if repeats_lines_before(raw, self._before):
-            return self._filtered(SuggestionFilter.PREFIX_ECHO)
-        if repeats_lines_behind(raw, self._after):
-            return self._filtered(SuggestionFilter.SUFFIX_ECHO)
+    def once(self, raw: str, finish_reason: FinishReason, max_lines: int) -> Suggestion:
+        """The suggestion of `raw`; one change may make room for another."""
+        self._changes = []
+        if reason := self._refused(raw):
+            return Suggestion("", reason)
         text = self._shaped(raw, finish_reason, max_lines)
+        if not text.strip() and self._changes[-1:] == [_OVERLAP]:
+            return Suggestion("", SuggestionFilter.SUFFIX_ECHO, tuple(self._changes))
+        if text.strip():
+            text = self._parsing_best(text, raw, finish_reason)
+        reason = self._refused(text)
+        return Suggestion("" if reason else text, reason, tuple(self._changes))
+
+    def _refused(self, text: str) -> SuggestionFilter | None:
+        """Why `text` is not worth showing."""
         if not text.strip():
-            overlap_alone = self._changes[-1:] == [_OVERLAP]
-            return self._filtered(SuggestionFilter.SUFFIX_ECHO if overlap_alone else SuggestionFilter.EMPTY)
-        text = self._parsing_best(text, raw, finish_reason)
-        return Suggestion(text, None, tuple(self._changes))
+            return SuggestionFilter.EMPTY
+        if self._holds_secret(text):
+            return SuggestionFilter.SECRET
+        if repeats_lines_before(text, self._before):
+            return SuggestionFilter.PREFIX_ECHO
+        if repeats_lines_behind(text, self._after):
+            return SuggestionFilter.SUFFIX_ECHO
+        return None
 
     def _shaped(self, text: str, finish_reason: FinishReason, max_lines: int) -> str:
         if finish_reason is FinishReason.REPETITION:
@@ -66,7 +83,7 @@ class _PostProcess:
         if finish_reason in _CUT_OFF and "\n" in text.strip() and text.count("\n") + 1 != max_lines:
             text = self._changed(text, text[: text.rstrip().rfind("\n")].rstrip(), "incomplete last line dropped")
         text = self._changed(text, without_cursor_line(text, self._before), "beginning of the line removed")
-        text = self._changed(text, not_indented_twice(text, self._before), "doubled indentation removed")
+        text = self._changed(text, not_indented_twice(text, self._before, self._after), "doubled indentation removed")
         text = self._changed(text, indented_like(text, self._before, self._after), "indentation as in the document")
         text = self._changed(text, self._without_overlap(text), _OVERLAP)
         return self._changed(text, self._without_trailing_space(text), "trailing space removed")
@@ -89,44 +106,57 @@ class _PostProcess:
 
     def _parsing_best(self, text: str, raw: str, finish_reason: FinishReason) -> str:
         """`text`, or what parses better, if it leaves more syntax errors than there were."""
-        balanced = without_surplus_closers(text, self._before, self._after, self._language)
-        check = SyntaxCheck(self._language, self._before, self._after)
-        if check.base is None:
-            return self._changed(text, balanced, "surplus brackets dropped") if balanced.strip() else text
-        fewest = check.num_errors(text)
-        if fewest <= check.base:
+        base = self._check.base
+        if base is None:
+            balanced = without_surplus_closers(text, self._before, self._after, self._language)
+            return self._changed(text, balanced, _DROPPED_BRACKETS) if balanced.strip() else text
+        fewest = self._check.num_errors(text)
+        if fewest <= base:
             return text
         best, done = text, ""
-        for candidate, change in self._candidates(text, balanced, raw, finish_reason):
-            if not candidate.strip() or candidate == best:
-                continue
-            num_errors = check.num_errors(candidate)
+        for candidate, change in self._candidates(text, raw, finish_reason):
+            num_errors = self._check.num_errors(candidate) if candidate.strip() and candidate != best else fewest
             if num_errors < fewest:
                 best, done, fewest = candidate, change, num_errors
-            if fewest <= check.base:
+            if fewest <= base:
                 break
+        else:
+            if base == 0:
+                best, done = next(self._parsing_beginnings(text), (best, done))
+        if done == _UNDONE:
+            self._changes.clear()
+            return raw
         return self._changed(text, best, done)
 
-    def _candidates(self, text: str, balanced: str, raw: str, finish_reason: FinishReason) -> Iterator[tuple[str, str]]:
-        yield balanced, "surplus brackets dropped"
+    def _candidates(self, text: str, raw: str, finish_reason: FinishReason) -> Iterator[tuple[str, str]]:
+        remainder = self._after.split("\n", 1)[0].rstrip()
+        for length in range(min(len(remainder), len(text) - 1, _MAX_OVERLAP), 0, -1):
+            if text.endswith(remainder[:length]):
+                yield text[:-length], _OVERLAP
+        yield without_surplus_closers(text, self._before, self._after, self._language), _DROPPED_BRACKETS
         if finish_reason in _FINISHED:
-            yield with_own_closers(text, self._before, self._language), "open brackets closed"
-        yield raw, "left as it was"
+            yield with_own_closers(text, self._before, self._after, self._language), "open brackets closed"
+        yield raw, _UNDONE
         shorter = text.rstrip()
         while shorter and shorter[-1] in ")]};,":
             shorter = shorter[:-1].rstrip()
-            yield shorter, "surplus brackets dropped"
+            yield shorter, _DROPPED_BRACKETS
+
+    def _parsing_beginnings(self, text: str) -> Iterator[tuple[str, str]]:
+        """The first lines of `text` that parse without an error. Only where nothing else does is a line dropped, and
+        only between texts without errors: what is broken already says nothing of what is added."""
         lines = text.rstrip().split("\n")
         for count in range(len(lines) - 1, max(0, len(lines) - 1 - _MAX_DROPPED_LINES), -1):
-            yield "\n".join(lines[:count]).rstrip(), "lines that do not parse dropped"
+            beginning = "\n".join(lines[:count]).rstrip()
+            if beginning.strip() and self._check.num_errors(beginning) == 0:
+                yield beginning, "lines that do not parse dropped"
 
     def _holds_secret(self, text: str) -> bool:
         """Whether a secret begins or goes on in `text`."""
         line = self._before.rpartition("\n")[2]
         return any(span.end > len(line) for span in secrets_in(line + text))
 
-    def _filtered(self, reason: SuggestionFilter) -> Suggestion:
-        return Suggestion("", reason, tuple(self._changes))
 
-
+_DROPPED_BRACKETS = "surplus brackets dropped"
+_UNDONE = "all changes undone"
 _OVERLAP = "overlap with the suffix removed"

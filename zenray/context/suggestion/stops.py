@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zenray.context.languages.registry import language as language_named
 from zenray.context.suggestion.bracket_scope import BracketScope
-from zenray.context.suggestion.indentation_scope import IndentationScope
+from zenray.context.suggestion.indentation_scope import IndentationScope, is_offside
 from zenray.context.suggestion.line_rules import LineByLine, LineRule
 from zenray.context.suggestion.repetition import Repetition
 from zenray.context.suggestion.single_line import SingleLine
@@ -36,7 +36,8 @@ def make_text_rule(stops: TextStops) -> TextRule:
     def make_rules() -> Sequence[LineRule]:
         rules: list[LineRule] = []
         if stops.suffix_match and stops.after.strip():
-            rules.append(SuffixMatch(language, stops.before, stops.after))
+            by_indentation = stops.scope_end and is_offside(language)
+            rules.append(SuffixMatch(language, stops.before, stops.after, ends_by_indentation=by_indentation))
         if stops.scope_end and language not in _PROSE:
             has_blocks = language in _BRACKET_LANGUAGES.split()
             rules.append(BracketScope(language, stops.before, stops.after, has_blocks=has_blocks))

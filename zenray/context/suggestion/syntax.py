@@ -5,6 +5,7 @@ from __future__ import annotations
 from tree_sitter import Node, Point
 
 from zenray.context.languages.grammars import num_syntax_errors, parse
+from zenray.context.suggestion.windows import after_window, before_window
 
 _NO_CODE = ("string", "comment", "char", "regex", "template", "heredoc", "literal_content")
 _WINDOW = 4096
@@ -52,14 +53,13 @@ def _encoded(text: str) -> bytes:
 
 
 class SyntaxCheck:
-    """Counts the syntax errors a completion leaves between `before` and `after`, in a window around the cursor that
-    begins and ends, where that is possible, with a line at the margin. The window is parsed once; a completion costs
-    what it changes."""
+    """Counts the syntax errors a completion leaves between `before` and `after`, in a window around the cursor. That is
+    parsed once; a completion costs what it changes."""
 
     def __init__(self, language: str, before: str, after: str) -> None:
         self._language = language
-        self._before = _encoded(before[_window_start(before, len(before)) :])
-        self._after = _encoded(after[: _window_end(after)])
+        self._before = _encoded(before_window(before))
+        self._after = _encoded(after_window(after))
         self._tree = parse(language, self._before + self._after)
         self.base: int | None = None if self._tree is None else num_syntax_errors(self._tree)
         """The errors without a completion; None where no grammar can tell."""
@@ -75,18 +75,6 @@ class SyntaxCheck:
         tree.edit(start, start, end, at, at, behind)
         new = parse(self._language, source, tree)
         return num_syntax_errors(new) if new is not None else len(source)
-
-
-def _window_end(source: str) -> int:
-    """Behind the last line end before a line at the margin within the window, else behind the window's last line."""
-    if len(source) <= _WINDOW:
-        return len(source)
-    last = at = source.rfind("\n", 0, _WINDOW) + 1
-    while at > 0:
-        if not source[at].isspace():
-            return at
-        at = source.rfind("\n", 0, at - 1) + 1
-    return last or _WINDOW
 
 
 def _point(source: bytes, offset: int) -> Point:
