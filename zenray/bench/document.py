@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from zenray.bench.aggregation import aggregation_markdown
+from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.infilling_tables import infilling_markdown
 from zenray.bench.speculative_prompts import MAX_TOKENS
 from zenray.bench.speculative_tables import speculative_block, speculative_markdown
+from zenray.bench.typing_report import SCHEMA, typing_markdown
 from zenray.errors import ConfigError
 
 
@@ -31,14 +34,21 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
     """
     if report.get("schema") == "zenray.peers/1":
         return replace_block(document, "peers", peer_tables(report))
+    if report.get("schema") == SCHEMA:
+        return replace_block(document, "typing", typing_markdown(report))
     if report.get("kind") == "overhead":
         return replace_block(document, "overhead", overhead_table(report))
     if report.get("kind") == "speculative":
         return replace_block(document, block or speculative_block(report), speculative_markdown(report))
+    if report.get("kind") == "indexing":
+        return replace_block(document, "indexing", indexing_markdown(report))
     if report.get("kind") == "infilling":
         return replace_block(document, block or "infilling", infilling_markdown(report))
+    if report.get("kind") == "aggregation":
+        return replace_block(document, "aggregation", aggregation_markdown(report))
     raise ConfigError(
-        "only reports of compare_peers.py and of `zenray bench overhead`, `speculative` and `infilling` have a block"
+        "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation and .indexing and of "
+        "`zenray bench overhead`, `speculative` and `infilling` have a block"
     )
 
 

@@ -11,7 +11,9 @@ from zenray.bench.bandwidth import Bandwidth
 from zenray.bench.machine import describe_machine
 
 SCHEMA = "zenray.bench/1"
-ReportKind = Literal["engine", "serving", "overhead", "speculative", "expert-transports", "infilling"]
+ReportKind = Literal[
+    "engine", "serving", "overhead", "speculative", "expert-transports", "indexing", "infilling", "aggregation"
+]
 
 
 def make_report(
