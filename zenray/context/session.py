@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePath
 
 from zenray.context.cursors import cursor_offset
 from zenray.context.document_events import (
@@ -17,12 +18,12 @@ from zenray.context.document_events import (
 )
 from zenray.context.edits import change_of, difference, remember, still_there
 from zenray.context.pieces import Snippet
+from zenray.context.privacy.secret_files import is_secret_file
 from zenray.context.request import EditorState, TrackedEditor
-from zenray.context.session_symbols import UploadedSymbols, combined
+from zenray.context.session_symbols import NewUploads, UploadedSymbols, WorkspaceSymbols, combined
 from zenray.context.sized_lru import SizedLru
 from zenray.context.surroundings import Document, RecentEdit, Surroundings, SymbolIndex, ViewedRange
 from zenray.context.text_facts import content_hash, guess_language
-from zenray.context.workspace import Workspace
 from zenray.errors import InvalidRequest, Quantity, StaleDocument
 
 MAX_VIEWED_RANGES = 16
@@ -67,14 +68,16 @@ class Session:
     recently used first, then edits, ranges and the clipboard.
     """
 
-    def __init__(self, max_bytes: int, uploads: UploadedSymbols | None) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, max_bytes: int, new_uploads: NewUploads) -> None:
+        self._max_bytes, self._new_uploads = max_bytes, new_uploads
         self._documents: SizedLru[str, HeldDocument] = SizedLru()
-        self._uploads, self._uploaded = uploads, SizedLru[str, None]()
+        self._uploads: UploadedSymbols | None = None
+        self._uploaded: SizedLru[str, None] = SizedLru()
         self._edits: tuple[RecentEdit, ...] = ()
         self._viewed: tuple[ViewedRange, ...] = ()
         self._clipboard, self._copied_s = "", 0.0
-        self.workspace: Workspace | None = None
+        self._workspace_name = ""
+        self._workspace: WorkspaceSymbols | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -162,15 +165,18 @@ class Session:
 
     def upload(self, event: FileUploaded) -> None:
         """Raises InvalidRequest for a file that is too large."""
-        if self._uploads is None:
-            return
         if not event.text:
             self._forget_upload(event.path)
             return
         self._check_fits(event.path, event.text, "uploaded.text")
+        self._uploads = self._uploads or self._new_uploads()
         self._uploads.put(event.path, event.text)
         self._uploaded.put(event.path, None, num_bytes(event.path, event.text))
         self._make_room()
+
+    def work_in(self, root: str, index: WorkspaceSymbols | None) -> None:
+        """`index` is that of the folder `root`; None for no folder."""
+        self._workspace_name, self._workspace = PurePath(root).name, index
 
     def resolve(self, tracked: TrackedEditor) -> EditorState:
         """Raises StaleDocument unless the document is at the version named, with the hash named; one with another
@@ -194,10 +200,10 @@ class Session:
         symbols: list[SymbolIndex] = []
         if self._uploads is not None and len(self._uploaded):
             symbols.append(self._uploads)
-        if self.workspace is not None and self.workspace.symbols is not None:
-            symbols.append(self.workspace.symbols)
+        if self._workspace is not None:
+            symbols.append(self._workspace)
         documents = (held.document for held in self._documents.newest_values())
-        around = Surroundings(
+        return Surroundings(
             documents=tuple(document for document in documents if document.path != current_path),
             edits=self._edits,
             viewed=self._viewed,
@@ -205,11 +211,9 @@ class Session:
             snippets=tuple(snippets),
             symbols=combined(symbols),
             now_s=now_s,
+            workspace=self._workspace_name,
+            is_private=is_secret_file if self._workspace is None else self._workspace.is_private,
         )
-        if self.workspace is None:
-            return around
-        rules = self.workspace.rules(now_s)
-        return replace(around, workspace=self.workspace.name, is_private=rules.is_private)
 
     def _check_fits(self, path: str, text: str, field: str) -> None:
         if num_bytes(path, text) > self._max_bytes:

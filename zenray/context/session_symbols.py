@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
+from weakref import WeakValueDictionary
 
+from zenray.context.index.workspace import WorkspaceIndex
 from zenray.context.pieces import Snippet
 from zenray.context.surroundings import SymbolIndex
 
@@ -22,9 +25,30 @@ class UploadedSymbols(SymbolIndex, Protocol):
         ...
 
 
-OpenIndex = Callable[[str], SymbolIndex | None]
-"""The index of the workspace at a root, shared by all who ask; None where there is none."""
+class WorkspaceSymbols(SymbolIndex, Protocol):
+    """The index of a folder of this machine, empty where none was built, and the folder's ignore rules."""
+
+    def is_private(self, path: str) -> bool:
+        """Whether a file must not enter a prompt."""
+        ...
+
+
+OpenIndex = Callable[[str], WorkspaceSymbols]
 NewUploads = Callable[[], UploadedSymbols]
+
+
+class SharedIndexes:
+    """Opens the index of a folder once for all who use it, and closes it after the last."""
+
+    def __init__(self) -> None:
+        self._open: WeakValueDictionary[str, WorkspaceIndex] = WeakValueDictionary()
+
+    def __call__(self, root: str) -> WorkspaceIndex:
+        folder = os.path.realpath(root)
+        index = self._open.get(folder)
+        if index is None:
+            index = self._open[folder] = WorkspaceIndex.open(folder)
+        return index
 
 
 class CombinedSymbols:

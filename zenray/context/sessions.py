@@ -19,13 +19,13 @@ from zenray.context.document_events import (
     SessionEnded,
     WorkspaceNamed,
 )
+from zenray.context.index.uploads import UploadedIndex
 from zenray.context.pieces import Snippet
 from zenray.context.request import EditorState, TrackedEditor
 from zenray.context.session import Session, not_open
-from zenray.context.session_symbols import NewUploads, OpenIndex
+from zenray.context.session_symbols import NewUploads, OpenIndex, SharedIndexes
 from zenray.context.sized_lru import SizedLru
 from zenray.context.surroundings import Surroundings
-from zenray.context.workspace import Workspace
 from zenray.errors import InvalidRequest, ZenrayError
 
 _MIB = 1024 * 1024
@@ -45,11 +45,11 @@ class SessionStore:
         clock: Callable[[], float] = time.monotonic,
         *,
         open_index: OpenIndex | None = None,
-        new_uploads: NewUploads | None = None,
+        new_uploads: NewUploads = UploadedIndex,
     ) -> None:
-        """`clock` in seconds. Without `open_index` and `new_uploads` workspaces and uploads have no symbols."""
+        """`clock` in seconds."""
         self._settings, self._clock = settings, clock
-        self._open_index, self._new_uploads = open_index, new_uploads
+        self._open_index, self._new_uploads = open_index or SharedIndexes(), new_uploads
         self._max_bytes = int(settings.max_total_mib * _MIB)
         self._max_session_bytes = min(int(settings.max_session_mib * _MIB), self._max_bytes)
         self._sessions: SizedLru[str, Session] = SizedLru()
@@ -97,7 +97,9 @@ class SessionStore:
             case FileUploaded():
                 session.upload(event)
             case WorkspaceNamed():
-                session.workspace = self._workspace_at(event.root)
+                if event.root and self._settings.mode == "cloud":
+                    raise InvalidRequest.of("workspace.root", event.root, "empty: in cloud mode no workspace is read")
+                session.work_in(event.root, self._open_index(event.root) if event.root else None)
             case SessionEnded():
                 raise AssertionError("a session cannot end itself")
 
@@ -143,7 +145,7 @@ class SessionStore:
         self._sessions.forget(session_id)
 
     def _new_session(self) -> Session:
-        return Session(self._max_session_bytes, self._new_uploads() if self._new_uploads else None)
+        return Session(self._max_session_bytes, self._new_uploads)
 
     def _keep(self, session_id: str, session: Session) -> None:
         """The session was used: its size counts anew, and the longest unused ones go if need be."""
@@ -155,10 +157,3 @@ class SessionStore:
         session = self._sessions.get(session_id)
         version = session.version_of(tracked.path) if session is not None else None
         return version is None or version < tracked.version
-
-    def _workspace_at(self, root: str) -> Workspace | None:
-        if not root:
-            return None
-        if self._settings.mode == "cloud":
-            raise InvalidRequest.of("workspace.root", root, "empty: in cloud mode no workspace is read")
-        return Workspace(root, self._open_index(root) if self._open_index is not None else None)

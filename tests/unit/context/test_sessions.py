@@ -8,9 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from zenray.config import ContextSettings
 from zenray.context.cursors import LinePosition, OffsetPosition, PositionUnit
@@ -18,7 +15,6 @@ from zenray.context.document_events import (
     ClipboardCopied,
     DocumentClosed,
     DocumentEdited,
-    DocumentEvent,
     DocumentOpened,
     FileUploaded,
     RangeViewed,
@@ -26,13 +22,13 @@ from zenray.context.document_events import (
     TextEdit,
     WorkspaceNamed,
 )
+from zenray.context.index.build import build_index
 from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.request import EditorState, TrackedEditor
-from zenray.context.session import CLIPBOARD_LIFE_S, MAX_CLIPBOARD_CHARACTERS, MAX_VIEWED_RANGES, num_bytes
+from zenray.context.session import CLIPBOARD_LIFE_S, MAX_CLIPBOARD_CHARACTERS, MAX_VIEWED_RANGES
 from zenray.context.sessions import SessionStore
 from zenray.context.surroundings import Document, RecentEdit, Surroundings, ViewedRange
-from zenray.context.workspace import RULES_LIFE_S
-from zenray.errors import InvalidRequest, StaleDocument, ZenrayError
+from zenray.errors import InvalidRequest, StaleDocument
 
 POINTS = PositionUnit.CODE_POINT
 MIB = 1024 * 1024
@@ -61,6 +57,9 @@ class Symbols:
     def remove(self, path: str) -> None:
         self.files.pop(path, None)
 
+    def is_private(self, path: str) -> bool:
+        return False
+
     def definitions(self, names: object, language: str, limit: int) -> list[Snippet]:
         return [Snippet(ContextSource.DEFINITION, path, text) for path, text in self.files.items()][:limit]
 
@@ -71,6 +70,14 @@ class Symbols:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where indexes are kept."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("ZENRAY_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -269,10 +276,11 @@ def test_the_clipboard_is_forgotten_after_a_while(store: SessionStore, clock: Cl
 
 
 def test_uploads_and_the_workspace_answer_together(clock: Clock) -> None:
-    indexes = {"/no such folder/work": Symbols(**{"workspace.py": "w"})}
-    store = SessionStore(ContextSettings(), clock, open_index=indexes.get, new_uploads=Symbols)
-    store.apply("s", WorkspaceNamed("/no such folder/work"))
-    assert store.surroundings("s", "").symbols is indexes["/no such folder/work"]
+    indexes = {"/home/me/work": Symbols(**{"workspace.py": "w"})}
+    store = SessionStore(ContextSettings(), clock, open_index=indexes.__getitem__, new_uploads=Symbols)
+    store.apply("s", WorkspaceNamed("/home/me/work"))
+    around = store.surroundings("s", "")
+    assert (around.symbols, around.workspace) == (indexes["/home/me/work"], "work")
     store.apply("s", FileUploaded("up.py", "u"))
     symbols = store.surroundings("s", "").symbols
     assert symbols is not None
@@ -280,30 +288,40 @@ def test_uploads_and_the_workspace_answer_together(clock: Clock) -> None:
     assert [snippet.path for snippet in symbols.exports(["x"], "a.py", "python", 1)] == ["up.py"]
     store.apply("s", FileUploaded("up.py", ""))
     store.apply("s", WorkspaceNamed(""))
-    assert store.surroundings("s", "").symbols is None
-    store.apply("s", WorkspaceNamed("/has no index"))
-    assert store.surroundings("s", "").symbols is None
+    assert (store.surroundings("s", "").symbols, store.surroundings("s", "").workspace) == (None, "")
 
 
-def test_the_workspace_says_which_files_are_private(store: SessionStore, clock: Clock, tmp_path: Path) -> None:
+def test_the_workspace_says_which_files_are_private(clock: Clock, tmp_path: Path, home: Path) -> None:
     (tmp_path / ".zenrayignore").write_text("generated/\n")
+    store = SessionStore(ContextSettings(), clock)
     assert store.surroundings("s", "").is_private(".env"), "also without a workspace"
     store.apply("s", WorkspaceNamed(str(tmp_path)))
     around = store.surroundings("s", "")
-    assert around.workspace == tmp_path.name
     private = {path: around.is_private(path) for path in ("generated/a.py", "a.py", ".env")}
     assert private == {"generated/a.py": True, "a.py": False, ".env": True}
-    (tmp_path / ".zenrayignore").write_text("a.py\n")
-    clock.now_s += RULES_LIFE_S + 1
-    assert store.surroundings("s", "").is_private("a.py")
     store.apply("s", WorkspaceNamed(""))
-    assert (store.surroundings("s", "").workspace, store.surroundings("s", "").is_private("a.py")) == ("", False)
+    assert not store.surroundings("s", "").is_private("generated/a.py")
+
+
+def test_sessions_share_what_is_indexed_and_keep_their_uploads_apart(clock: Clock, tmp_path: Path, home: Path) -> None:
+    (tmp_path / "shared.py").write_text("def shared(x):\n    return x\n")
+    build_index(tmp_path)
+    store = SessionStore(ContextSettings(), clock)
+    for name in ("s", "t"):
+        store.apply(name, WorkspaceNamed(str(tmp_path)))
+        store.apply(name, FileUploaded("up.py", f"def only_{name}():\n    pass\n"))
+    found = store.surroundings("s", "").symbols.definitions(["only_s", "only_t", "shared"], "python", 9)
+    assert [(snippet.path, snippet.start_line) for snippet in found] == [("up.py", 0), ("shared.py", 0)]
+    store.apply("s", FileUploaded("up.py", ""))
+    index = store.surroundings("s", "").symbols
+    store.apply("t", FileUploaded("up.py", ""))
+    assert store.surroundings("t", "").symbols is index
 
 
 def test_in_cloud_mode_no_workspace_is_opened(clock: Clock) -> None:
     store = SessionStore(ContextSettings(mode="cloud"), clock, open_index=lambda root: pytest.fail(f"opened {root}"))
     with pytest.raises(InvalidRequest, match=r"workspace\.root"):
-        store.apply("s", WorkspaceNamed("/no such folder/work"))
+        store.apply("s", WorkspaceNamed("/work"))
     store.apply("s", WorkspaceNamed(""))
 
 
@@ -384,130 +402,3 @@ async def test_a_version_that_is_past_is_not_waited_for_and_no_version_for_long(
     with pytest.raises(StaleDocument, match="not open"):
         await store.resolve_soon("s", tracked("a.py", 8))
     assert len(store) == 0
-
-
-PATHS = st.sampled_from(["a.py", "b.py", "ü.py"])
-SESSIONS = st.sampled_from(["s", "t", "u"])
-TEXTS = st.text(st.sampled_from("ab\n\ré漢🙂"), max_size=30) | st.integers(0, 900).map("long line\n".__mul__)
-
-
-class SessionsMachine(RuleBasedStateMachine):
-    """Any events in any order: documents are what a plain dictionary says or are forgotten, bounds always hold, and
-    what is accounted for is what is there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = Clock()
-        self.settings = small(num_sessions=2, session_bytes=12_000, total_bytes=18_000)
-        self.store = SessionStore(self.settings, self.clock, new_uploads=Symbols)
-        self.expected: dict[tuple[str, str], tuple[int, str]] = {}
-
-    def apply(self, session_id: str, event: DocumentEvent) -> bool:
-        self.clock.now_s += 1
-        try:
-            self.store.apply(session_id, event)
-        except ZenrayError:
-            return False
-        return True
-
-    @rule(session_id=SESSIONS, path=PATHS, text=TEXTS, version=st.integers(0, 5), hashed=st.booleans())
-    def open(self, session_id: str, path: str, text: str, version: int, hashed: bool) -> None:
-        event = DocumentOpened(path, "", text, version, sha(text) if hashed else "")
-        if self.apply(session_id, event):
-            self.expected[session_id, path] = (version, text)
-
-    @rule(
-        session_id=SESSIONS,
-        path=PATHS,
-        base=st.integers(0, 5),
-        places=st.tuples(st.integers(0, 40), st.integers(0, 40)),
-        text=TEXTS,
-        hashed=st.sampled_from(["no", "right", "wrong"]),
-    )
-    def edit(self, session_id: str, path: str, base: int, places: tuple[int, int], text: str, hashed: str) -> None:
-        known = self.expected.get((session_id, path))
-        start, end = sorted(places)
-        after = known[1][:start] + text + known[1][end:] if known else ""
-        content_hash = {"no": "", "right": sha(after), "wrong": sha(after + "!")}[hashed]
-        edit = TextEdit(OffsetPosition(start), OffsetPosition(end), POINTS, text)
-        if self.apply(session_id, DocumentEdited(path, base, base + 1, (edit,), content_hash)):
-            assert known is not None and hashed != "wrong"
-            assert known[0] in (base, base + 1)
-            if known[0] == base:
-                assert end <= len(known[1])
-                self.expected[session_id, path] = (base + 1, after)
-
-    @rule(session_id=SESSIONS, path=PATHS, text=TEXTS)
-    def observe(self, session_id: str, path: str, text: str) -> None:
-        held = self.documents(session_id).get(path)
-        self.store.observe(session_id, EditorState(path, "python", text, 0))
-        if held is None or self.expected.get((session_id, path)) != (held.version, held.text):
-            self.expected.pop((session_id, path), None)
-
-    @rule(session_id=SESSIONS, path=PATHS, text=TEXTS, first=st.integers(0, 5), length=st.integers(0, 5))
-    def surround(self, session_id: str, path: str, text: str, first: int, length: int) -> None:
-        self.apply(session_id, RangeViewed(path, first, first + length))
-        self.apply(session_id, ClipboardCopied(text))
-        self.apply(session_id, FileUploaded(path, text))
-
-    @rule(session_id=SESSIONS, path=PATHS)
-    def close(self, session_id: str, path: str) -> None:
-        assert self.apply(session_id, DocumentClosed(path))
-        assert path not in self.documents(session_id)
-
-    @rule(session_id=SESSIONS, seconds=st.sampled_from([1.0, CLIPBOARD_LIFE_S]))
-    def wait(self, session_id: str, seconds: float) -> None:
-        self.clock.now_s += seconds
-        self.store.surroundings(session_id, "")
-
-    @rule(session_id=SESSIONS)
-    def end(self, session_id: str) -> None:
-        assert self.apply(session_id, SessionEnded())
-        assert self.documents(session_id) == {}
-
-    def documents(self, session_id: str) -> dict[str, Document]:
-        return {document.path: document for document in self.store.surroundings(session_id, "").documents}
-
-    @invariant()
-    def documents_are_what_the_events_say(self) -> None:
-        for session_id, path in list(self.expected):
-            version, text = self.expected[session_id, path]
-            try:
-                state = self.store.resolve(session_id, tracked(path, version, content_hash=sha(text)))
-            except StaleDocument:
-                assert path not in self.documents(session_id) or self.documents(session_id)[path].version == 0
-                del self.expected[session_id, path]
-            else:
-                assert state.text == text
-
-    @invariant()
-    def bounds_hold_and_bytes_are_accounted_for(self) -> None:
-        held = {session_id: self.bytes_of(session_id) for session_id in ("s", "t", "u")}
-        assert self.store.num_bytes == sum(held.values()) <= self.settings.max_total_mib * MIB
-        assert all(size <= self.settings.max_session_mib * MIB for size in held.values())
-        assert len(self.store) <= self.settings.max_sessions
-
-    def bytes_of(self, session_id: str) -> int:
-        """Recounted from what the session gives away."""
-        around = self.store.surroundings(session_id, "")
-        files = around.symbols.files if isinstance(around.symbols, Symbols) else {}
-        return (
-            sum(num_bytes(document.path, document.text) for document in around.documents)
-            + sum(num_bytes(edit.path, edit.before, edit.after) for edit in around.edits)
-            + sum(num_bytes(viewed.path) for viewed in around.viewed)
-            + sum(num_bytes(path, text) for path, text in files.items())
-            + (num_bytes(around.clipboard) if around.clipboard else 0)
-        )
-
-    @invariant()
-    def edits_show_what_stands_in_open_documents(self) -> None:
-        for session_id in ("s", "t", "u"):
-            documents = self.documents(session_id)
-            for edit in self.store.surroundings(session_id, "").edits:
-                if edit.path in documents:
-                    lines = documents[edit.path].text.split("\n")
-                    assert "\n".join(lines[edit.start_line :]).startswith(edit.after)
-
-
-TestSessionsMachine = SessionsMachine.TestCase
-TestSessionsMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
