@@ -19,7 +19,7 @@ _CACHED = 4096
 
 _DEFINITIONS = """
 SELECT files.path, definitions.start_line, definitions.text FROM definitions JOIN files ON files.id = file_id
-WHERE name = ? AND definitions.family = ? ORDER BY is_member, file_id, start_line LIMIT ?
+WHERE name = ? AND definitions.family = ? ORDER BY rank, file_id, start_line LIMIT ?
 """
 
 

@@ -47,7 +47,10 @@ def _read_file(root: str, found: FoundFile, known_digest: bytes) -> ReadFile:
     language = language_of(found.path, text.partition("\n")[0])
     if not defines_symbols(language):
         return ReadFile(state, skipped="not code")
-    return ReadFile(state, make_entry(text, language))
+    try:
+        return ReadFile(state, make_entry(text, language))
+    except Exception as error:  # one odd file must not keep a whole tree from its index
+        return ReadFile(state, skipped=f"failed ({type(error).__name__})")
 
 
 def _bytes_of(path: str) -> bytes:

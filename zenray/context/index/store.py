@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ _LAYOUT_VERSION = 1
 SCHEMA_VERSION = _LAYOUT_VERSION * 1000 + EXTRACTION_VERSION
 
 # Ends of paths are looked up as beginnings of `tail`: the parts of the path from last to first, each behind a slash.
+# Of definitions of one name those at the top of a file come first, then members, then what is in tests (`rank`).
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
@@ -37,13 +39,15 @@ CREATE TABLE definitions (
     file_id INTEGER NOT NULL,
     name TEXT NOT NULL,
     family TEXT NOT NULL,
-    is_member INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
     start_line INTEGER NOT NULL,
     text TEXT NOT NULL
 );
-CREATE INDEX definitions_by_name ON definitions (name, family, is_member, file_id, start_line);
+CREATE INDEX definitions_by_name ON definitions (name, family, rank, file_id, start_line);
 CREATE INDEX definitions_by_file ON definitions (file_id);
 """
+
+_IN_TESTS = re.compile(r"(?:^|/)(?:tests?|testing|__tests__|specs?)/|(?:^|/)test_|[._]test\.|[._]spec\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ def write_file(connection: sqlite3.Connection, state: FileState, entry: FileEntr
     """Put a file in, or in place of what was known of it. Its id."""
     family = family_of(entry.language)
     folder, _, _ = state.path.rpartition("/")
+    is_test = _IN_TESTS.search(state.path) is not None
     (file_id,) = connection.execute(
         "INSERT INTO files"
         " (path, tail, folder_tail, family, language, size, mtime_ns, digest, num_definitions, outline)"
@@ -145,7 +150,10 @@ def write_file(connection: sqlite3.Connection, state: FileState, entry: FileEntr
     connection.execute("DELETE FROM definitions WHERE file_id = ?", (file_id,))
     connection.executemany(
         "INSERT INTO definitions VALUES (?, ?, ?, ?, ?, ?)",
-        ((file_id, each.name, family, each.is_member, each.start_line, each.text) for each in entry.definitions),
+        (
+            (file_id, each.name, family, each.is_member + 2 * is_test, each.start_line, each.text)
+            for each in entry.definitions
+        ),
     )
     return int(file_id)
 

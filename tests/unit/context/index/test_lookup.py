@@ -78,9 +78,10 @@ def test_the_earliest_names_come_first_and_the_limit_holds() -> None:
     assert defined(index, "two' OR 1=1 --", "", "\0", "\ud800") == []
 
 
-def test_what_stands_at_the_top_comes_before_members_and_no_name_fills_the_list() -> None:
+def test_what_stands_at_the_top_comes_before_members_and_tests_and_no_name_fills_the_list() -> None:
     many = {f"m{number}.py": "class A:\n    def run(self): ...\n" for number in range(50)}
-    found = defined(uploaded({**many, "z.py": "def run(): ...\n"}), "run")
+    tests = dict.fromkeys(("tests/a.py", "test_b.py", "c_test.py", "src/test/d.py"), "def run(): ...\n")
+    found = defined(uploaded({**tests, **many, "z.py": "def run(): ...\n"}), "run")
     assert [path for path, _, _ in found] == ["z.py", "m0.py", "m1.py"]
 
 
