@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,16 +55,19 @@ class IndexStatus:
 
 class WorkspaceIndex:
     """The `SymbolIndex` of the tree at `root`. It may be built, updated or deleted meanwhile: a tree without an index
-    has no symbols. Ignore rules hold as they are now, not as they were when the tree was indexed."""
+    has no symbols. Ignore rules hold as they are now, not as they were when the tree was indexed. Any thread may ask.
+    """
 
     def __init__(self, root: Path, database: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.root, self.database = root, database
         self._clock = clock
+        self._lock = threading.Lock()
         self._rules = IgnoreRules(root)
         self._looked_at_s = clock()
         self._file_id: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
         self._lookup: Lookup | None = None
+        self._has_failed = False
         self._open()
 
     @classmethod
@@ -79,8 +83,9 @@ class WorkspaceIndex:
 
     def is_private(self, path: str) -> bool:
         """Whether a file of the tree must not enter a prompt: it is ignored or made to hold secrets."""
-        self._look_again()
-        return self._rules.is_private(path)
+        with self._lock:
+            self._look_again()
+            return self._rules.is_private(path)
 
     def definitions(self, names: Sequence[str], language: str, limit: int) -> list[Snippet]:
         """See `SymbolIndex`."""
@@ -92,24 +97,33 @@ class WorkspaceIndex:
 
     def status(self) -> IndexStatus | None:
         """What the index holds; None where there is none."""
-        self._open()
-        return None if self._connection is None else _status(self._connection, self.database)
+        with self._lock:
+            self._open()
+            return None if self._connection is None else _status(self._connection, self.database)
 
     def close(self) -> None:
+        """Let go of the database."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._lookup = self._file_id = None
 
     def _ask(self, question: Callable[[Lookup], list[Snippet]]) -> list[Snippet]:
-        self._look_again()
-        if self._lookup is None:
-            return []
-        try:
-            return question(self._lookup)
-        except sqlite3.DatabaseError as error:
-            _LOG.warning("the index at %s cannot be read (%s); make it again: zenray index", self.database, error)
-            self.close()
-            return []
+        with self._lock:
+            self._look_again()
+            if self._lookup is None:
+                return []
+            try:
+                return question(self._lookup)
+            except sqlite3.DatabaseError as error:
+                level = logging.DEBUG if self._has_failed else logging.WARNING
+                _LOG.log(level, "the index at %s cannot be read (%s): run zenray index again", self.database, error)
+                self._has_failed = True
+                self._close()
+                return []
 
     def _look_again(self) -> None:
         if self._clock() - self._looked_at_s >= _LOOK_AGAIN_S:
@@ -123,11 +137,11 @@ class WorkspaceIndex:
             status = os.stat(self.database)
             file_id = (status.st_dev, status.st_ino)
         except OSError:
-            self.close()
+            self._close()
             return
         if file_id == self._file_id:
             return
-        self.close()
+        self._close()
         self._connection = store.open_to_read(self.database)
         if self._connection is not None:
             self._file_id = file_id
@@ -135,9 +149,9 @@ class WorkspaceIndex:
 
 
 @lru_cache(maxsize=64)
-def open_index(root: str) -> WorkspaceIndex | None:
-    """The index of the tree at an absolute path, one for all who ask; None for what is no such folder."""
-    return WorkspaceIndex.open(root) if os.path.isabs(root) and os.path.isdir(root) else None
+def open_index(root: str) -> WorkspaceIndex:
+    """The index of the tree at `root`, one for all who ask."""
+    return WorkspaceIndex.open(root)
 
 
 def _status(connection: sqlite3.Connection, database: Path) -> IndexStatus:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,7 @@ def test_an_index_of_another_version_is_made_again(write: Write, build: Build, d
 
 _KILLED = """
 import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zenray.context.index import build, build_index
 build._COMMIT_EVERY_S = 0
@@ -253,3 +255,25 @@ def test_what_is_no_folder_is_refused_with_what_to_do(tmp_path: Path, database: 
         build_index(tmp_path / "file.py", database)
     with pytest.raises(ConfigError, match="there is no folder"):
         build_index(tmp_path / "absent", database)
+
+
+def test_many_threads_may_ask_while_the_index_is_made_again(
+    write: Write, root: Path, build: Build, database: Path
+) -> None:
+    write({f"m{number}.py": f"def f{number}(): ...\n" for number in range(50)})
+    build()
+    now = iter(range(10**9))
+    index = WorkspaceIndex(root, database, clock=lambda: 3.0 * next(now))  # every question looks again
+    names = [f"f{number}" for number in range(50)]
+
+    def ask(_: int) -> int:
+        return len(index.definitions(names, "python", 100)) + index.is_private("m1.py")
+
+    with ThreadPoolExecutor(4) as threads:
+        before = list(threads.map(ask, range(100)))
+        answers = threads.map(ask, range(200))
+        store.delete(database)
+        build()
+        assert set(before) == {50}
+        assert set(answers) <= {0, *range(1, 51)}
+        assert set(threads.map(ask, range(20))) == {50}
