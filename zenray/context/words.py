@@ -7,7 +7,7 @@ from collections import Counter
 from functools import lru_cache
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w+")
-_SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\WA-Za-z\d_]+")
+_SUBWORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+")
 _LONGEST_IDENTIFIER = 64  # Anything longer is data, not a name.
 
 
