@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,7 @@ def main() -> None:
     length.add_argument("--quick", action="store_true", help="two excerpts")
     length.add_argument("--whole", action="store_true", help="the whole sessions")
     parser.add_argument("--json", type=Path, default=Path("typing.json"))
+    parser.add_argument("--requests", type=Path, help="write every request as a line of JSON here")
     parser.add_argument("--plot", type=Path, help="draw the report here, as PNG")
     parser.add_argument("--doc", type=Path, help="a document with a `typing` block to write the tables into")
     options = parser.parse_args()
@@ -195,9 +197,16 @@ def main() -> None:
             print(f"  {failures[contestant.label]}", flush=True)
             continue
         records[contestant.key] += seen
+        if options.requests:
+            with options.requests.open("a" if number else "w", encoding="utf-8") as file:
+                file.writelines(json.dumps({"key": contestant.key, **asdict(record)}) + "\n" for record in seen)
         foreign[contestant.key] = max(share, foreign.get(contestant.key, 0.0))
         report = make_report(contestants, records, foreign, failures, sessions, options)
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if not any(records.values()):
         parser.exit(1, "nothing was measured\n")
     show(report, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from zenray.bench.tables import make_table, number
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 SCHEMA = "zenray.typing-report/1"
 WANTED_TTFT_RATIO = 0.5
 WANTED_CACHED_SHARE = 0.9
+QUIET_SHARE = 0.05
 
 
 def compare_typing(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -24,16 +27,19 @@ def compare_typing(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             ("TTFT p50 in pauses", "pause_ttft_ms"),
             ("wait for a line p50 in pauses", "pause_line_ms"),
         ):
-            values = {peer["label"]: peer[measure]["p50"] for peer in peers if peer[measure]["p50"] is not None}
-            best = min(values, key=lambda label: values[label], default=None)
+            best, theirs = min(
+                ((peer["label"], peer[measure]["p50"]) for peer in peers),
+                key=lambda each: inf if each[1] is None else each[1],
+                default=(None, None),
+            )
             mine = ours[measure]["p50"]
             rows.append(
                 {
                     "what": f"{ours['label']}: {what}",
                     "ours": mine,
                     "peer": best,
-                    "peer_value": None if best is None else values[best],
-                    "ratio": None if best is None or mine is None else mine / values[best],
+                    "peer_value": theirs,
+                    "ratio": None if theirs is None or mine is None else mine / theirs,
                     "wanted": WANTED_TTFT_RATIO if measure == "ttft_ms" else None,
                 }
             )
@@ -50,91 +56,72 @@ def compare_typing(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-_COLUMNS: tuple[tuple[str, str], ...] = (
-    ("answered", "answered"),
-    ("TTFT p50 ms", "ttft_p50"),
-    ("p95", "ttft_p95"),
-    ("TFCL p50 ms", "tfcl_p50"),
-    ("p95", "tfcl_p95"),
-    ("in pauses: TTFT p50", "pause_ttft_p50"),
-    ("line p50", "pause_line_p50"),
-    ("line p95", "pause_line_p95"),
-    ("line shown", "pause_seen"),
-    ("cached", "cached"),
-    ("prompt tokens", "prompt_tokens"),
-    ("wasted tokens", "wasted"),
-    ("useful characters a pause", "useful"),
-)
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    pauses, lines = row["pause_ttft_ms"], row["pause_line_ms"]
+def _time_cells(row: dict[str, Any]) -> dict[str, str]:
+    """By column. In a pause `never` says that not even half of them, or one in twenty, saw anything."""
+    first, line = row["pause_ttft_ms"], row["pause_line_ms"]
 
     def waited(value: float | None) -> str:
         return "never" if value is None else number(value)
 
-    values = {
+    return {
         "answered": f"{row['answered'] / max(1, row['requests']):.0%}",
-        "ttft_p50": number(row["ttft_ms"]["p50"]),
-        "ttft_p95": number(row["ttft_ms"]["p95"]),
-        "tfcl_p50": number(row["tfcl_ms"]["p50"]),
-        "tfcl_p95": number(row["tfcl_ms"]["p95"]),
-        "pause_ttft_p50": waited(pauses["p50"]),
-        "pause_line_p50": waited(lines["p50"]),
-        "pause_line_p95": waited(lines["p95"]),
-        "pause_seen": f"{lines['seen']} of {lines['count']}",
-        "cached": "-" if row["cached_share"] is None else f"{row['cached_share']:.1%}",
-        "prompt_tokens": number(row["prompt_tokens"]["p50"]),
-        "wasted": f"{row['wasted_tokens']} of {row['completion_tokens']}",
-        "useful": number(row["useful_characters_per_pause"]),
+        "TTFT p50": number(row["ttft_ms"]["p50"]),
+        "p95": number(row["ttft_ms"]["p95"]),
+        "TFCL p50": number(row["tfcl_ms"]["p50"]),
+        "p95 ": number(row["tfcl_ms"]["p95"]),
+        "pauses: TTFT p50": waited(first["p50"]),
+        "line p50": waited(line["p50"]),
+        "line p95": waited(line["p95"]),
+        "line shown": f"{line['seen']} of {line['count']}",
     }
-    return [values[key] for _, key in _COLUMNS]
+
+
+def _work_cells(row: dict[str, Any]) -> dict[str, str]:
+    generated = max(1, row["completion_tokens"])
+    return {
+        "prompt tokens": number(row["prompt_tokens"]["p50"]),
+        "cached": "-" if row["cached_share"] is None else f"{row['cached_share']:.1%}",
+        "reused": f"{row['reused'] / max(1, row['requests']):.0%}",
+        "generated": str(row["completion_tokens"]),
+        "wasted": f"{row['wasted_tokens'] / generated:.0%}",
+        "useful characters in a pause": number(row["useful_characters_per_pause"]),
+    }
+
+
+_TABLES = (("Milliseconds until something was there", _time_cells), ("What it took", _work_cells))
 
 
 def typing_tables(report: dict[str, Any]) -> list[RenderableType]:
     """To be printed in order."""
-    latency = make_table("Typing, replayed", "", *(title for title, _ in _COLUMNS))
-    for row in report["results"]:
-        latency.add_row(row["label"], *_cells(row))
+    tables: list[RenderableType] = []
+    for title, cells in _TABLES:
+        table = make_table(title, "", *_headings(report, cells))
+        for row in report["results"]:
+            table.add_row(row["label"], *cells(row).values())
+        tables.append(table)
     wanted = make_table("What was wanted", "", "ours", "best peer", "ratio", "wanted", "verdict")
     for row in report["comparisons"]:
-        peer = "-" if row["peer"] is None else f"{number(row['peer_value'])} ({row['peer']})"
-        wanted.add_row(row["what"], number(row["ours"]), peer, number(row["ratio"]), *_verdict(row))
-    return [latency, wanted, typing_notes(report)]
+        wanted.add_row(row["what"], *_compared(row))
+    return [*tables, wanted, "\n".join([typing_notes(report), *_remarks(report)])]
 
 
 def typing_markdown(report: dict[str, Any]) -> str:
     """The block of a document."""
-    lines = [
-        typing_notes(report),
-        "",
-        f"| | {' | '.join(title for title, _ in _COLUMNS)} |",
-        f"|---{'|---' * len(_COLUMNS)}|",
-        *(f"| {row['label']} | {' | '.join(_cells(row))} |" for row in report["results"]),
-        "",
-        "| what | ours | best peer | ratio | wanted | |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = [typing_notes(report)]
+    for title, cells in _TABLES:
+        columns = _headings(report, cells)
+        lines += ["", f"| {title} | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
+        lines += [f"| {row['label']} | {' | '.join(cells(row).values())} |" for row in report["results"]]
+    lines += ["", "| what | ours | best peer | ratio | wanted | |", "|---|---|---|---|---|---|"]
     for row in report["comparisons"]:
-        peer = "-" if row["peer"] is None else f"{number(row['peer_value'])} ({row['peer']})"
-        wanted, verdict = _verdict(row)
-        ratio = "-" if row["peer"] is None else number(row["ratio"])
-        lines.append(f"| {row['what']} | {number(row['ours'])} | {peer} | {ratio} | {wanted} | {verdict} |")
-    reused = [f"{row['label']} {row['reused']} of {row['requests']}" for row in report["results"] if row["reused"]]
-    if reused:
-        fresh = ", ".join(
-            f"{row['label']} {number(row['ttft_fresh_ms']['p50'])} ms" for row in report["results"] if row["reused"]
-        )
-        lines += [
-            "",
-            f"Went on with an earlier completion: {', '.join(reused)}. TTFT p50 of the others: {fresh}.",
-        ]
-    failed = [
-        f"{row['label']} {row['failed']} ({'; '.join(row['errors'])})" for row in report["results"] if row["failed"]
-    ]
-    if failed:
-        lines += ["", f"Failed requests: {', '.join(failed)}."]
+        lines.append(f"| {row['what']} | {' | '.join(_compared(row))} |")
+    for remark in _remarks(report):
+        lines += ["", remark]
     return "\n".join(lines)
+
+
+def _headings(report: dict[str, Any], cells: Callable[[dict[str, Any]], dict[str, str]]) -> list[str]:
+    return [heading.strip() for heading in cells(report["results"][0])]
 
 
 def typing_notes(report: dict[str, Any]) -> str:
@@ -147,6 +134,32 @@ def typing_notes(report: dict[str, Any]) -> str:
         f"{typed['pauses']} pauses of {typed['pause_ms']:.0f} ms or more, greedy, at most "
         f"{report['max_tokens']} tokens."
     )
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """What is not in the tables: completions shared by several requests, and what went wrong."""
+    remarks = []
+    for row in report["results"]:
+        if row["reused"]:
+            remarks.append(
+                f"{row['label']}: {row['reused']} of {row['requests']} requests went on with an earlier completion; "
+                f"TTFT p50 of the others {number(row['ttft_fresh_ms']['p50'])} ms."
+            )
+        if row["failed"]:
+            remarks.append(f"{row['label']}: {row['failed']} requests failed: {'; '.join(row['errors'])}.")
+        if row["foreign_cpu_share"] > QUIET_SHARE:
+            remarks.append(
+                f"{row['label']}: other processes used {row['foreign_cpu_share']:.0%} of the cores meanwhile."
+            )
+    return [*remarks, *(f"{label} was not measured: {why}." for label, why in report["not_measured"].items())]
+
+
+def _compared(row: dict[str, Any]) -> list[str]:
+    """Ours, the best peer, the ratio, what is wanted of it and whether it is met."""
+    if row["peer"] is None:
+        return [number(row["ours"]), "-", "-", *_verdict(row)]
+    theirs = "never" if row["peer_value"] is None else number(row["peer_value"])
+    return [number(row["ours"]), f"{theirs} ({row['peer']})", number(row["ratio"]), *_verdict(row)]
 
 
 def _verdict(row: dict[str, Any]) -> tuple[str, str]:

@@ -15,7 +15,8 @@ from zenray.bench.typing_replay import Began
 from zenray.bench.typing_sessions import Document, Event, Moment, Opened
 
 _TIMEOUT_S = 60.0
-_FIM_ENDS = ("<|file_sep|>", "<|repo_name|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>")
+_FIM_IDS = tuple(range(151659, 151665))
+"""Qwen2.5-Coder's control tokens of files and gaps, which end an infill, as llama.cpp knows by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class VllmTarget(_HttpTarget):
             "prompt": repository_prompt(moment, self._windows),
             "max_tokens": self._max_tokens,
             "temperature": 0.0,
-            "stop": list(_FIM_ENDS),
+            "stop_token_ids": list(_FIM_IDS),
             "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
