@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import cast
 
@@ -79,21 +80,24 @@ def parse(language_id: str, source: bytes, old_tree: Tree | None = None) -> Tree
 
 
 def num_syntax_errors(tree: Tree) -> int:
-    """How many ERROR and MISSING nodes a tree holds.
+    """How many ERROR and MISSING nodes a tree holds; microseconds for a tree without any."""
+    return sum(node.is_error or node.is_missing for node in nodes_at_errors(tree))
 
-    Enters only nodes that have errors inside: microseconds for a tree without any. A query for them would take time
-    quadratic in the depth of the tree.
+
+def nodes_at_errors(tree: Tree) -> Iterator[Node]:
+    """The root and every node whose parent has an error inside, in order.
+
+    A query for them would take time quadratic in the depth of the tree, and in the length of an ERROR node.
     """
     cursor = tree.walk()
-    num_errors = 0
     while True:
         node = cast(Node, cursor.node)
-        num_errors += node.is_error or node.is_missing
+        yield node
         if node.has_error and cursor.goto_first_child():
             continue
         while not cursor.goto_next_sibling():
             if not cursor.goto_parent():
-                return num_errors
+                return
 
 
 def _has_long_line(source: bytes) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 MAX_DOCUMENTATION_CHARS = 600
 _MAX_LINES = 40
 _ATTRIBUTE = ("#[", "@", "[")
-_MARKS = re.compile(
-    r"^\s*(/\*\*?!?|\*/|///?!?|\*(?!/)|--\[\[|---?(\s*\|)?|;+|%+|#+!?|\"\"\"|\{-\|?|\(\*+)\s?|\s*(\*+/|-\}|\*+\))\s*$"
-)
+_MAX_LINE_CHARS = 300
+_OPENING = re.compile(r"(/\*+!?|\*+/|/{2,}!?|\*+|--\[\[|-{2,}(\s*\|)?|;+|%+|#+!?|\{-\|?|\(\*+)\s?")
+_CLOSING = re.compile(r"(\*+/|-\}|\*+\))$")
 _QUOTES = re.compile(r"^[A-Za-z]{0,2}(\"\"\"|'''|\"|')|(\"\"\"|'''|\"|')$")
 
 
@@ -35,13 +35,20 @@ def comment_above(lines: Sequence[str], row: int, line_comment: str, block_comme
             first -= 1
     else:
         return ""
-    return _cut("\n".join(_MARKS.sub("", _MARKS.sub("", line)).rstrip() for line in lines[first : last + 1]))
+    return _cut("\n".join(map(_unmarked, lines[first : last + 1])))
 
 
 def docstring(literal: str) -> str:
     """What a string literal says, its indentation taken off."""
     text = _QUOTES.sub("", _QUOTES.sub("", literal[: 2 * MAX_DOCUMENTATION_CHARS]))
     return _cut("\n".join(line.strip() for line in text.split("\n")))
+
+
+def _unmarked(line: str) -> str:
+    """A line of a comment without what makes it one."""
+    line = _CLOSING.sub("", line.strip()[:_MAX_LINE_CHARS])
+    opening = _OPENING.match(line)
+    return line[opening.end() :].rstrip() if opening else line.rstrip()
 
 
 def _cut(text: str) -> str:

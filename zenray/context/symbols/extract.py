@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -19,7 +20,7 @@ from zenray.context.symbols.tags import Tag, has_own_query, tags_in
 
 MAX_SIGNATURE_CHARS = 400
 _MAX_NAME_BYTES = 200
-_MAX_IMPORT_BYTES = 4000
+_MAX_IMPORT_BYTES = 2000
 _MAX_TAIL_BYTES = 16
 _CODE_INSIDE = ("function", "method", "equation")
 _WHOLE_WHEN_SHORT = ("type", "constant", "field")
@@ -37,15 +38,27 @@ def extract(text: str, language_id: str) -> FileSymbols:
         return NO_SYMBOLS
     source = text.encode("utf-8", "replace")
     tree = parse(known.id, source)
-    if tree is None or known.grammar is None:
+    tags = tags_in(source, tree, known.grammar) if tree is not None and known.grammar else None
+    if tags is None:
         return extract_by_patterns(text)
     reader = _Reader(known, text.split("\n"), source)
-    for tag in tags_in(source, tree, known.grammar):
+    for tag in tags:
         reader.take(tag)
-    symbols = tuple(reader.symbols)
-    if not symbols and not has_own_query(known.grammar):
-        symbols = extract_by_patterns(text).symbols
-    return FileSymbols(symbols, tuple(dict.fromkeys(reader.imports)))
+    symbols = reader.symbols
+    if (tree is not None and tree.root_node.has_error) or not (symbols or has_own_query(cast(str, known.grammar))):
+        symbols = _completed(symbols, extract_by_patterns(text).symbols)
+    return FileSymbols(tuple(symbols), tuple(dict.fromkeys(reader.imports)))
+
+
+def _completed(parsed: Sequence[Symbol], guessed: Sequence[Symbol]) -> list[Symbol]:
+    """With those of `guessed` on lines that belong to nothing parsed, or only to classes and modules: definitions
+    that a syntax error hides from the parser."""
+    taken: set[int] = set()
+    for symbol in parsed:
+        is_open = symbol.kind in ("class", "module")
+        taken.update((symbol.start_line,) if is_open else range(symbol.start_line, symbol.end_line))
+    found = [*parsed, *(symbol for symbol in guessed if symbol.start_line not in taken)]
+    return sorted(found, key=lambda symbol: symbol.start_line)
 
 
 @dataclass(slots=True)
@@ -135,7 +148,7 @@ class _Reader:
         return _BODY_OPENING.sub("", text)
 
     def _docstring(self, body: Node) -> str:
-        literal = body.named_child(0)
+        literal = body.named_child(0) if body.named_child_count else None
         if literal is None or literal.type != "string":
             return ""
         return docstring(self._text(literal.start_byte, literal.end_byte))

@@ -9,10 +9,15 @@ from zenray.context.languages.grammars import grammar
 
 _WINDOW_BEFORE = 4000
 _WINDOW_AFTER = 1500
-_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+_IDENTIFIER = re.compile(r"\b[^\W\d]\w*")
 _KEYWORD = re.compile(r"[A-Za-z_]+")
-_CONSTANTS = frozenset(("self", "this", "super", "true", "false", "True", "False", "None", "null", "nil"))
-_COMMON_KEYWORDS = _CONSTANTS | frozenset(
+_NEVER_DEFINED = frozenset(
+    """self this super true false True False None null nil undefined NULL bool boolean byte char double float int long
+    mut short str string unsigned void i8 i16 i32 i64 u8 u16 u32 u64 isize usize f32 f64 int8_t int16_t int32_t int64_t
+    uint8_t uint16_t uint32_t uint64_t size_t""".split()  # noqa: SIM905 - words read better than quotes
+)
+"""Constants and plain types that grammars have no keyword for."""
+_COMMON_KEYWORDS = _NEVER_DEFINED | frozenset(
     """and as async await begin break case catch class const continue def default do else elif elsif end enum except
     export extends finally fn for from func function if implements import in interface is let local match module
     namespace new not or package pass private protected public return static struct switch then throw try type union
@@ -31,9 +36,8 @@ def identifiers_near(text: str, offset: int, language_id: str, limit: int = 50) 
     distances: dict[str, int] = {}
     for match in _IDENTIFIER.finditer(text, start, end):
         first, last = match.span()
-        is_cut = (first == start > 0 and _is_word(text[start - 1])) or (last == end < len(text) and _is_word(text[end]))
         name = match[0]
-        if is_cut or name in keywords:
+        if name in keywords or (last == end < len(text) and (text[end] == "_" or text[end].isalnum())):
             continue
         distance = offset - last if last <= offset else max(0, 2 * (first - offset))
         if distance < distances.get(name, distance + 1):
@@ -47,9 +51,9 @@ def _keywords(language_id: str) -> frozenset[str]:
     rules = grammar(language_id)
     if rules is None:
         return _COMMON_KEYWORDS
-    kinds = (rules.node_kind_for_id(id) for id in range(rules.node_kind_count) if not rules.node_kind_is_named(id))
-    return _CONSTANTS | {kind for kind in kinds if kind and _KEYWORD.fullmatch(kind)}
-
-
-def _is_word(char: str) -> bool:
-    return char == "_" or char.isalnum()
+    words = (
+        rules.node_kind_for_id(id)
+        for id in range(rules.node_kind_count)
+        if rules.node_kind_is_visible(id) and not rules.node_kind_is_named(id)
+    )
+    return _NEVER_DEFINED | {word for word in words if word and _KEYWORD.fullmatch(word)}

@@ -14,11 +14,13 @@ _PATH = re.compile(r"[\w.:\\/-]+")
 
 def read_imports(grammar_name: str, statement: str) -> list[Import]:
     """The imports of one statement, in the syntax of a grammar; none when it only looks like one."""
-    return list(_READERS.get(grammar_name, _any_language)(statement))
+    if grammar_name == "python":
+        statement = re.sub(r"#[^\n]*", "", statement)
+    return list(_READERS.get(grammar_name, _any_language)(" ".join(statement.split())))
 
 
 def _python(statement: str) -> Iterator[Import]:
-    statement = re.sub(r"#[^\n]*|[\\()]", " ", statement)
+    statement = re.sub(r"[\\()]", " ", statement)
     words = statement.split(None, 1)
     if len(words) < 2:
         return

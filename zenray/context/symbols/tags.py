@@ -24,10 +24,15 @@ from typing import Literal
 from tree_sitter import Language as Grammar
 from tree_sitter import Node, Query, QueryCursor, QueryError, Tree
 
+from zenray.context.languages.grammars import nodes_at_errors
+
 _MATCH_LIMIT = 4096
 _MAX_DEPTH = 128
 """Nodes below are not looked at: a query takes time proportional to nodes times depth, and its progress callback
 crashes in tree-sitter 0.26.0."""
+_MAX_TOKEN_RUN = 1000
+"""A query looks at each token of an ERROR node, and from it at those behind up to the next that is not punctuation or
+a keyword."""
 
 _QUERIES = resources.files("zenray.context.symbols") / "queries"
 _INHERITS = re.compile(r"; inherits: (\w+)\n")
@@ -60,8 +65,13 @@ class Tag:
     container: Node | None
 
 
-def tags_in(source: bytes, tree: Tree, grammar_name: str) -> list[Tag]:
-    """The tags of a file by their start, of two with the same start the longer first, then as in the query."""
+def tags_in(source: bytes, tree: Tree, grammar_name: str) -> list[Tag] | None:
+    """The tags of a file by their start, of two with the same start the longer first, then as in the query.
+
+    None where errors would make the query slow.
+    """
+    if tree.root_node.has_error and _longest_token_run(tree) > _MAX_TOKEN_RUN:
+        return None
     cursor = QueryCursor(query_of(grammar_name, tree.language), match_limit=_MATCH_LIMIT)
     cursor.set_max_start_depth(_MAX_DEPTH)
     matches = cursor.matches(tree.root_node, partial(_holds, source))
@@ -81,6 +91,14 @@ def query_of(grammar_name: str, grammar: Grammar) -> Query:
     if has_own_query(grammar_name):
         return Query(grammar, _read(grammar_name))
     return Query(grammar, "\n".join(_generic_patterns(grammar)))
+
+
+def _longest_token_run(tree: Tree) -> int:
+    longest = run = 0
+    for node in nodes_at_errors(tree):
+        run = 0 if node.is_named else run + 1
+        longest = max(longest, run)
+    return longest
 
 
 def _tag(captured: dict[str, list[Node]]) -> Tag:
