@@ -24,7 +24,7 @@ from zenray.bench.report import make_report, write_report
 from zenray.bench.statistics import Distribution
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits
-from zenray.context.memory import PromptMemory
+from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState
 from zenray.context.surroundings import Document, RecentEdit, Surroundings
 from zenray.context.tokens import PromptTokenizer

@@ -18,16 +18,16 @@ from zenray.context.budget import (
     keep_end,
     keep_start,
 )
-from zenray.context.covering import CoveredText
-from zenray.context.editor_prompt import EditorPrompt, bos_parts, editor_prompt, file_part
 from zenray.context.fim import NUM_CONTROL_TOKENS, stop_token_ids
 from zenray.context.healing import heal
 from zenray.context.languages.registry import language_of
-from zenray.context.layout import gap_parts, text_part
-from zenray.context.memory import PromptMemory
 from zenray.context.pieces import ContextPiece, ContextSource, DroppedPiece
+from zenray.context.prompt.covering import CoveredText
+from zenray.context.prompt.editor_prompt import EditorPrompt, bos_parts, editor_prompt, file_part
+from zenray.context.prompt.layout import gap_parts, text_part
+from zenray.context.prompt.memory import PromptMemory
+from zenray.context.prompt.stops import text_stops
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TokenPrompt
-from zenray.context.stops import text_stops
 from zenray.context.surroundings import NOTHING_AROUND, Document, Surroundings
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import GenerateRequest, TextStops

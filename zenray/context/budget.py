@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from zenray.context.ranking import RankingWeights
+from zenray.context.prompt.ranking import RankingWeights
 from zenray.context.tokens import PromptTokenizer
 
 LayoutOrder = Literal["psm", "spm"]

@@ -9,7 +9,7 @@ from zenray.config import ContextSettings
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits
 from zenray.context.document_events import DocumentEvent
-from zenray.context.memory import PromptMemory
+from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TrackedEditor
 from zenray.context.sessions import SessionStore
 from zenray.context.surroundings import NOTHING_AROUND, Surroundings

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import PromptLimits
-from zenray.context.memory import PromptMemory
 from zenray.context.pieces import ContextSource, Snippet
+from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState, SuggestionOptions
 from zenray.context.surroundings import Document, RecentEdit, Surroundings, ViewedRange
 from zenray.engine.request import Limits

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.context.candidates import Candidate, bm25, index_words
-from zenray.context.chunks import MOST_LINES, cut_into_chunks
-from zenray.context.duplicates import telling_lines, without_duplicates
 from zenray.context.pieces import ContextSource, Snippet
-from zenray.context.query import query_at
-from zenray.context.ranking import Ranked, RankingWeights, rank
-from zenray.context.words import terms_of
+from zenray.context.prompt.candidates import Candidate, bm25, index_words
+from zenray.context.prompt.chunks import MOST_LINES, cut_into_chunks
+from zenray.context.prompt.duplicates import telling_lines, without_duplicates
+from zenray.context.prompt.query import query_at
+from zenray.context.prompt.ranking import Ranked, RankingWeights, rank
+from zenray.context.prompt.words import terms_of
 
 texts = (
     st.lists(st.sampled_from(["a = 1", "", "  b", "\tc", "def f():", "}", "é", "x\r", "end"])).map("\n".join)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.context.bounded import BoundedCache
-from zenray.context.candidates import Candidate
 from zenray.context.pieces import ContextSource, Snippet
-from zenray.context.ranking import Ranked
-from zenray.context.selection import Selection, Stickiness, choose
+from zenray.context.prompt.bounded import BoundedCache
+from zenray.context.prompt.candidates import Candidate
+from zenray.context.prompt.ranking import Ranked
+from zenray.context.prompt.selection import Selection, Stickiness, choose
 
 
 def ranked(name: str, score: float, cost: int = 10, source: ContextSource = ContextSource.OPEN_FILE) -> Ranked:

@@ -12,8 +12,8 @@ import pytest
 from zenray.bench.aggregation import library_documents, reused_tokens, type_through
 from zenray.context.assemble import assemble
 from zenray.context.budget import PromptLimits
-from zenray.context.memory import PromptMemory
 from zenray.context.pieces import ContextSource
+from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState
 from zenray.context.surroundings import Document, Surroundings
 from zenray.engine.request import Limits

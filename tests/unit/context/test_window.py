@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.context.bounded import BoundedCache
-from zenray.context.covering import CoveredText
-from zenray.context.encoding import RememberingTokenizer
 from zenray.context.privacy.secrets import redact
-from zenray.context.window import Window, fit_before
+from zenray.context.prompt.bounded import BoundedCache
+from zenray.context.prompt.covering import CoveredText
+from zenray.context.prompt.encoding import RememberingTokenizer
+from zenray.context.prompt.window import Window, fit_before
 from zenray.model.tokenizer import ByteTokenizer
 
 CODE = "".join(f"def function_{n}(argument):\n    value = argument + {n}\n\n    return value\n\n\n" for n in range(300))

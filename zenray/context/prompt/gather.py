@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from zenray.context.bounded import BoundedCache
-from zenray.context.candidates import Candidate, WordIndex, bm25, index_words
-from zenray.context.chunks import MOST_LINES, cut_into_chunks
-from zenray.context.definitions import defined_names, head_of, imported_modules
 from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.privacy.secrets import redact
-from zenray.context.query import Query
+from zenray.context.prompt.bounded import BoundedCache
+from zenray.context.prompt.candidates import Candidate, WordIndex, bm25, index_words
+from zenray.context.prompt.chunks import MOST_LINES, cut_into_chunks
+from zenray.context.prompt.definitions import defined_names, head_of, imported_modules
+from zenray.context.prompt.query import Query
 from zenray.context.surroundings import Document, RecentEdit, Surroundings
 
 _MOST_LEXICAL = 48

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from zenray.context.pieces import Snippet
-from zenray.context.words import count_identifiers, terms_of
+from zenray.context.prompt.words import count_identifiers, terms_of
 
 _FEW = 64
 _K1, _B = 1.2, 0.75  # The usual parameters of BM25; see Robertson and Zaragoza (2009), section 3.

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from zenray.context.candidates import Candidate
 from zenray.context.pieces import ContextSource
-from zenray.context.ranking import Ranked
+from zenray.context.prompt.candidates import Candidate
+from zenray.context.prompt.ranking import Ranked
 
 _MOST_SNIPPETS = 32
 _MOST_MISSES = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from zenray.context.ranking import Ranked
+from zenray.context.prompt.ranking import Ranked
 
 _SAME = 0.8
 """Jaccard similarity of two snippets' lines, or share of a snippet's lines that the window holds, from which it is

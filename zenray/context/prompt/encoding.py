@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zenray.context.bounded import BoundedCache
+from zenray.context.prompt.bounded import BoundedCache
 from zenray.context.tokens import FimTokenIds, PromptTokenizer
 
 _SHORTEST_KEPT = 4  # Characters; fewer are encoded as quickly as they are found.

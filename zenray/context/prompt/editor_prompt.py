@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from zenray.context.budget import MOST_CHARS_PER_TOKEN, FittedText, PromptLimits, keep_start
-from zenray.context.choosing import Place, choose_snippets
-from zenray.context.covering import CoveredText
 from zenray.context.fim import NUM_CONTROL_TOKENS
 from zenray.context.healing import heal
-from zenray.context.layout import Part, control, file_header, gap_parts, repository_header, snippet_parts, text_part
-from zenray.context.memory import PromptMemory, Remembered
 from zenray.context.pieces import ContextPiece, ContextSource, DroppedPiece, Snippet
+from zenray.context.prompt.choosing import Place, choose_snippets
+from zenray.context.prompt.covering import CoveredText
+from zenray.context.prompt.layout import (
+    Part,
+    control,
+    file_header,
+    gap_parts,
+    repository_header,
+    snippet_parts,
+    text_part,
+)
+from zenray.context.prompt.memory import PromptMemory, Remembered
+from zenray.context.prompt.window import Window, fit_before
 from zenray.context.surroundings import Document, Surroundings
 from zenray.context.tokens import PromptTokenizer
-from zenray.context.window import Window, fit_before
 
 _NEAR_SHARE = 0.05
 """Of a prompt, for the text right behind the cursor: in PSM every keystroke computes it anew."""

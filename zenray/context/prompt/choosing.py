@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from zenray.context.budget import PromptLimits, keep_start
-from zenray.context.candidates import Candidate
-from zenray.context.covering import CoveredText
-from zenray.context.duplicates import telling_lines, without_duplicates
-from zenray.context.gather import gather
-from zenray.context.layout import file_header, repository_header, snippet_parts
-from zenray.context.memory import DistantText, PromptMemory, Remembered
 from zenray.context.pieces import ContextSource, DroppedPiece, Snippet
 from zenray.context.privacy.secret_files import is_secret_file
-from zenray.context.query import query_at
-from zenray.context.ranking import Ranked, rank
-from zenray.context.selection import Selection, choose
+from zenray.context.prompt.candidates import Candidate
+from zenray.context.prompt.covering import CoveredText
+from zenray.context.prompt.duplicates import telling_lines, without_duplicates
+from zenray.context.prompt.gather import gather
+from zenray.context.prompt.layout import file_header, repository_header, snippet_parts
+from zenray.context.prompt.memory import DistantText, PromptMemory, Remembered
+from zenray.context.prompt.query import query_at
+from zenray.context.prompt.ranking import Ranked, rank
+from zenray.context.prompt.selection import Selection, choose
+from zenray.context.prompt.window import fit_before
 from zenray.context.surroundings import Document, RecentEdit, Surroundings
-from zenray.context.window import fit_before
 
 _JUMP_CHARS = 2_000
 """A document that changed by so much, or a cursor that moved so far, is read anew."""

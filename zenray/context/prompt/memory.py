@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from zenray.context.bounded import BoundedCache
-from zenray.context.duplicates import telling_lines
-from zenray.context.encoding import RememberingTokenizer
-from zenray.context.gather import Readings
 from zenray.context.pieces import DroppedPiece, Snippet
-from zenray.context.query import Query
-from zenray.context.selection import Selection
+from zenray.context.prompt.bounded import BoundedCache
+from zenray.context.prompt.duplicates import telling_lines
+from zenray.context.prompt.encoding import RememberingTokenizer
+from zenray.context.prompt.gather import Readings
+from zenray.context.prompt.query import Query
+from zenray.context.prompt.selection import Selection
 from zenray.context.surroundings import Document, Surroundings
 from zenray.context.tokens import PromptTokenizer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from zenray.context.words import terms_of
+from zenray.context.prompt.words import terms_of
 
 _CHARS_BEFORE, _CHARS_AFTER = 1_600, 400
 _NEAR_CHARS = 240

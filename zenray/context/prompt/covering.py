@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zenray.context.bounded import BoundedCache
 from zenray.context.privacy.secrets import redact
+from zenray.context.prompt.bounded import BoundedCache
 
 _BLOCK_CHARS = 1 << 14
 _BORDER_CHARS = 1 << 13  # A secret that ends in a block begins no further before it; the longest are private keys.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from zenray.context.candidates import Candidate
 from zenray.context.pieces import ContextSource
+from zenray.context.prompt.candidates import Candidate
 
 _RANK_OFFSET = 60
 
