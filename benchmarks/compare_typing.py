@@ -125,6 +125,7 @@ def make_report(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(options.threads),
         "max_tokens": options.max_tokens,
+        "plot": os.path.relpath(options.plot, options.doc.parent) if options.plot and options.doc else "",
         "windows": {name: getattr(options, name) for name in ("prefix_lines", "suffix_lines", "extra_lines")},
         "typed": {
             "sessions": [session.name for session in sessions],
@@ -168,8 +169,8 @@ def main() -> None:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="zenray: laid over the profile")
     parser.add_argument("--max-tokens", type=int, default=32)
-    parser.add_argument("--prefix-lines", type=int, default=64, help="a peer sees above the cursor")
-    parser.add_argument("--suffix-lines", type=int, default=16, help="a peer sees below the cursor")
+    parser.add_argument("--prefix-lines", type=int, default=48, help="a peer sees before the cursor's, at least")
+    parser.add_argument("--suffix-lines", type=int, default=16, help="a peer sees behind the cursor's")
     parser.add_argument("--extra-lines", type=int, default=16, help="a peer sees of every other open file")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     length = parser.add_mutually_exclusive_group()

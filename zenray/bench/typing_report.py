@@ -108,6 +108,8 @@ def typing_tables(report: dict[str, Any]) -> list[RenderableType]:
 def typing_markdown(report: dict[str, Any]) -> str:
     """The block of a document."""
     lines = [typing_notes(report)]
+    if report["plot"]:
+        lines += ["", f"![time to first text, and the wait for a line in pauses]({report['plot']})"]
     for title, cells in _TABLES:
         columns = _headings(report, cells)
         lines += ["", f"| {title} | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
@@ -127,12 +129,16 @@ def _headings(report: dict[str, Any], cells: Callable[[dict[str, Any]], dict[str
 def typing_notes(report: dict[str, Any]) -> str:
     """What was replayed, where, and how quiet it was."""
     machine = report["machine"]
-    typed = report["typed"]
+    typed, windows = report["typed"], report["windows"]
     return (
         f"Measured {report['created'][:10]} on {machine['processor']}, {machine['threads']} threads: "
         f"{len(typed['sessions'])} sessions, {typed['seconds']:.0f} s of typing, {typed['requests']} requests, "
         f"{typed['pauses']} pauses of {typed['pause_ms']:.0f} ms or more, greedy, at most "
-        f"{report['max_tokens']} tokens."
+        f"{report['max_tokens']} tokens. A peer's client sends {windows['prefix_lines']} lines and more before the "
+        f"cursor's, starting at one that seldom moves, {windows['suffix_lines']} behind it and the first "
+        f"{windows['extra_lines']} of every other open file: llama.vim's windows, cut to about as many tokens as ours. "
+        "It closes the connection of a request that is overtaken. Pauses are the same for all; a server that showed "
+        "nothing in one counts as slower than all that did."
     )
 
 

@@ -21,9 +21,12 @@ _FIM_IDS = tuple(range(151659, 151665))
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """What a client that sends text cuts out of its documents, in lines, as llama.vim does."""
+    """What a client that sends text cuts out of its documents, in lines, as llama.vim does; but where a window cannot
+    begin with the file, its first line moves by half a window at a time, so that a server's cache is worth something.
+    """
 
     prefix_lines: int
+    """At least, where there are as many; up to half as many more."""
     suffix_lines: int
     extra_lines: int
     """Of the beginning of every other open document."""
@@ -31,7 +34,9 @@ class Windows:
     def prefix(self, moment: Moment) -> tuple[str, str]:
         """The lines before the cursor's, and the cursor's up to it."""
         *above, line = moment.prefix.split("\n")
-        return "".join(f"{each}\n" for each in above[-self.prefix_lines :]), line
+        step = max(1, self.prefix_lines // 2)
+        first = max(0, len(above) - self.prefix_lines) // step * step
+        return "".join(f"{each}\n" for each in above[first:]), line
 
     def suffix(self, moment: Moment) -> str:
         line, *below = moment.suffix.split("\n")

@@ -164,7 +164,8 @@ def test_the_best_peer_of_the_same_weights_is_the_one_compared_with(run_virtuall
     assert {row["peer"] for row in rows} == {"llama-a", None}
     assert rows[0]["ratio"] == pytest.approx(0.25)
     report = {
-        "created": "2026-01-01", "not_measured": {"vllm-b": "no"},
+        "created": "2026-01-01", "not_measured": {"vllm-b": "no"}, "plot": "typing.png",
+        "windows": {"prefix_lines": 64, "suffix_lines": 16, "extra_lines": 16},
         "machine": {"processor": "p", "threads": 2}, "max_tokens": 32, "results": results,
         "typed": {"sessions": ["t"], "seconds": 2.0, "requests": 3, "pauses": 3, "pause_ms": 500}, "comparisons": rows,
     }  # fmt: skip
