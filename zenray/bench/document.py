@@ -13,6 +13,7 @@ from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.infilling_tables import infilling_markdown
 from zenray.bench.speculative_prompts import MAX_TOKENS
 from zenray.bench.speculative_tables import speculative_block, speculative_markdown
+from zenray.bench.suggestion_tables import suggestions_markdown
 from zenray.bench.typing_report import SCHEMA, typing_markdown
 from zenray.errors import ConfigError
 
@@ -46,9 +47,11 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
         return replace_block(document, block or "infilling", infilling_markdown(report))
     if report.get("kind") == "aggregation":
         return replace_block(document, "aggregation", aggregation_markdown(report))
+    if report.get("kind") == "suggestions":
+        return replace_block(document, "suggestions", suggestions_markdown(report))
     raise ConfigError(
-        "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation and .indexing and of "
-        "`zenray bench overhead`, `speculative` and `infilling` have a block"
+        "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation, .indexing and "
+        ".suggestions and of `zenray bench overhead`, `speculative` and `infilling` have a block"
     )
 
 

@@ -12,7 +12,15 @@ from zenray.bench.machine import describe_machine
 
 SCHEMA = "zenray.bench/1"
 ReportKind = Literal[
-    "engine", "serving", "overhead", "speculative", "expert-transports", "indexing", "infilling", "aggregation"
+    "engine",
+    "serving",
+    "overhead",
+    "speculative",
+    "expert-transports",
+    "indexing",
+    "infilling",
+    "aggregation",
+    "suggestions",
 ]
 
 

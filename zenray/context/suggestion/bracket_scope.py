@@ -20,6 +20,8 @@ from zenray.engine.stopping import TextEnd
 
 _SEARCHED_CHARACTERS = 8192
 _MAX_VETOES = 3
+_MAX_LINE_CHARACTERS = 2000
+"""A longer line is not read again for every token; all of it from its first closer on waits for its end."""
 _CONTROL = re.compile(
     r"[\s}]*(?:if|else|elif|for|foreach|while|switch|case|default|try|catch|finally|do|with|match|loop|unless|until|"
     r"when|using|lock|select|synchronized|defer|go|guard|repeat|unsafe|return)\b"
@@ -73,6 +75,9 @@ class BracketScope:
         held_from = end_of_content(text)
         if self._num_vetoes > _MAX_VETOES or not any(closer in text[start:] for closer in OPENER_OF):
             return held_from
+        if len(text) - start > _MAX_LINE_CHARACTERS:
+            first = min(at for closer in OPENER_OF if (at := text.find(closer, start)) >= 0)
+            return min(held_from, cut_before(text, first, self._after))
         offset = len(self._before)
         found = brackets(self._language, self._before + text, self._lexed).found
         closing = [bracket.position - offset for bracket in found if bracket.character in OPENER_OF]
