@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from zenray.bench.document import update_document
 from zenray.bench.targets import Chunk, Ended
 from zenray.bench.typing_replay import Began, SuggestionRecord, replay
-from zenray.bench.typing_report import compare_typing, typing_markdown
+from zenray.bench.typing_report import SCHEMA, compare_typing, typing_markdown
 from zenray.bench.typing_sessions import Edited, Event, Moment, Moved, Opened, TypingSession, recorded_sessions
 from zenray.bench.typing_statistics import PauseWaits, summarise_typing, useful_characters
 
@@ -164,7 +165,7 @@ def test_the_best_peer_of_the_same_weights_is_the_one_compared_with(run_virtuall
     assert {row["peer"] for row in rows} == {"llama-a", None}
     assert rows[0]["ratio"] == pytest.approx(0.25)
     report = {
-        "created": "2026-01-01", "not_measured": {"vllm-b": "no"}, "plot": "typing.png",
+        "schema": SCHEMA, "created": "2026-01-01", "not_measured": {"vllm-b": "no"}, "plot": "typing.png",
         "windows": {"prefix_lines": 64, "suffix_lines": 16, "extra_lines": 16},
         "machine": {"processor": "p", "threads": 2}, "max_tokens": 32, "results": results,
         "typed": {"sessions": ["t"], "seconds": 2.0, "requests": 3, "pauses": 3, "pause_ms": 500}, "comparisons": rows,
@@ -172,3 +173,5 @@ def test_the_best_peer_of_the_same_weights_is_the_one_compared_with(run_virtuall
     text = typing_markdown(report)
     assert "| zenray-a: TTFT p50 of what was answered | 50.0 | 200 (llama-a) | 0.25 | ≤ 0.5 | met |" in text
     assert "vllm-b was not measured: no." in text
+    document = "<!-- typing:begin -->\nold\n<!-- typing:end -->\n"
+    assert update_document(document, report) == f"<!-- typing:begin -->\n{text}\n<!-- typing:end -->\n"
