@@ -144,11 +144,11 @@ def parse_rules(lines: Iterable[str]) -> tuple[tuple[re.Pattern[str], bool], ...
     directory's with a slash at its end: what lies below it is for the walk from the top to decide."""
     rules = []
     for line in lines:
-        # A line that git drops, such as a lone "!", raises.
-        with suppress(GitIgnorePatternError):
+        # A line that matches nothing, such as a lone "!" or "[z-a]", raises.
+        with suppress(GitIgnorePatternError, re.error):
             parsed = GitIgnoreSpecPattern(_whole_path(line))
             if parsed.regex is not None and parsed.include is not None:
-                rules.append((parsed.regex, parsed.include))
+                rules.append((_in_one_pass(parsed.regex), parsed.include))
     return tuple(reversed(rules))
 
 
@@ -164,6 +164,23 @@ def _whole_path(line: str) -> str:
     if segments[-1] == "*":
         segments[-1] = "?*"
     return sign + "/".join(segments) + slash
+
+
+_STAR = "[^/]*"
+"""What pathspec makes of a `*`."""
+
+
+def _in_one_pass(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """`pattern` without going back over its stars: what stands between two of one name is right where it comes first.
+    Otherwise (and in git) `*a*a*a*a*a*b` takes minutes for a long name."""
+    first, *parts = pattern.pattern.split(_STAR)
+    if len(parts) < 3:
+        return pattern
+    made = first
+    for part in parts[:-1]:
+        is_in_one_name = "/" not in part.replace("[^/]", "")
+        made += f"(?>[^/]*?{part})" if is_in_one_name else _STAR + part
+    return re.compile(made + _STAR + parts[-1])
 
 
 def _first_verdict(files: tuple[_RuleFile, ...], path: str) -> bool | None:

@@ -14,7 +14,27 @@ from hypothesis import strategies as st
 from zenray.context.privacy.ignore import IgnoreRules
 
 NAMES = ["a", "b", "ab", "a.b", "b.c", ".a", "a b", "é", "#a", "!b", "a[b"]
-PIECES = ["a", "b", "ab", "*", "?", "**", "a*", "*b", "*.b", "a?", "[ab]", "[!a]", "[a-b]*", ".*", "a.b", "é", "a\\ b"]
+PIECES = [
+    "a",
+    "b",
+    "ab",
+    "*",
+    "?",
+    "**",
+    "a*",
+    "*b",
+    "*.b",
+    "a?",
+    "[ab]",
+    "[!a]",
+    "[a-b]*",
+    "*a*b*",
+    "*[!b]*a*?*",
+    ".*",
+    "a.b",
+    "é",
+    "a\\ b",
+]
 _names = st.sampled_from(NAMES)
 _patterns = st.builds(
     lambda sign, root, pieces, slash, end: f"{sign}{root}{'/'.join(pieces)}{slash}{end}",
@@ -102,3 +122,63 @@ def test_a_tree_is_ignored_as_git_ignores_it(repository: Path, tree: dict[str, o
     rules = IgnoreRules(repository)
     ours = {path for path, is_directory in entries if rules.is_ignored(path, is_directory)}
     assert ours == _git_ignores(repository, [path for path, _ in entries])
+
+
+def test_a_pattern_of_many_stars_is_matched_in_one_pass(tmp_path: Path) -> None:
+    """git takes minutes for the first; the time limit of the test would tell."""
+    (tmp_path / ".gitignore").write_text("*a*a*a*a*a*a*a*a*b\n**/*x*y*x*y*/z\n")
+    rules = IgnoreRules(tmp_path)
+    assert not rules.is_ignored("a" * 250)
+    assert rules.is_ignored("a" * 250 + "b")
+    assert rules.is_ignored("d/" + "xy" * 100 + "/z")
+    assert not rules.is_ignored("d/" + "xy" * 100 + "/y")
+
+
+def test_own_rules_stand_above_those_of_git_and_hide_what_lies_below(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("generated/\n*.log\n")
+    (tmp_path / ".zenrayignore").write_text("!generated/\nprivate/\n!.venv/\n")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / ".gitignore").write_text("!kept.py\n")
+    (tmp_path / "private" / ".zenrayignore").write_text("!kept.py\n")
+    rules = IgnoreRules(tmp_path)
+    shown = ("generated/api.py", "main.py", ".venv/lib/x.py", "a/b/c/d.py")
+    hidden = (
+        "private/kept.py",
+        "a.log",
+        "node_modules/x/index.js",
+        "a/__pycache__/b.py",
+        ".git/config",
+        "x/.git/hooks/a",
+    )
+    assert [path for path in (*shown, *hidden) if rules.is_ignored(path)] == list(hidden)
+
+
+def test_rules_above_the_root_hold_within_its_repository_only(tmp_path: Path) -> None:
+    (tmp_path / ".zenrayignore").write_text("*\n")
+    repository = tmp_path / "repository"
+    root = repository / "part" / "deep"
+    root.mkdir(parents=True)
+    (repository / ".git").mkdir()
+    (repository / ".gitignore").write_text("/part/deep/a.py\n/b.py\nc.py\n")
+    (repository / "part" / ".zenrayignore").write_text("/deep/d.py\n")
+    rules = IgnoreRules(root)
+    assert [name for name in ("a.py", "b.py", "c.py", "d.py", "e.py") if rules.is_ignored(name)] == [
+        "a.py",
+        "c.py",
+        "d.py",
+    ]
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a/..", "//x"])
+def test_what_is_no_path_below_the_root_is_ignored(tmp_path: Path, path: str) -> None:
+    assert IgnoreRules(tmp_path).is_ignored(path)
+
+
+def test_rule_files_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_bytes(b"\xff\xfe\0[z-a]\n!\n\\\n\n[[:x:]]\n***\n/\nhidden\n")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / ".gitignore")
+    (tmp_path / "folder" / ".zenrayignore").mkdir()
+    rules = IgnoreRules(tmp_path)
+    assert rules.is_ignored("hidden")
+    assert rules.is_ignored("folder/hidden")
