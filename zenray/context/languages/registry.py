@@ -31,12 +31,13 @@ def language_of(path: str, first_line: str = "") -> str:
     """The id of the language a file is in; empty when nothing is known about it.
 
     Its name decides, then its extension, then what its first line says (a shebang, or a mode line of Emacs or Vim).
-    The first line comes before an extension that several languages use. Letter case does not matter.
+    The first line comes before a name without extension, which a script may have too (`build`), and before an
+    extension that several languages use. Letter case does not matter.
     """
     name = path.replace("\\", "/").rpartition("/")[2].lower()
-    if name in _BY_FILE_NAME:
-        return _BY_FILE_NAME[name]
     extensions = name.partition(".")[2]
+    if name in _BY_FILE_NAME:
+        return (not extensions and _of_first_line(first_line[:_MAX_FIRST_LINE])) or _BY_FILE_NAME[name]
     while extensions:
         if extensions in _BY_EXTENSION:
             return _of_extension(extensions, first_line[:_MAX_FIRST_LINE])

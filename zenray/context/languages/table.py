@@ -371,7 +371,7 @@ AMBIGUOUS_EXTENSIONS: dict[str, tuple[str, ...]] = {
     "cl": ("opencl", "commonlisp"),
     "cls": ("latex", "apex"),
     "fs": ("fsharp", "forth", "glsl"),
-    "h": ("c", "cpp", "objective-c"),
+    "h": ("cpp", "c", "objective-c"),
     "m": ("objective-c", "matlab"),
     "pl": ("perl", "prolog"),
     "plt": ("gnuplot", "prolog"),
@@ -379,7 +379,8 @@ AMBIGUOUS_EXTENSIONS: dict[str, tuple[str, ...]] = {
     "t": ("perl", "perl6"),
     "v": ("verilog", "coq", "v"),
 }
-"""Extensions of several languages. The first is taken unless the first line of the file speaks for another."""
+"""Extensions of several languages. The first is taken unless the first line of the file speaks for another. Headers
+count as C++, as in most editors: its grammar reads those of C too."""
 
 FIRST_LINES: tuple[tuple[str, str, str], ...] = (
     ("bb", r"#!|\(ns\b|;", "clojure"),
@@ -388,7 +389,6 @@ FIRST_LINES: tuple[tuple[str, str, str], ...] = (
     ("fs", r"#version\b|precision\b|uniform\b", "glsl"),
     ("fs", r"\\ |: \w", "forth"),
     ("h", r"#\s*import\b|@(import|class|interface|protocol)\b", "objective-c"),
-    ("h", r"#\s*include\s*<\w+>|namespace\b|template\s*<|class\b", "cpp"),
     ("m", r"%|function\b|classdef\b|(clc|clear|close all)\b", "matlab"),
     ("pl", r"%|:-|/\*", "prolog"),
     ("plt", r":-", "prolog"),

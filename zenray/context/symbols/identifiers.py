@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from zenray.context.languages.grammars import grammar
 
-_WINDOW_BEFORE = 4000
-_WINDOW_AFTER = 1500
+_WINDOW_BEFORE = 2500
+_WINDOW_AFTER = 1000
 _IDENTIFIER = re.compile(r"\b[^\W\d]\w*")
 _KEYWORD = re.compile(r"[A-Za-z_]+")
 _NEVER_DEFINED = frozenset(
@@ -28,7 +28,7 @@ _COMMON_KEYWORDS = _NEVER_DEFINED | frozenset(
 def identifiers_near(text: str, offset: int, language_id: str, limit: int = 50) -> list[str]:
     """Up to `limit` different identifiers around code point `offset`, nearest first, keywords left out.
 
-    Looks at 4,000 characters before and 1,500 behind, however long the text is. Those before count as nearer: what
+    Looks at 2,500 characters before and 1,000 behind, however long the text is. Those before count as nearer: what
     follows the cursor was written about something else more often.
     """
     start, end = max(0, offset - _WINDOW_BEFORE), min(len(text), offset + _WINDOW_AFTER)

@@ -74,9 +74,8 @@ def test_a_file_without_an_extension_speaks_by_its_first_line(first_line: str, l
 @pytest.mark.parametrize(
     ("path", "first_line", "language_id"),
     [
-        ("a.h", "#pragma once", "c"),
-        ("a.h", "// -*- C++ -*-", "cpp"),
-        ("a.h", "#include <vector>", "cpp"),
+        ("a.h", "#pragma once", "cpp"),
+        ("a.h", "/* -*- mode: c; tab-width: 4 -*- */", "c"),
         ("a.h", "#import <Foundation/Foundation.h>", "objective-c"),
         ("a.m", "#import <Foundation/Foundation.h>", "objective-c"),
         ("a.m", "function y = f(x)", "matlab"),
@@ -87,6 +86,9 @@ def test_a_file_without_an_extension_speaks_by_its_first_line(first_line: str, l
         ("a.v", "module main", "v"),
         ("a.v", "Require Import List.", "coq"),
         ("a.py", "#!/bin/sh", "python"),
+        ("build", "load('a.bzl', 'b')", "starlark"),
+        ("build", "#!/bin/bash", "shellscript"),
+        ("Makefile", "#!/usr/bin/make -f", "makefile"),
     ],
 )
 def test_the_first_line_decides_between_languages_that_share_an_extension(
