@@ -155,6 +155,11 @@ class RequestDefaults(Settings):
     deadline_ms: int = Field(60_000, ge=1)
 
 
+SnippetSource = Literal[
+    "SAME_FILE", "OPEN_FILE", "RECENT_EDIT", "DEFINITION", "IMPORT", "VIEWED", "CLIPBOARD", "SNIPPET"
+]
+
+
 class ContextSettings(Settings):
     """The shape of an assembled prompt, and what is kept of editors."""
 
@@ -162,6 +167,15 @@ class ContextSettings(Settings):
     suffix_share: float = Field(0.25, ge=0, le=1, description="Part of the budget kept for text after the cursor.")
     snippet_share: float = Field(
         0.4, ge=0, le=1, description="Most of the budget that code from other places gets; 0 looks at none."
+    )
+    layout: Literal["auto", "psm", "spm"] = Field(
+        "auto",
+        description="Order of the text around the cursor: prefix, suffix, middle or suffix, prefix, middle; auto: as "
+        "the catalog says the model was trained.",
+    )
+    source_weights: dict[SnippetSource, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="How much snippets of a source count, such as CLIPBOARD: 0 for never; those not named keep theirs.",
     )
     mode: Literal["local", "cloud"] = Field(
         "local",

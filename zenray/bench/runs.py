@@ -196,11 +196,9 @@ def engine_target(config: ZenrayConfig, engine: Engine) -> Target:
 def prompt_limits(config: ZenrayConfig, engine: Engine) -> PromptLimits:
     """Of a prompt for the engine, as the configuration says."""
     from zenray.context.budget import PromptLimits
+    from zenray.model.catalog import trained_order
 
-    context = config.context
-    return PromptLimits(
-        engine.max_sequence_tokens, context.max_prompt_tokens, context.suffix_share, context.snippet_share
-    )
+    return PromptLimits.of(config.context, engine.max_sequence_tokens, trained_order(config.model.name))
 
 
 @asynccontextmanager

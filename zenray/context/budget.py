@@ -7,9 +7,11 @@ cut gives the same ids on the next keystroke, which is what the prefix cache nee
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from zenray.config import ContextSettings
+from zenray.context.pieces import ContextSource
 from zenray.context.prompt.ranking import RankingWeights
 from zenray.context.tokens import PromptTokenizer
 
@@ -39,6 +41,26 @@ class PromptLimits:
     order: LayoutOrder = "psm"
     weights: RankingWeights = field(default_factory=RankingWeights)
     prefill_tokens_per_s: float | None = None
+
+    @staticmethod
+    def of(
+        settings: ContextSettings,
+        context_length: int,
+        model_order: LayoutOrder = "psm",
+        prefill_tokens_per_s: float | None = None,
+    ) -> PromptLimits:
+        """As configured, for a model that was trained on `model_order`."""
+        named = {ContextSource(name): weight for name, weight in settings.source_weights.items()}
+        weights = RankingWeights()
+        return PromptLimits(
+            context_length=context_length,
+            max_prompt_tokens=settings.max_prompt_tokens,
+            suffix_share=settings.suffix_share,
+            snippet_share=settings.snippet_share,
+            order=model_order if settings.layout == "auto" else settings.layout,
+            weights=replace(weights, sources={**weights.sources, **named}),
+            prefill_tokens_per_s=prefill_tokens_per_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,12 @@ def is_catalog_name(name_or_path: str) -> bool:
     return not is_preset(name_or_path) and name_or_path in Catalog.load().entries
 
 
+def trained_order(name_or_path: str) -> Literal["psm", "spm"]:
+    """The order of infill prompts a model was trained on; psm where the catalog does not tell."""
+    entry = Catalog.load().entries.get(name_or_path)
+    return entry.fim.order if entry is not None and entry.fim is not None else "psm"
+
+
 def resolve(name_or_path: str) -> Path:
     """`Catalog.load().resolve(...)`."""
     return Catalog.load().resolve(name_or_path)
