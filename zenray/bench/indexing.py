@@ -1,6 +1,6 @@
 """The workspace index: how fast it is made, updated and asked, and what memory a large tree takes.
 
-    python -m zenray.bench.indexing --json REPORT.json
+    python -m zenray.bench.indexing --json REPORT.json --doc docs/completion.md
 
 Indexes Python's standard library and a generated tree of small files, each by a process of its own whose memory, and
 its workers', is sampled. Also how many spans of the standard library are taken for secrets, where there are none.
@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from zenray.bench.document import update_document
 from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.indexing_tree import write_tree
 from zenray.bench.machine import CpuClock
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--lookups", type=int, default=500)
     parser.add_argument("--library", type=Path, default=Path(sysconfig.get_paths()["stdlib"]))
     parser.add_argument("--json", type=Path, help="write the report here")
+    parser.add_argument("--doc", type=Path, help="a document with an `indexing` block to write the table into")
     parser.add_argument("--build", nargs=2, metavar=("ROOT", "DATABASE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.build:
@@ -193,6 +195,9 @@ def main() -> None:
     print(indexing_markdown(report))
     if given.json is not None:
         write_report(report, given.json)
+    if given.doc is not None:
+        written = update_document(given.doc.read_text(encoding="utf-8"), report)
+        given.doc.write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":
