@@ -22,7 +22,6 @@ from zenray.api import grpc_server
 from zenray.api.handlers import Handlers
 from zenray.api.openai import build_app
 from zenray.config import ServerSettings, ZenrayConfig
-from zenray.context.sessions import SessionStore
 from zenray.errors import ConfigError
 from zenray.model.catalog import is_preset, resolve
 from zenray.model.load import load_tokenizer
@@ -64,8 +63,7 @@ class ContextAggregator:
         client = VerifierClient(
             self._peers, settings.affinity_slack, settings.failover_timeout_s, lambda: verifiers.refused
         )
-        sessions = SessionStore(self._config.context)
-        self._service = ClusterCompletionService(self._config, tokenizer, client, sessions)
+        self._service = ClusterCompletionService(self._config, tokenizer, client)
         await self._peers.start()
         self._following = asyncio.create_task(self._service.follow_verifiers())
         self._grpc = await start_grpc(self._service, settings)

@@ -17,13 +17,13 @@ from zenray.config import ZenrayConfig
 from zenray.context.assemble import AssembledPrompt
 from zenray.context.document_events import DocumentEvent, SessionEnded
 from zenray.context.request import CompletionRequest, EditorState
-from zenray.context.sessions import SessionStore
 from zenray.context.suggestion.model import CompletionStarted
 from zenray.context.suggestion.outcomes import OutcomeReport
 from zenray.context.suggestion.reuse import gap_of
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import Final, GenerateEvent, GenerateRequest, Priority, Started
 from zenray.errors import InvalidRequest, Unavailable, ZenrayError
+from zenray.model.catalog import trained_order
 from zenray.observe.metrics import RequestMeter, ServingMetrics
 from zenray.observe.outcomes import Outcomes
 from zenray.serving.admission import Admission
@@ -44,9 +44,7 @@ _SEED_BITS = 63
 class ClusterCompletionService:
     """`zenray.api.service.CompletionService` over the verifier replicas of a cluster."""
 
-    def __init__(
-        self, config: ZenrayConfig, tokenizer: PromptTokenizer, client: VerifierClient, sessions: SessionStore
-    ) -> None:
+    def __init__(self, config: ZenrayConfig, tokenizer: PromptTokenizer, client: VerifierClient) -> None:
         """Raises ConfigError when suggestion.outcome_log cannot be written to."""
         self._config, self._tokenizer, self._client = config, tokenizer, client
         self._card: ModelCard | None = None
@@ -54,7 +52,7 @@ class ClusterCompletionService:
         self._created = int(time.time())
         self.metrics = ServingMetrics(lambda: self._loads, lambda: self._client.num_reruns)
         self._admission = Admission(config.server.max_ongoing_requests)
-        self._prompts = Prompts(config.context, tokenizer, sessions)
+        self._prompts = Prompts(config.context, tokenizer, trained_order(config.model.name))
         self._generations = Generations(
             config.suggestion.max_finished, config.context.max_sessions, self.metrics.suggestions
         )
@@ -95,7 +93,7 @@ class ClusterCompletionService:
         return await self._assemble(await self._prompts.resolve(request))
 
     async def apply_document_event(self, session_id: str, event: DocumentEvent) -> None:
-        self._prompts.apply(session_id, event)
+        await self._prompts.apply(session_id, event)
         if isinstance(event, SessionEnded):
             self._generations.end_session(session_id)
 
@@ -151,6 +149,7 @@ class ClusterCompletionService:
         """Refuses new requests, lets running ones end for at most `timeout_s` and writes out the log of outcomes."""
         await self._admission.drain(timeout_s)
         await asyncio.to_thread(self._outcomes.close, timeout_s)
+        self._prompts.close()
 
     def _events(self, request: CompletionRequest, arrived_s: float) -> Events:
         """Of a completion of its own, or of what a request of its document may share."""

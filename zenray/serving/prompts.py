@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from zenray.config import ContextSettings
 from zenray.context.assemble import AssembledPrompt, assemble
-from zenray.context.budget import PromptLimits
-from zenray.context.document_events import DocumentEvent
+from zenray.context.budget import LayoutOrder, PromptLimits
+from zenray.context.document_events import DocumentEvent, FileUploaded
+from zenray.context.index import open_index
 from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TrackedEditor
 from zenray.context.sessions import SessionStore
 from zenray.context.surroundings import NOTHING_AROUND, Surroundings
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import Final
+from zenray.serving.uploads import Uploads
 
 LARGE_TEXT = 16_384
 """Characters from which tokenising (2 ms and more) leaves the event loop to the other streams."""
@@ -23,14 +26,22 @@ LARGE_TEXT = 16_384
 class Prompts:
     """Makes every prompt of one aggregator, and keeps the editor sessions for it."""
 
-    def __init__(self, settings: ContextSettings, tokenizer: PromptTokenizer, sessions: SessionStore) -> None:
-        self._settings, self._tokenizer, self._sessions = settings, tokenizer, sessions
+    def __init__(
+        self, settings: ContextSettings, tokenizer: PromptTokenizer, model_order: LayoutOrder = "psm"
+    ) -> None:
+        self._settings, self._tokenizer, self._model_order = settings, tokenizer, model_order
+        self._uploads = Uploads()
+        self._sessions = SessionStore(settings, open_index=open_index, new_uploads=self._uploads.new_index)
+        # Python runs one at a time anyway, and an index is not for several threads.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="zenray-context")
         self._memory = PromptMemory.of(tokenizer)
         self._prefill = PrefillRate()
 
-    def apply(self, session_id: str, event: DocumentEvent) -> None:
+    async def apply(self, session_id: str, event: DocumentEvent) -> None:
         """See `SessionStore.apply`."""
         self._sessions.apply(session_id, event)
+        if isinstance(event, FileUploaded):
+            await self._uploads.settled()
 
     async def resolve(self, request: CompletionRequest, *, observe: bool = True) -> CompletionRequest:
         """`request` with the text of its document. A version that is on its way is waited for, for at most
@@ -48,16 +59,17 @@ class Prompts:
         around = NOTHING_AROUND
         if isinstance(request.input, EditorState):
             around = self._sessions.surroundings(request.session_id, request.input.path, request.snippets)
-        limits = PromptLimits(
-            context_length=context_length,
-            max_prompt_tokens=self._settings.max_prompt_tokens,
-            suffix_share=self._settings.suffix_share,
-            snippet_share=self._settings.snippet_share,
-            prefill_tokens_per_s=self._prefill.tokens_per_s,
-        )
+        limits = PromptLimits.of(self._settings, context_length, self._model_order, self._prefill.tokens_per_s)
         if _is_quick(request, around):
             return assemble(request, self._tokenizer, limits, around, self._memory)
-        return await asyncio.to_thread(assemble, request, self._tokenizer, limits, around, self._memory)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, assemble, request, self._tokenizer, limits, around, self._memory
+        )
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self._uploads.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def learn(self, final: Final) -> None:
         """How long a prompt took tells what fits before a deadline."""

@@ -14,7 +14,6 @@ from zenray.api.service import VerifierLoad
 from zenray.config import ZenrayConfig
 from zenray.config_load import load_config
 from zenray.context.request import CompletionRequest, TextPrompt
-from zenray.context.sessions import SessionStore
 from zenray.engine.request import (
     Delta,
     DrafterLoad,
@@ -90,7 +89,7 @@ def client() -> FakeClient:
 
 @pytest.fixture
 async def service(config: ZenrayConfig, client: FakeClient) -> AsyncGenerator[ClusterCompletionService, None]:
-    made = ClusterCompletionService(config, ByteTokenizer(), client, SessionStore(config.context))  # type: ignore[arg-type]
+    made = ClusterCompletionService(config, ByteTokenizer(), client)  # type: ignore[arg-type]
     following = asyncio.create_task(made.follow_verifiers())
     async with asyncio.timeout(5):
         while True:

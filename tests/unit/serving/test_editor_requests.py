@@ -18,7 +18,6 @@ from zenray.context.cursors import OffsetPosition, PositionUnit
 from zenray.context.document_events import DocumentEdited, DocumentOpened, SessionEnded, TextEdit
 from zenray.context.pieces import ContextSource
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState, TextPrompt, TrackedEditor
-from zenray.context.sessions import SessionStore
 from zenray.context.suggestion.model import CompletionFinal, CompletionStarted
 from zenray.context.suggestion.outcomes import Outcome, OutcomeReport
 from zenray.engine.request import (
@@ -90,7 +89,7 @@ def verifiers() -> FakeVerifiers:
 async def service(verifiers: FakeVerifiers, tmp_path: Path) -> AsyncGenerator[ClusterCompletionService, None]:
     settings = [f"suggestion.outcome_log={tmp_path}", "context.version_wait_ms=20", "context.max_prompt_tokens=1024"]
     config = load_config("tiny", None, settings)
-    made = ClusterCompletionService(config, ByteTokenizer(), verifiers, SessionStore(config.context))  # type: ignore[arg-type]
+    made = ClusterCompletionService(config, ByteTokenizer(), verifiers)  # type: ignore[arg-type]
     following = asyncio.create_task(made.follow_verifiers())
     async with asyncio.timeout(5):
         while True:
