@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zenray.context.suggestion.line_rules import Decision, Line
@@ -10,6 +11,10 @@ from zenray.engine.request import FinishReason
 from zenray.engine.stopping import TextEnd
 
 _MAX_PERIOD_LINES = 8
+_ROUNDS = 3
+_SHORT_ROUNDS = 5
+_SHORT_WORD_CHARACTERS = 12
+"""Files repeat `#endif` or `0, 0,` four times now and then."""
 _CHECKED_EVERY = 64
 _RUNAWAY_CHARACTERS = 256
 _MAX_PERIOD_CHARACTERS = 64
@@ -26,7 +31,7 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Threat:
-    """If the next line is `expected`, a third repetition goes on, of what has been said twice before `stop`."""
+    """If the next line is `expected`, one repetition too many goes on, of what was said before `stop`."""
 
     expected: str
     stop: int
@@ -34,8 +39,8 @@ class _Threat:
 
 
 class Repetition:
-    """The `LineRule`: the same lines, up to eight, three times in a row, or one line that repeats a short piece over
-    `_RUNAWAY_CHARACTERS`. Two repetitions of lines are kept: what is shown need not wait for the third.
+    """The `LineRule`: the same lines, up to eight, three times in a row (five if they are short), or one line that
+    repeats a short piece over `_RUNAWAY_CHARACTERS`. All rounds but the last are kept, so that they need not wait.
 
     Lines that repeat around the cursor too are a table, and may go on.
     """
@@ -58,7 +63,7 @@ class Repetition:
         ends = [threat.stop for threat in self._threats if threat.completes and threat.expected == shown]
         if ends:
             return Decision(line.next_start, TextEnd(min(ends), FinishReason.REPETITION))
-        self._read = [*self._read[1 - 3 * _MAX_PERIOD_LINES :], _Read(shown, line.stop)]
+        self._read = [*self._read[1 - _SHORT_ROUNDS * _MAX_PERIOD_LINES :], _Read(shown, line.stop)]
         self._threats = tuple(self._find_threats())
         return None
 
@@ -68,23 +73,18 @@ class Repetition:
         shown = text[start:].rstrip()
         return min((threat.stop for threat in self._threats if threat.expected.startswith(shown)), default=len(text))
 
-    def _find_threats(self) -> list[_Threat]:
+    def _find_threats(self) -> Iterator[_Threat]:
         lines = [read.shown for read in self._read]
-        threats = []
         for period in range(1, _MAX_PERIOD_LINES + 1):
             if len(lines) < 2 * period or lines[-1] != lines[-1 - period]:
                 continue
             for begun in range(period):
-                first = len(lines) - 2 * period - begun
-                if first < 0:
-                    break
-                block = lines[first : first + period]
-                said = lines[first + period :]
-                if said != block + block[:begun] or not self._is_loop(block):
-                    continue
-                stop = self._read[first + 2 * period - 1].stop
-                threats.append(_Threat(block[begun], stop, begun == period - 1))
-        return threats
+                block = lines[len(lines) - period - begun : len(lines) - begun]
+                num_kept = _rounds(block) - 1
+                first = len(lines) - begun - num_kept * period
+                if first >= 0 and lines[first:] == block * num_kept + block[:begun] and self._is_loop(block):
+                    stop = self._read[len(lines) - begun - 1].stop
+                    yield _Threat(block[begun], stop, begun == period - 1)
 
     def _is_loop(self, block: list[str]) -> bool:
         return any(_WORD.search(line) for line in block) and not self._table.intersection(block)
@@ -96,6 +96,12 @@ class Repetition:
             if _repeats(text[stop - _RUNAWAY_CHARACTERS : stop]):
                 return Decision(stop, TextEnd(stop, FinishReason.REPETITION))
         return None
+
+
+def _rounds(block: list[str]) -> int:
+    """How often in a row is too often."""
+    words = sum(len(_WORD.findall(line)) for line in block)
+    return _ROUNDS if words >= _SHORT_WORD_CHARACTERS else _SHORT_ROUNDS
 
 
 def _repeats(tail: str) -> bool:

@@ -211,10 +211,15 @@ class TestScopeEnd:
 
 class TestRepetition:
     def test_a_line_said_three_times_is_kept_twice(self) -> None:
-        assert ended("    a.b()\n" * 9, TextStops(repetition=True)) == ("    a.b()\n    a.b()", FinishReason.REPETITION)
+        line = "    self.report(result)\n"
+        assert ended(line * 9, TextStops(repetition=True)) == ((line * 2)[:-1], FinishReason.REPETITION)
+
+    def test_a_short_one_may_be_said_four_times(self) -> None:
+        assert ended("#endif\n" * 4, TextStops(repetition=True)) is None
+        assert ended("#endif\n" * 9, TextStops(repetition=True)) == ("#endif\n" * 3 + "#endif", FinishReason.REPETITION)
 
     def test_so_is_a_block(self) -> None:
-        block = "if a:\n    b()\n\n"
+        block = "if ready:\n    start(now)\n\n"
         assert ended(block * 5, TextStops(repetition=True)) == ((block * 2).rstrip(), FinishReason.REPETITION)
 
     def test_a_line_without_end(self) -> None:
