@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zenray.bench.infilling_cross_file import PACKAGES
 from zenray.bench.infilling_gap import Gap, GapKind
 from zenray.bench.infilling_measures import Filling, run_tests, summarise_fillings
-from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps
+from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps, limits_of
 from zenray.bench.infilling_tasks import LIBRARY_PACKAGE, make_gaps
 from zenray.bench.machine import CpuClock
 from zenray.bench.report import make_report
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _RUNNING = 8
 """Sequences decoded at once: eight cost little more than one."""
+_CACHE_MIB = 1024
+"""Holds the prompts of two rounds of the 1.5B model."""
 _STEP_TOKENS = 512
 """Nobody waits for a stream here, so prompts are read in large chunks also while others decode."""
 
@@ -80,8 +82,14 @@ def run_infilling_bench(
             engine = build_engine(config)
             for kind in plan.kinds:
                 bar.update(job, description=f"{model_label(config)}: {kind}")
-                filled = fill_gaps(engine, prompt_limits(config, engine), tasks[kind], lambda: bar.advance(job))
-                rows += _rows(config, filled, sandbox)
+                limits = limits_of(kind, prompt_limits(config, engine))
+                filled = fill_gaps(engine, limits, tasks[kind], lambda: bar.advance(job))
+                labels = {
+                    "model": model_label(config),
+                    "format": config.model.weight_format,
+                    "max_prompt_tokens": limits.max_prompt_tokens,
+                }
+                rows += [{**labels, **row} for row in _rows(filled, sandbox)]
             engine.shutdown()
     if keep and json_out is not None and json_out.exists():
         rows = merge_rows(json.loads(json_out.read_text(encoding="utf-8"))["results"], rows)
@@ -109,31 +117,34 @@ def merge_rows(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> 
 def _many_at_once(config: ZenrayConfig) -> ZenrayConfig:
     """The configuration for throughput; the text is the same."""
     engine = config.engine.model_copy(
-        update={"max_running_sequences": _RUNNING, "max_step_tokens": _STEP_TOKENS, "mixed_step_tokens": _STEP_TOKENS}
+        update={
+            "max_running_sequences": _RUNNING,
+            "max_step_tokens": _STEP_TOKENS,
+            "mixed_step_tokens": _STEP_TOKENS,
+            "kv_cache_mib": max(config.engine.kv_cache_mib, _CACHE_MIB),
+        }
     )
     return plainly(config.model_copy(update={"engine": engine}))
 
 
 def _tasks(gaps: Sequence[Gap]) -> list[Task]:
-    """Every treatment of a gap next to the others, so that they find its prompt in the prefix cache."""
+    """One treatment of a few prompts, then the next: each finds its prompt in the prefix cache, read by the first."""
+    asked = [(gap, with_context) for gap in gaps for with_context in ((False, True) if gap.documents else (False,))]
     return [
         Task(gap, treatment, with_context)
-        for gap in gaps
-        for with_context in ((False, True) if gap.documents else (False,))
+        for start in range(0, len(asked), _RUNNING)
         for treatment in TREATMENTS
+        for gap, with_context in asked[start : start + _RUNNING]
     ]
 
 
-def _rows(config: ZenrayConfig, filled: Mapping[Task, Filling], sandbox: Sandbox | None) -> list[dict[str, Any]]:
+def _rows(filled: Mapping[Task, Filling], sandbox: Sandbox | None) -> list[dict[str, Any]]:
     passed = run_tests(list(filled.values()), sandbox) if sandbox is not None else {}
     arms: dict[tuple[bool, str], list[Filling]] = {}
     for task, filling in filled.items():
         arms.setdefault((task.with_context, task.treatment.name), []).append(filling)
     return [
         {
-            "model": model_label(config),
-            "format": config.model.weight_format,
-            "max_prompt_tokens": config.context.max_prompt_tokens,
             "kind": fillings[0].gap.kind,
             "with_context": with_context,
             "treatment": treatment,

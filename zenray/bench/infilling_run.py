@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zenray.bench.infilling_gap import Gap, GapKind
 from zenray.bench.infilling_measures import Filling
@@ -16,13 +16,16 @@ from zenray.engine.engine import Engine
 from zenray.engine.request import Final, GenerateRequest, Limits
 
 MAX_TOKENS: dict[GapKind, int] = {
-    "humaneval line": 48,
-    "humaneval lines": 96,
-    "library line": 48,
-    "library lines": 96,
-    "cross-file": 48,
+    "humaneval line": 32,
+    "humaneval lines": 80,
+    "library line": 32,
+    "library lines": 80,
+    "cross-file": 32,
 }
 """What the longest missing texts need; every treatment has the same."""
+
+_LIBRARY_PROMPT_TOKENS = 512
+"""Most of a library gap's prompt, which holds nothing but its own long file: reading more would take half of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,13 @@ class Task:
     gap: Gap
     treatment: Treatment
     with_context: bool
+
+
+def limits_of(kind: GapKind, limits: PromptLimits) -> PromptLimits:
+    """`limits`, tighter for library gaps."""
+    if not kind.startswith("library"):
+        return limits
+    return replace(limits, max_prompt_tokens=min(limits.max_prompt_tokens, _LIBRARY_PROMPT_TOKENS))
 
 
 def fill_gaps(

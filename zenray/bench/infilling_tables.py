@@ -53,7 +53,7 @@ def infilling_markdown(report: dict[str, Any]) -> str:
 def _groups(report: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in report["results"]:
-        title = f"{row['model']} {row['format']}, prompts of at most {row['max_prompt_tokens']} tokens"
+        title = f"{row['model']} {row['format']}"
         groups.setdefault(title, []).append(row)
     return list(groups.items())
 
