@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import cast
 
 from tree_sitter import Node
@@ -24,6 +25,9 @@ _MAX_IMPORT_BYTES = 2000
 _MAX_TAIL_BYTES = 16
 _CODE_INSIDE = ("function", "method", "equation")
 _WHOLE_WHEN_SHORT = ("type", "constant", "field")
+_MAX_SCRIPTS = 100
+_WITH_SCRIPTS = ("astro", "html", "svelte", "vue")
+_SCRIPT = re.compile(r"(?:\A---(?=\s)|<script\b[^<>]{0,200}>)(?P<code>.*?)(?:</script>|^---|\Z)", re.S | re.I | re.M)
 _BODY_OPENING = re.compile(r"(\s|=>|=|\{|;|\bend\b)+$")
 
 
@@ -36,6 +40,8 @@ def extract(text: str, language_id: str) -> FileSymbols:
     known = language(language_id)
     if known is None:
         return NO_SYMBOLS
+    if known.id in _WITH_SCRIPTS:
+        return _extract_scripts(text)
     source = text.encode("utf-8", "replace")
     tree = parse(known.id, source)
     tags = tags_in(source, tree, known.grammar) if tree is not None and known.grammar else None
@@ -48,6 +54,23 @@ def extract(text: str, language_id: str) -> FileSymbols:
     if (tree is not None and tree.root_node.has_error) or not (symbols or has_own_query(cast(str, known.grammar))):
         symbols = _completed(symbols, extract_by_patterns(text).symbols)
     return FileSymbols(tuple(symbols), tuple(dict.fromkeys(reader.imports)))
+
+
+def _extract_scripts(text: str) -> FileSymbols:
+    """Those of the scripts in a page or component, at their lines in the whole."""
+    symbols: list[Symbol] = []
+    imports: list[Import] = []
+    line, counted_to = 0, 0
+    for script in islice(_SCRIPT.finditer(text), _MAX_SCRIPTS):
+        line += text.count("\n", counted_to, script.start("code"))
+        counted_to = script.start("code")
+        found = extract(script["code"], "typescript")
+        imports += found.imports
+        symbols += (
+            replace(symbol, start_line=symbol.start_line + line, end_line=symbol.end_line + line)
+            for symbol in found.symbols
+        )
+    return FileSymbols(tuple(symbols), tuple(dict.fromkeys(imports)))
 
 
 def _completed(parsed: Sequence[Symbol], guessed: Sequence[Symbol]) -> list[Symbol]:
