@@ -13,7 +13,7 @@ from urllib.parse import quote
 from zenray.context.index.entry import EXTRACTION_VERSION, FileEntry
 from zenray.context.index.families import family_of
 
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 SCHEMA_VERSION = _LAYOUT_VERSION * 1000 + EXTRACTION_VERSION
 
 # Ends of paths are looked up as beginnings of `tail`: the parts of the path from last to first, each behind a slash.
