@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,16 @@ Row = Mapping[str, Any]
 
 
 class ParquetLog:
-    """Rows of one schema, in files that are whole or not there: each is written aside, read back, then renamed."""
+    """Rows of one schema, in files that are whole or not there: each is written aside, read back, then renamed.
+
+    `on_dropped` hears, on any thread, of rows that are in no file and never will be.
+    """
 
     def __init__(
         self,
         folder: Path,
         schema: pa.Schema,
+        on_dropped: Callable[[int], None],
         *,
         max_file_bytes: int = MAX_FILE_BYTES,
         max_queued_rows: int = MAX_QUEUED_ROWS,
@@ -49,23 +53,17 @@ class ParquetLog:
             raise ConfigError(f"suggestion.outcome_log: {error}") from error
         self._folder, self._schema, self._max_file_bytes = folder, schema, max_file_bytes
         self._queue: queue.Queue[Row | None] = queue.Queue(max_queued_rows)
+        self._on_dropped = on_dropped
         self._num_files = 0
-        self._num_failed_rows = 0
-        self._num_refused_rows = 0
         self._thread = threading.Thread(target=self._write_all, name="zenray-outcome-log", daemon=True)
         self._thread.start()
-
-    @property
-    def num_dropped_rows(self) -> int:
-        """Rows that are in no file and never will be."""
-        return self._num_failed_rows + self._num_refused_rows
 
     def add(self, row: Row) -> None:
         """Never waits."""
         try:
             self._queue.put_nowait(row)
         except queue.Full:
-            self._num_refused_rows += 1
+            self._on_dropped(1)
 
     def close(self, timeout_s: float) -> None:
         """Writes what was added, for at most `timeout_s`."""
@@ -112,7 +110,7 @@ class ParquetLog:
                 raise OSError("rows are missing")
             aside.rename(path)
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-            self._num_failed_rows += len(rows)
+            self._on_dropped(len(rows))
             # Arrow's messages quote values, which may be source text.
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             log.warning("%d outcomes were not logged: %s", len(rows), reason)

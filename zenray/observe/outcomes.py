@@ -71,13 +71,7 @@ class Outcomes:
         self._log: ParquetLog | None = None
         if settings.outcome_log is not None:
             schema = pa.schema([*_COLUMNS, *(_TEXT_COLUMNS if settings.log_source_text else [])])
-            self._log = ParquetLog(Path(settings.outcome_log).expanduser(), schema)
-            metrics.follow_dropped_rows(lambda: self.num_dropped_rows)
-
-    @property
-    def num_dropped_rows(self) -> int:
-        """Outcomes that were counted and could not be logged."""
-        return self._log.num_dropped_rows if self._log is not None else 0
+            self._log = ParquetLog(Path(settings.outcome_log).expanduser(), schema, metrics.dropped)
 
     def remember(self, record: SuggestionRecord) -> None:
         """Its outcome may be reported later."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from zenray.context.languages.registry import language as known_language
 from zenray.context.suggestion.model import Suggestion
@@ -65,13 +63,13 @@ class SuggestionMetrics:
             buckets=_ACCEPT_BUCKETS_S,
             registry=registry,
         )
-        self._dropped_rows = Gauge(
-            "zenray_outcome_rows_dropped", "Outcomes that the outcome log had no room for.", registry=registry
+        self._dropped = Counter(
+            "zenray_outcomes_dropped", "Outcomes that could not be logged: the disk is full or slow.", registry=registry
         )
 
-    def follow_dropped_rows(self, num_dropped_rows: Callable[[], int]) -> None:
-        """Shows what an outcome log dropped."""
-        self._dropped_rows.set_function(num_dropped_rows)
+    def dropped(self, num_rows: int) -> None:
+        """`num_rows` outcomes were counted and not logged."""
+        self._dropped.inc(num_rows)
 
     def prefetched(self, outcome: str) -> None:
         self._prefetches.labels(outcome).inc()

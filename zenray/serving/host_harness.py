@@ -27,6 +27,27 @@ class HostsNotPermitted(Exception):
     """This process may not make network namespaces."""
 
 
+@contextlib.contextmanager
+def without_network() -> Iterator[list[str]]:
+    """What to put before a command so that it sees no network but the loopback. Its processes end with the block.
+    Raises HostsNotPermitted."""
+    if shutil.which("ip") is None:
+        raise HostsNotPermitted("network namespaces need the ip command of iproute2")
+    namespace = f"zr{os.getpid()}-alone"
+    try:
+        _ip("netns", "add", namespace)
+    except subprocess.CalledProcessError as error:
+        raise HostsNotPermitted(f"network namespaces cannot be made here: {error.stderr.strip()}") from error
+    try:
+        _ip("-n", namespace, "link", "set", "lo", "up")
+        yield ["ip", "netns", "exec", namespace]
+    finally:
+        for pid in _ip("netns", "pids", namespace).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        _ip("netns", "delete", namespace)
+
+
 class Hosts:
     """`addresses` are the hosts' own; this process reaches them too. Everything in them ends with the `with` block."""
 

@@ -26,9 +26,7 @@ LARGE_TEXT = 16_384
 class Prompts:
     """Makes every prompt of one aggregator, and keeps the editor sessions for it."""
 
-    def __init__(
-        self, settings: ContextSettings, tokenizer: PromptTokenizer, model_order: LayoutOrder = "psm"
-    ) -> None:
+    def __init__(self, settings: ContextSettings, tokenizer: PromptTokenizer, model_order: LayoutOrder = "psm") -> None:
         self._settings, self._tokenizer, self._model_order = settings, tokenizer, model_order
         self._uploads = Uploads()
         self._sessions = SessionStore(settings, open_index=open_index, new_uploads=self._uploads.new_index)

@@ -124,43 +124,47 @@ def test_only_the_latest_completions_are_remembered(metrics: ServingMetrics, mon
 
 
 def test_files_are_rotated_by_size(tmp_path: Path) -> None:
-    parquet = ParquetLog(tmp_path, SCHEMA, max_file_bytes=100)
+    dropped: list[int] = []
+    parquet = ParquetLog(tmp_path, SCHEMA, dropped.append, max_file_bytes=100)
     for number in range(50):
         parquet.add({"number": number, "text": "0123456789"})
     parquet.close(CLOSE_S)
     assert len(list(tmp_path.iterdir())) == 9  # 18 bytes a row: six to a file
     assert [row["number"] for row in rows(tmp_path)] == list(range(50))
+    assert not dropped
 
 
 def test_a_full_queue_drops_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome_log.ParquetLog, "_write_all", lambda self: None)  # a disk that never answers
-    parquet = ParquetLog(tmp_path, SCHEMA, max_queued_rows=3)
+    dropped: list[int] = []
+    parquet = ParquetLog(tmp_path, SCHEMA, dropped.append, max_queued_rows=3)
     for number in range(5):
         parquet.add({"number": number, "text": ""})
-    assert parquet.num_dropped_rows == 2
+    assert sum(dropped) == 2
     parquet.close(0.01)
 
 
 def test_what_cannot_be_written_is_dropped_and_counted_and_leaves_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = tmp_path / "log"
-    parquet = ParquetLog(folder, SCHEMA)
+    folder, dropped = tmp_path / "log", list[int]()
+    parquet = ParquetLog(folder, SCHEMA, dropped.append)
     folder.rmdir()
     parquet.add({"number": 1, "text": SECRET})
     parquet.close(CLOSE_S)
-    assert parquet.num_dropped_rows == 1
+    assert sum(dropped) == 1
     assert not folder.exists()
     assert "1 outcomes were not logged" in caplog.text
     assert SECRET not in caplog.text
 
 
 def test_a_row_that_does_not_fit_the_schema_does_not_end_the_log(tmp_path: Path) -> None:
-    parquet = ParquetLog(tmp_path, SCHEMA, max_file_bytes=1)
+    dropped: list[int] = []
+    parquet = ParquetLog(tmp_path, SCHEMA, dropped.append, max_file_bytes=1)
     parquet.add({"number": 2**70, "text": ""})
     parquet.add({"number": 1, "text": "kept"})
     parquet.close(CLOSE_S)
-    assert parquet.num_dropped_rows == 1
+    assert sum(dropped) == 1
     assert [row["text"] for row in rows(tmp_path)] == ["kept"]
 
 

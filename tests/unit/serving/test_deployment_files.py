@@ -12,6 +12,8 @@ from prometheus_client import generate_latest
 
 from zenray.api.service import VerifierLoad
 from zenray.config_load import load_config
+from zenray.context.suggestion.model import Suggestion, SuggestionFilter
+from zenray.context.suggestion.outcomes import Outcome
 from zenray.engine.request import (
     Delta,
     DrafterLoad,
@@ -163,6 +165,12 @@ def exported_names() -> set[str]:
     ):
         meter.see(event)
     meter.end("EOS")
+    suggestions = metrics.suggestions
+    suggestions.wasted(1, "superseded")
+    suggestions.reused(1)
+    suggestions.prefetched("KEPT")
+    suggestions.suggested(Suggestion("", SuggestionFilter.EMPTY))
+    suggestions.reported("python", Outcome.ACCEPTED, 1, 1)
     lines = generate_latest(metrics.registry).decode().splitlines()
     return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
 
