@@ -40,7 +40,7 @@ def comment_above(lines: Sequence[str], row: int, line_comment: str, block_comme
 
 def docstring(literal: str) -> str:
     """What a string literal says, its indentation taken off."""
-    text = _QUOTES.sub("", _QUOTES.sub("", literal[: 2 * MAX_DOCUMENTATION_CHARS]))
+    text = _QUOTES.sub("", literal[: 2 * MAX_DOCUMENTATION_CHARS])
     return _cut("\n".join(line.strip() for line in text.split("\n")))
 
 

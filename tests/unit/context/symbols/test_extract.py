@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
+import asyncio.events
+import dataclasses
+import pathlib
+import typing
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -131,3 +139,27 @@ def test_any_text_gives_symbols_within_it(text: str, language_id: str) -> None:
         assert len(symbol.documentation) <= 600
     assert all(each.module for each in found.imports)
     assert len(set(found.imports)) == len(found.imports)
+
+
+MODULES = [argparse, ast, asyncio.events, dataclasses, pathlib, typing]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_the_standard_library_reads_as_its_own_parser_reads_it(module: ModuleType) -> None:
+    text = Path(str(module.__file__)).read_text("utf-8")
+    tree = ast.parse(text)
+    found = extract(text, "python")
+    kinds = ("function", "method", "class")
+    assert {(it.start_line, it.name) for it in found.symbols if it.kind in kinds} == set(definitions(tree))
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {"." * it.level + (it.module or "") for it in ast.walk(tree) if isinstance(it, ast.ImportFrom)}
+    assert {each.module for each in found.imports} == modules
+
+
+def definitions(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of what is defined outside of functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield min(part.lineno for part in (child, *child.decorator_list)) - 1, child.name
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from definitions(child)
