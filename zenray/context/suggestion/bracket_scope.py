@@ -13,13 +13,14 @@ import re
 from zenray.context.suggestion.lexing import CLOSER_OF, OPENER_OF, Bracket, brackets, unmatched
 from zenray.context.suggestion.line_rules import Decision, Line
 from zenray.context.suggestion.open_brackets import OpenBracket, open_at_cursor
-from zenray.context.suggestion.seams import cut_before, end_of_content, indentation, line_start_behind
+from zenray.context.suggestion.seams import cut_before, end_of_content, indentation
 from zenray.context.suggestion.syntax import in_code
+from zenray.context.suggestion.windows import sure_start
 from zenray.engine.request import FinishReason
 from zenray.engine.stopping import TextEnd
 
 _SEARCHED_CHARACTERS = 8192
-_MAX_VETOES = 3
+_MAX_VETOES = 8
 _MAX_LINE_CHARACTERS = 2000
 """A longer line is not read again for every token; all of it from its first closer on waits for its end."""
 _CONTROL = re.compile(
@@ -37,7 +38,7 @@ class BracketScope:
     def __init__(self, language: str, before: str, after: str, *, has_blocks: bool) -> None:
         self._has_blocks = has_blocks
         self._language, self._after = language, after[:_SEARCHED_CHARACTERS]
-        self._before = before[line_start_behind(before, len(before) - _SEARCHED_CHARACTERS) :]
+        self._before = before[sure_start(before, _SEARCHED_CHARACTERS) :]
         read = brackets(language, self._before)
         self._lexed = read.resume
         self._surrounding = open_at_cursor(language, self._before, self._after, read)

@@ -12,8 +12,9 @@ import re
 from zenray.context.languages.registry import language as language_named
 from zenray.context.suggestion.lexing import brackets, unmatched
 from zenray.context.suggestion.line_rules import Decision, Line
-from zenray.context.suggestion.seams import column, cut_before, end_of_content, indentation, line_start_behind
+from zenray.context.suggestion.seams import column, cut_before, end_of_content, indentation
 from zenray.context.suggestion.syntax import in_code
+from zenray.context.suggestion.windows import sure_start
 from zenray.engine.request import FinishReason
 from zenray.engine.stopping import TextEnd
 
@@ -22,7 +23,7 @@ _OFFSIDE_LANGUAGES = """
     sass starlark stylus yaml
 """
 _SEARCHED_CHARACTERS = 8192
-_MAX_VETOES = 3
+_MAX_VETOES = 8
 _CLOSING_LINE = re.compile(r"(?:end\w*|fi|done|esac|until|loop|next|wend)\b.*|[)\]}]+[;,.]*|</.*")
 _DEFINITION = re.compile(
     r"@|(?:(?:async|export|local|pub|public|private|protected|static|override)\s+)*"
@@ -41,7 +42,7 @@ class IndentationScope:
 
     def __init__(self, language: str, before: str, after: str) -> None:
         self._language, self._after = language, after[:_SEARCHED_CHARACTERS]
-        self._before = before[line_start_behind(before, len(before) - _SEARCHED_CHARACTERS) :]
+        self._before = before[sure_start(before, _SEARCHED_CHARACTERS) :]
         known = language_named(language)
         self._comment = known.line_comment if known else ""
         self._is_offside = is_offside(language)

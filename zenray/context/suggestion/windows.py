@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from zenray.context.suggestion.seams import column, indentation
+from zenray.context.suggestion.seams import column, indentation, line_start_behind
 
 _BEFORE_CHARACTERS = 3000
 _AFTER_CHARACTERS = 1500
@@ -41,12 +41,26 @@ def after_window(after: str) -> str:
     return after[:stop] + "".join(_closers(after[:stop], after[stop:]))
 
 
+def sure_start(before: str, num_characters: int) -> int:
+    """Where to begin to read the last `num_characters` of `before`: at a line that hardly stands in a string or
+    comment, if there is one in their first half."""
+    first = line_start_behind(before, len(before) - num_characters)
+    if first == 0:
+        return 0
+    at = first
+    while 0 <= at < len(before) - num_characters // 2:
+        if _SURE_START.match(before, at):
+            return at
+        at = before.find("\n", at) + 1 or -1
+    return first
+
+
 def _start(before: str) -> int:
     """The start of the least indented line near the cursor, of those that hardly stand in a string if there are any."""
     first = before.find("\n", len(before) - _BEFORE_CHARACTERS) + 1
-    best, best_rank, at = first, (2, 0), first
+    best, best_rank, at = first, (2, True, 0), first
     for line in before[first:].splitlines(keepends=True)[:-1]:
-        rank = (0 if _SURE_START.match(line) else 1, _column(line))
+        rank = (0 if _SURE_START.match(line) else 1, line.lstrip()[:1] in ")]}", _column(line))
         if line.strip() and rank < best_rank:
             best, best_rank = at, rank
         at += len(line)

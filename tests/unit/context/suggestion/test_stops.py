@@ -203,6 +203,8 @@ class TestScopeEnd:
             ("javascript", "if (a", ") {\n  b();\n} else {\n  c();\n}\nd();\n"),
             ("javascript", "function f() {\n  ", "const r = /[}]/;\n  `}`;\n"),
             ("", "some {\n", "prose }\n"),
+            ("ruby", "def f\n  ", "text = <<END\nno end\nhere\nEND\n  text.strip\n"),
+            ("shellscript", "f() {\n    ", "cat <<END\nusage: }\nEND\n    return 0\n"),
         ],
     )
     def test_the_text_goes_on_within_it(self, language: str, before: str, text: str) -> None:
