@@ -9,13 +9,14 @@ from zenray.context.languages.registry import comment
 from zenray.context.privacy.secrets import redact
 from zenray.context.symbols import Symbol, extract
 
-EXTRACTION_VERSION = 1
+EXTRACTION_VERSION = 2
 """Counts up when the same text would give another entry: indexes made before are made again."""
 
 _MAX_WHOLE_LINES, _MAX_WHOLE_CHARACTERS = 40, 2400
 """A longer definition is told by its signature, its documentation and the signatures of its members."""
 _MAX_DOCUMENTATION_LINES = 6
 _MAX_MEMBERS = 30
+_MAX_CONSTANT_CHARACTERS = 120
 _MAX_OUTLINE_LINES, _MAX_OUTLINE_CHARACTERS = 80, 4000
 _MAX_SYMBOLS = 4000
 """Of one file; generated tables have more."""
@@ -79,7 +80,7 @@ def _shown(symbol: Symbol, members: Sequence[Symbol], lines: Sequence[str], lang
             return f"{whole}\n"
     told = [comment(language, line) for line in symbol.documentation.splitlines()[:_MAX_DOCUMENTATION_LINES]]
     told.append(symbol.signature)
-    told += [_indented(member.signature) for member in members[:_MAX_MEMBERS]]
+    told += [_indented(_head(member)) for member in members[:_MAX_MEMBERS]]
     return "\n".join(told)[:_MAX_OUTLINE_CHARACTERS] + "\n"
 
 
@@ -87,16 +88,23 @@ def _outline(symbols: Sequence[Symbol], members: dict[int, list[Symbol]]) -> str
     told: list[str] = []
     num_lines = num_characters = 0
     for place, symbol in enumerate(symbols):
-        if symbol.container:
+        if symbol.container or symbol.name.startswith("_"):
             continue
-        inner = [_indented(member.signature) for member in members.get(place, ())[:_MAX_MEMBERS]]
-        for line in (symbol.signature, *inner):
+        inner = [_indented(_head(member)) for member in members.get(place, ())[:_MAX_MEMBERS]]
+        for line in (_head(symbol), *inner):
             num_lines += line.count("\n") + 1
             num_characters += len(line) + 1
             if num_lines > _MAX_OUTLINE_LINES or num_characters > _MAX_OUTLINE_CHARACTERS:
                 return "\n".join(told) + "\n" * bool(told)
             told.append(line)
     return "\n".join(told) + "\n" * bool(told)
+
+
+def _head(symbol: Symbol) -> str:
+    """Its signature; of a constant the first line, because its value may be a table."""
+    if symbol.kind in ("constant", "field"):
+        return symbol.signature.partition("\n")[0][:_MAX_CONSTANT_CHARACTERS]
+    return symbol.signature
 
 
 def _indented(signature: str) -> str:

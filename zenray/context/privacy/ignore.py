@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,10 +146,11 @@ def parse_rules(lines: Iterable[str]) -> tuple[tuple[re.Pattern[str], bool], ...
     rules = []
     for line in lines:
         # A line that matches nothing, such as a lone "!" or "[z-a]", raises.
-        with suppress(GitIgnorePatternError, re.error):
+        with suppress(GitIgnorePatternError, re.error), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # "[[a]" is no set of sets, here or ever
             parsed = GitIgnoreSpecPattern(_whole_path(line))
             if parsed.regex is not None and parsed.include is not None:
-                rules.append((_in_one_pass(parsed.regex), parsed.include))
+                rules.append((_within_names(parsed.regex), parsed.include))
     return tuple(reversed(rules))
 
 
@@ -166,21 +168,25 @@ def _whole_path(line: str) -> str:
     return sign + "/".join(segments) + slash
 
 
-_STAR = "[^/]*"
-"""What pathspec makes of a `*`."""
+_STAR, _NO_SLASH = "[^/]*", "(?!/)"
+_CLASS = re.compile(r"(?P<escaped>\\.)|\[\^?\]?(?:\\.|[^\\\]])*\]", re.DOTALL)
 
 
-def _in_one_pass(pattern: re.Pattern[str]) -> re.Pattern[str]:
-    """`pattern` without going back over its stars: what stands between two of one name is right where it comes first.
-    Otherwise (and in git) `*a*a*a*a*a*b` takes minutes for a long name."""
-    first, *parts = pattern.pattern.split(_STAR)
-    if len(parts) < 3:
-        return pattern
+def _within_names(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """A pattern of pathspec's made to match as git does, and in one pass.
+
+    A class such as `[!a]` matches no slash. What stands between two stars of one name is right where it comes first:
+    going back over them, `*a*a*a*a*a*b` takes minutes for a long name (in git too).
+    """
+    guarded = _CLASS.sub(
+        lambda found: found[0] if found["escaped"] or found[0] == "[^/]" else _NO_SLASH + found[0], pattern.pattern
+    )
+    first, *parts = guarded.split(_STAR)
     made = first
-    for part in parts[:-1]:
-        is_in_one_name = "/" not in part.replace("[^/]", "")
-        made += f"(?>[^/]*?{part})" if is_in_one_name else _STAR + part
-    return re.compile(made + _STAR + parts[-1])
+    for place, part in enumerate(parts, 1):
+        is_in_one_name = "/" not in part.replace("[^/]", "").replace(_NO_SLASH, "")
+        made += f"(?>[^/]*?{part})" if place < len(parts) and is_in_one_name else _STAR + part
+    return re.compile(made)
 
 
 def _first_verdict(files: tuple[_RuleFile, ...], path: str) -> bool | None:

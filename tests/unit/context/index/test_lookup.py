@@ -97,12 +97,15 @@ def test_languages_see_those_they_can_refer_to() -> None:
 
 
 def test_exports_are_the_signatures_at_the_top_of_a_module() -> None:
-    index = uploaded({"pkg/shapes.py": SHAPES})
+    index = uploaded({"pkg/shapes.py": f"{SHAPES}\n\ndef _hidden(): ...\n\n\nTABLE = [\n    {'9, ' * 50}\n]\n"})
     (found,) = index.exports(["pkg.shapes", "pkg.shapes"], "main.py", "python", 10)
     assert "class Shape" in found.text
     assert "    def area(self) -> float" in found.text
     assert "def largest(shapes: list[Shape]) -> Shape" in found.text
+    assert "LIMIT = 3" in found.text
     assert "return" not in found.text
+    assert "_hidden" not in found.text
+    assert "9, 9" not in found.text
     assert index.exports(["pkg.shapes"], "pkg/shapes.py", "python", 10) == []  # nobody needs their own
 
 
