@@ -21,7 +21,12 @@ async def suggest(request: CompletionRequest, final: Final) -> CompletionFinal:
 
         def make() -> Suggestion:
             return post_process(
-                final.text, before=before, after=after, language=language, finish_reason=final.finish_reason
+                final.text,
+                before=before,
+                after=after,
+                language=language,
+                finish_reason=final.finish_reason,
+                max_lines=request.limits.max_lines,
             )
 
         is_quick = len(before) + len(after) < LARGE_TEXT

@@ -80,7 +80,7 @@ class _Making:
     def _shaped(self, text: str, finish_reason: FinishReason, max_lines: int) -> str:
         if finish_reason is FinishReason.REPETITION:
             text = self._changed(text, first_occurrence(text), "repetition removed")
-        if finish_reason in _CUT_OFF and "\n" in text.strip() and text.count("\n") + 1 != max_lines:
+        if finish_reason in _CUT_OFF and "\n" in text.strip() and text.count("\n", 1) + 1 != max_lines:
             text = self._changed(text, text[: text.rstrip().rfind("\n")].rstrip(), "incomplete last line dropped")
         text = self._changed(text, without_cursor_line(text, self._before), "beginning of the line removed")
         text = self._changed(text, not_indented_twice(text, self._before, self._after), "doubled indentation removed")

@@ -62,6 +62,7 @@ class TestRepairs:
         assert made("a = 1\nb = so", reason=FinishReason.DEADLINE).text == "a = 1"
         assert made("b = so", reason=FinishReason.LENGTH).text == "b = so"
         assert made("a = 1\nb = 2", reason=FinishReason.LENGTH, max_lines=2).text == "a = 1\nb = 2"
+        assert made("\na = 1\nb = 2", "x", reason=FinishReason.LENGTH, max_lines=2).text == "\na = 1\nb = 2"
         assert made("a = 1\nb = so").text == "a = 1\nb = so"
 
     def test_of_a_loop_one_round_is_left(self) -> None:
