@@ -49,6 +49,7 @@ class Served:
 
     hosts: Hosts
     address: str
+    environment: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def served(hosts: Hosts) -> Iterator[Served]:
                     break
             else:
                 raise AssertionError("".join(said))
-            yield Served(hosts, f"{hosts.addresses[0]}:{line.split()[1]}")
+            yield Served(hosts, f"{hosts.addresses[0]}:{line.split()[1]}", environment)
             serving.send_signal(signal.SIGINT)
             assert serving.wait(WAIT_S) == 130
 
@@ -129,3 +130,14 @@ def test_a_cut_link_is_a_lost_shard_and_mended_it_comes_back(served: Served, cli
     after = remote_shards(experts_of(client))[1]
     assert after.report.pid != before.report.pid
     assert whole_text(list(open_stream(client, 0, NUM_TOKENS))) == undisturbed
+
+
+def test_local_mode_refuses_a_cluster_of_several_machines(served: Served) -> None:
+    cluster = f"{served.hosts.addresses[0]}:{RAY_PORT}"
+    ports = ("server.grpc_port=0", "server.http_port=0")
+    command = [sys.executable, "-c", SERVE, cluster, *ports, "context.mode=local"]
+    with served.hosts.start(0, command, served.environment, subprocess.PIPE) as refused:
+        said, _ = refused.communicate(timeout=WAIT_S)
+    assert refused.returncode == 1
+    assert "ConfigError: context.mode is local, and the Ray cluster has other machines" in said
+    assert served.hosts.addresses[1] in said

@@ -72,7 +72,10 @@ class Generations:
         return sum(document.running is not None for document in self._documents.values())
 
     def end_session(self, session_id: str) -> None:
-        """Forgets its finished completions. What runs goes on for those who listen."""
+        """Ends what runs for it and forgets what is finished."""
+        for (of_session, _), document in self._documents.items():
+            if of_session == session_id and document.running is not None:
+                document.running.end(FinishReason.CANCELLED)
         self._finished.end_session(session_id)
 
     async def complete(

@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from zenray.context.index import UploadedIndex
 from zenray.context.pieces import Snippet
 
+SETTLE_TIMEOUT_S = 10.0
+
 Run = Callable[[Callable[[], None]], None]
 
 
@@ -25,9 +27,10 @@ class Uploads:
         return BackgroundIndex(self._run)
 
     async def settled(self) -> None:
-        """Until everything uploaded so far can be found. Whoever uploads waits for it, so files do not pile up."""
+        """Until everything uploaded so far can be found, or for `SETTLE_TIMEOUT_S`. Whoever uploads waits for it, so
+        files do not pile up."""
         if self._last is not None:
-            await asyncio.wait([asyncio.wrap_future(self._last)])
+            await asyncio.wait([asyncio.wrap_future(self._last)], timeout=SETTLE_TIMEOUT_S)
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -364,6 +364,24 @@ async def test_a_prefetch_gives_way_unless_its_text_is_there_to_be_shown() -> No
     assert world.counted.tokens["unused"] == 0
 
 
+async def test_a_session_that_ends_takes_its_completions_along() -> None:
+    world = World()
+    await world.ask("def ")
+    await world.runs[0].finish()
+    running = await world.ask("def area(wid")
+    await world.runs[1].step(3)
+    world.generations.end_session("another")
+    assert world.runs[1].is_open
+    world.generations.end_session("s")
+    await settle()
+    assert running.final is not None
+    assert (running.final.finish_reason, running.final.text) == (FinishReason.CANCELLED, "th")
+    assert world.open_runs == []
+    assert world.generations.num_documents == 0
+    await world.ask("def ")
+    assert len(world.runs) == 3
+
+
 async def test_an_unused_prefetch_is_waste() -> None:
     world = World(max_finished=1)
     prefetch = await world.prefetch("def ")

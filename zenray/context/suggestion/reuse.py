@@ -70,9 +70,11 @@ def agrees(typed: str, text: str) -> bool:
 
 
 def remains(typed: str, text: str, *, cut_short: bool) -> bool:
-    """Whether the finished `text` is worth offering behind what was typed of it."""
-    left = len(text) - len(typed)
-    return text.startswith(typed) and left >= (MIN_CUT_CHARACTERS if cut_short else 1)
+    """Whether more of the finished `text` than white space is worth offering behind what was typed of it."""
+    if not text.startswith(typed):
+        return False
+    rest = text[len(typed) :]
+    return len(rest) >= MIN_CUT_CHARACTERS if cut_short else bool(rest.strip())
 
 
 def is_cut_short(reason: FinishReason, num_tokens: int, limits: Limits) -> bool:
