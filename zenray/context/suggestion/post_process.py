@@ -17,7 +17,7 @@ from zenray.context.suggestion.syntax import SyntaxCheck
 from zenray.engine.request import FinishReason
 
 _LOOKED_AT = 16384
-_MAX_DROPPED_LINES = 6
+_MAX_DROPPED_BRACKETS = _MAX_DROPPED_LINES = 6
 _MAX_OVERLAP = 16
 _MAX_ROUNDS = 8
 _CUT_OFF = (FinishReason.LENGTH, FinishReason.DEADLINE)
@@ -36,8 +36,9 @@ def post_process(
     known = language_named(language)
     making = _Making(before, after, known.id if known else language)
     shown = making.once(text, finish_reason, max_lines)
+    reason = FinishReason.EOS if finish_reason in _FINISHED else FinishReason.STOP
     for _ in range(_MAX_ROUNDS):
-        again = making.once(shown.text, FinishReason.EOS, 0)
+        again = making.once(shown.text, reason, 0)
         if shown.filter or again == Suggestion(shown.text):
             break
         shown = Suggestion(again.text, again.filter, tuple(dict.fromkeys((*shown.changes, *again.changes))))
@@ -138,7 +139,9 @@ class _Making:
             yield with_own_closers(text, self._before, self._after, self._language), "open brackets closed"
         yield raw, _UNDONE
         shorter = text.rstrip()
-        while shorter and shorter[-1] in ")]};,":
+        for _ in range(_MAX_DROPPED_BRACKETS):
+            if shorter[-1:] not in tuple(")]};,"):
+                break
             shorter = shorter[:-1].rstrip()
             yield shorter, _DROPPED_BRACKETS
 
