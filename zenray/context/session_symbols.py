@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
-from weakref import WeakValueDictionary
 
-from zenray.context.index.workspace import WorkspaceIndex
 from zenray.context.pieces import Snippet
 from zenray.context.surroundings import SymbolIndex
 
 
 class UploadedSymbols(SymbolIndex, Protocol):
     """An index in memory of files given one by one. It may keep less than it is given, and keeps no more than a
-    small multiple of it. It may be asked on one thread while it is changed on another."""
+    small multiple of it. Where requests are assembled on another thread, it has to be one for several threads."""
 
     def put(self, path: str, text: str) -> None:
         """The file is new or changed."""
@@ -35,20 +32,6 @@ class WorkspaceSymbols(SymbolIndex, Protocol):
 
 OpenIndex = Callable[[str], WorkspaceSymbols]
 NewUploads = Callable[[], UploadedSymbols]
-
-
-class SharedIndexes:
-    """Opens the index of a folder once for all who use it, and closes it after the last."""
-
-    def __init__(self) -> None:
-        self._open: WeakValueDictionary[str, WorkspaceIndex] = WeakValueDictionary()
-
-    def __call__(self, root: str) -> WorkspaceIndex:
-        folder = os.path.realpath(root)
-        index = self._open.get(folder)
-        if index is None:
-            index = self._open[folder] = WorkspaceIndex.open(folder)
-        return index
 
 
 class CombinedSymbols:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from zenray.config import ContextSettings
+from zenray.context import index
 from zenray.context.document_events import (
     ClipboardCopied,
     DocumentClosed,
@@ -19,11 +20,10 @@ from zenray.context.document_events import (
     SessionEnded,
     WorkspaceNamed,
 )
-from zenray.context.index.uploads import UploadedIndex
 from zenray.context.pieces import Snippet
 from zenray.context.request import EditorState, TrackedEditor
 from zenray.context.session import Session, not_open
-from zenray.context.session_symbols import NewUploads, OpenIndex, SharedIndexes
+from zenray.context.session_symbols import NewUploads, OpenIndex
 from zenray.context.sized_lru import SizedLru
 from zenray.context.surroundings import Surroundings
 from zenray.errors import InvalidRequest, ZenrayError
@@ -44,12 +44,12 @@ class SessionStore:
         settings: ContextSettings,
         clock: Callable[[], float] = time.monotonic,
         *,
-        open_index: OpenIndex | None = None,
-        new_uploads: NewUploads = UploadedIndex,
+        open_index: OpenIndex = index.open_index,
+        new_uploads: NewUploads = index.UploadedIndex,
     ) -> None:
         """`clock` in seconds."""
         self._settings, self._clock = settings, clock
-        self._open_index, self._new_uploads = open_index or SharedIndexes(), new_uploads
+        self._open_index, self._new_uploads = open_index, new_uploads
         self._max_bytes = int(settings.max_total_mib * _MIB)
         self._max_session_bytes = min(int(settings.max_session_mib * _MIB), self._max_bytes)
         self._sessions: SizedLru[str, Session] = SizedLru()
