@@ -164,6 +164,7 @@ _SECRET_NAMES = (
     *(b"secret", b"token", b"passw", b"passphrase", b"pwd", b"credential", b"bearer", b"basic", b"authorization"),
     *(b"api_key", b"apikey", b"api-key", b"access_key", b"accesskey", b"access-key", b"auth_key", b"authkey"),
     *(b"private_key", b"privatekey", b"private-key", b"account_key", b"accountkey", b"encryption_key", b"signing_key"),
+    b'"auth"',
 )
 _TO_VALUE = re.compile(
     rb"\w{0,40}+[^\w\n]{1,12}+(?:(?:value|default|str|string|const|bearer|basic|token)[^\w\n]{1,8}+)?"
@@ -181,12 +182,16 @@ def _is_given_to_secret(data: bytes, start: int) -> bool:
 
 _PASSWORD_NAMES = (b"passw", b"passphrase", b"pwd", b"secret")
 _PASSWORD = re.compile(
-    rb"""\w{0,40}+["'\]]{0,2}+[ \t]{0,8}+(?:=>|:=|==|=|:)[ \t]{0,8}+
-    (?: [bfru]{0,2}+(["'`])(?P<quoted>(?:(?!\1)[^\s\\]){6,200}+)\1
-      | (?P<bare>[^\s"'`()\[\]{}<>$,;\\]{8,120}+)(?=[ \t]*+(?:\r?\n|\Z|\#)) )""",
+    rb"""\w{0,40}+["'\]]{0,2}+(?:
+        [ \t]{0,8}+(?:=>|:=|==|=|:)[ \t]{0,8}+
+        (?: [bfru]{0,2}+(["'`])(?P<quoted>(?:(?!\1)[^\s\\]){6,200}+)\1
+          | (?P<bare>[^\s"'`()\[\]{}<>$,;\\]{8,120}+)(?=[ \t]*+(?:\r?\n|\Z|\#)) )
+      | =(?P<in_line>[^\s"'`()\[\]{}<>$,;\\]{8,120}+)(?=[ \t]) )""",
     re.VERBOSE,
 )
 _WORDS = re.compile(rb"[_./:-]*+(?:[A-Za-z]{2,}+[0-9]{0,2}+(?:[_./:,-]++|\Z))++")
+_WORD_WITH_DIGITS = re.compile(rb"[A-Za-z]{3,}+[0-9]+")
+_TALKS_OF_IT = re.compile(rb"pass|secret|pwd|token|key|name|user|field|input|label|text|hash|type", re.IGNORECASE)
 _TEMPLATE = re.compile(rb"\$[{(\w]|\{[\w.]*\}|\{\{|%\(|%s|<\w|\*\*\*|xxx|\.\.\.|://", re.IGNORECASE)
 
 
@@ -197,21 +202,24 @@ def _passwords(data: bytes) -> Iterator[Span]:
         while at >= 0:
             found = _PASSWORD.match(data, at + len(name))
             if found is not None:
-                kind = "quoted" if found["quoted"] is not None else "bare"
-                if _is_password(found[kind], is_quoted=kind == "quoted"):
+                kind = found.lastgroup
+                assert kind is not None
+                if _is_password(found[kind], is_quoted=kind == "quoted", may_be_word=name != b"secret"):
                     yield Span(*found.span(kind), "password")
             at = lower.find(name, at + len(name))
 
 
-def _is_password(value: bytes, is_quoted: bool) -> bool:
+def _is_password(value: bytes, is_quoted: bool, may_be_word: bool) -> bool:
     """No words, no name of a variable, no place for one."""
-    if _TEMPLATE.search(value) or _WORDS.fullmatch(value) or not re.search(rb"[A-Za-z]", value):
+    if _DIGIT.search(value) is None or not re.search(rb"[A-Za-z]", value) or _TEMPLATE.search(value):
         return False
-    has_symbols = re.search(rb"[!#%&*+?@^~]", value) is not None
-    num_digits = len(_DIGIT.findall(value))
-    if is_quoted:
-        return num_digits > 0
-    return num_digits > 0 and (has_symbols or (num_digits > 1 and re.search(rb"[_.]", value) is None))
+    if _WORDS.fullmatch(value):  # hunter2, but not password2
+        is_one_word = _WORD_WITH_DIGITS.fullmatch(value) is not None
+        return is_quoted and may_be_word and is_one_word and not _TALKS_OF_IT.search(value)
+    if is_quoted or re.search(rb"[!#%&*+?@^~]", value):
+        return True
+    is_long = len(value) >= 32 and re.search(rb"[A-Z]", value) is not None
+    return (is_long or len(_DIGIT.findall(value)) > 1) and re.search(rb"[_.]", value) is None
 
 
 _URL_PASSWORD = re.compile(rb"://[^\s:/@\"'`<>\\\[]{0,80}+:([^\s:/@\"'`<>\\\[]{3,200}+)@")

@@ -79,6 +79,11 @@ def test_random_strings_given_to_telling_names_are_found(line: str, seed: int, a
         ('password = "hunter2!"', "hunter2!"),
         ("'passwd': 'p4ss w0rd'", None),  # no passwords with blanks: those are messages
         ("DB_PASSWORD=s3cr3tPass  # old", "s3cr3tPass"),
+        ("password: 'hunter2'", "hunter2"),
+        ("PGPASSWORD=Zx9!kkw2 psql -h db", "Zx9!kkw2"),
+        ("aws_secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCY", None),  # too short for one
+        ("aws_secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+        ('"auth": "dXNlcjpwYXNzd29yZDEyMzQ1Njc4"', "dXNlcjpwYXNzd29yZDEyMzQ1Njc4"),
         ("password: Tr0ub4dor&3", "Tr0ub4dor&3"),
         ("SECRET_KEY = 'k2#@_q=1$-_n7#zax6%46fu)x=3&^lz&b'", "k2#@_q=1$-_n7#zax6%46fu)x=3&^lz&b"),
         ("postgres://app:hunter22@db.internal/x", "hunter22"),
