@@ -10,7 +10,7 @@ from zenray.context.surroundings import RecentEdit
 from zenray.errors import InvalidRequest
 
 MAX_RECENT_EDITS = 16
-MAX_REGION_CHARACTERS = 4096
+MAX_REGION_CHARACTERS, MAX_REGION_LINES = 4096, 128
 """Of a remembered edit, before or after it: what is larger is a document rather than an edit."""
 _JOINED_LINES = 2
 """Edits with at most so many lines between them become one."""
@@ -92,7 +92,7 @@ def remember(
             near.append(edit)
         else:
             others.append(replace(edit, start_line=edit.start_line + moved_lines) if edit.start_line > last else edit)
-    if end - start > MAX_REGION_CHARACTERS or len(change.text) > MAX_REGION_CHARACTERS:
+    if _is_large(before[start:end]) or _is_large(change.text):
         return tuple(others)
     near.sort(key=lambda edit: edit.start_line)
     places = [_offset_of_line(before, edit.start_line, first, start) for edit in near]
@@ -110,7 +110,7 @@ def remember(
         after="".join((before[start : change.start], change.text, before[change.end : end])),
         at_s=at_s,
     )
-    if joined.before == joined.after or max(len(joined.before), len(joined.after)) > MAX_REGION_CHARACTERS:
+    if joined.before == joined.after or _is_large(joined.before) or _is_large(joined.after):
         return tuple(others)
     return (joined, *others)[:MAX_RECENT_EDITS]
 
@@ -123,6 +123,10 @@ def still_there(edits: tuple[RecentEdit, ...], path: str, text: str) -> tuple[Re
 def num_lines(region: str) -> int:
     """Of whole lines, the last of which may lack its end."""
     return region.count("\n") + (region != "" and not region.endswith("\n"))
+
+
+def _is_large(region: str) -> bool:
+    return len(region) > MAX_REGION_CHARACTERS or region.count("\n") > MAX_REGION_LINES
 
 
 def _end_line(edit: RecentEdit) -> int:

@@ -30,9 +30,11 @@ MAX_VIEWED_RANGES = 16
 MAX_CLIPBOARD_CHARACTERS = 16_384
 """A longer text is not kept: it would never fit a prompt."""
 CLIPBOARD_LIFE_S = 600.0
-MAX_EDIT_WORK = 2**25
-"""Characters that the edits of one event may move, as each makes the text anew: 40 ms. Beyond, the text itself is
+MAX_EDIT_WORK = 2**24
+"""Characters that the edits of one event may move, as each makes the text anew: 35 to 80 ms. Beyond, the text is
 cheaper to send."""
+_EDIT_CHARACTERS = 4096
+"""What an edit costs besides, in characters that could be moved meanwhile."""
 _ITEM_BYTES = 512
 """What an item costs besides its texts."""
 _REMEDY = "send it whole, as DocumentOpened"
@@ -115,7 +117,7 @@ class Session:
             found = f"at version {document.version}, not at {event.base_version}"
             raise StaleDocument(event.path, found, _REMEDY)
         num_characters = len(document.text) + sum(len(edit.text) for edit in event.edits)
-        if len(event.edits) * num_characters > MAX_EDIT_WORK:
+        if len(event.edits) * (num_characters + _EDIT_CHARACTERS) > MAX_EDIT_WORK:
             found = f"{len(event.edits)} edits of {num_characters} characters are more work than its text"
             raise StaleDocument(event.path, found, _REMEDY)
         text, edits = document.text, self._edits

@@ -25,11 +25,12 @@ documents = st.text(st.sampled_from(["a", " ", "\n", "\r", "\t", "é", "漢", "�
 units = st.sampled_from(PositionUnit)
 
 
-@pytest.fixture(params=[1, 2, 3, 4096], scope="module")
+@pytest.fixture(params=[(1, 1), (2, 1), (7, 3), (4096, 128)], ids=str, scope="module")
 def block(request: pytest.FixtureRequest) -> Iterator[None]:
     """Characters counted together: tiny blocks put an end of one everywhere, between CR and LF too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cursors, "_BLOCK", request.param)
+        patch.setattr(cursors, "_BLOCK", request.param[0])
+        patch.setattr(cursors, "_SMALL_BLOCK", request.param[1])
         yield
 
 

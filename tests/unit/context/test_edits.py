@@ -13,6 +13,7 @@ from zenray.context.document_events import TextEdit
 from zenray.context.edits import (
     MAX_RECENT_EDITS,
     MAX_REGION_CHARACTERS,
+    MAX_REGION_LINES,
     Change,
     change_of,
     difference,
@@ -154,6 +155,8 @@ def test_what_was_undone_what_is_huge_and_what_is_old_is_forgotten() -> None:
     text, edits = play("a\nb\n", [(0, 1, "xyz"), (0, 3, "a")])
     assert (text, edits) == ("a\nb\n", ())
     _, edits = play("a\n", [(1, 0, "b"), (1, 0, "x" * (MAX_REGION_CHARACTERS + 1))])
+    assert edits == ()
+    _, edits = play("a\n", [(1, 0, "b"), (1, 0, "\n" * (MAX_REGION_LINES + 1))])
     assert edits == ()
     _, edits = play("y" * 1_000_000, [(500_000, 0, "x")])
     assert edits == ()
