@@ -34,10 +34,7 @@ def suggestions_markdown(report: dict[str, Any]) -> str:
         "| language | left alone | changed | filtered | time p50 | p95 |",
         "|---|---|---|---|---|---|",
     ]
-    for row in of["true texts"]:
-        shares = " | ".join(_share(row.get(name, 0), row["gaps"]) for name in ("left alone", "changed", "filtered"))
-        time_ms = row["post_process_ms"]
-        lines.append(f"| {row['language']} | {shares} | {time_ms['p50']:.1f} ms | {time_ms['p95']:.1f} ms |")
+    lines += [_true_texts_line(row) for row in of["true texts"]]
     if of["completions"]:
         lines += _completions(report, of["completions"])
     return "\n".join(lines)
@@ -70,6 +67,12 @@ def _completions_line(language: str, row: dict[str, Any] | Counter[str]) -> str:
     shares += [_share(row[name], row["completions"]) for name in ("exact_raw", "exact_shown")]
     shares.append(_share(row["cut_characters"], row["raw_characters"]))
     return f"| {language} | {row['completions']} | {' | '.join(shares)} |"
+
+
+def _true_texts_line(row: dict[str, Any]) -> str:
+    shares = " | ".join(_share(row.get(name, 0), row["gaps"]) for name in ("left alone", "changed", "filtered"))
+    time_ms = row["post_process_ms"]
+    return f"| {row['language']} | {shares} | {time_ms['p50']:.1f} ms | {time_ms['p95']:.1f} ms |"
 
 
 def _rules_line(language: str, rows: list[dict[str, Any]]) -> str:
