@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 from zenray.bench.infilling_gap import Gap
 from zenray.bench.sandbox import Sandbox, Verdict
 from zenray.context.languages.grammars import num_syntax_errors, parse
+
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,14 @@ def edit_similarity(text: str, missing: str) -> float:
     from rapidfuzz.distance import Levenshtein
 
     return float(Levenshtein.normalized_similarity(text.strip(), missing.strip()))
+
+
+def identifier_f1(text: str, missing: str) -> float:
+    """Harmonic mean of precision and recall of the identifiers, each counted as often as it stands there; as in
+    CrossCodeEval (Ding et al. 2023, arXiv 2310.11248). 1 where neither has any."""
+    found, wanted = (Counter(_IDENTIFIER.findall(code)) for code in (text, missing))
+    total = found.total() + wanted.total()
+    return 2 * (found & wanted).total() / total if total else 1.0
 
 
 def parses_no_worse(filling: Filling) -> bool:
@@ -67,6 +78,7 @@ def summarise_fillings(fillings: Sequence[Filling], passed: Mapping[Filling, boo
         "count": len(fillings),
         "exact": statistics.fmean(is_exact(each.text, each.gap.missing) for each in fillings),
         "similarity": statistics.fmean(edit_similarity(each.text, each.gap.missing) for each in fillings),
+        "identifiers": statistics.fmean(identifier_f1(each.text, each.gap.missing) for each in fillings),
         "passed": statistics.fmean(judged) if judged else None,
         "shown": len(shown) / len(fillings),
         "parses_no_worse": statistics.fmean(map(parses_no_worse, shown)) if shown else None,

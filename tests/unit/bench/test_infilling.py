@@ -19,6 +19,7 @@ from zenray.bench.infilling_gap import GAP_KINDS, Gap, GapKind
 from zenray.bench.infilling_measures import (
     Filling,
     edit_similarity,
+    identifier_f1,
     is_exact,
     parses_no_worse,
     run_tests,
@@ -109,6 +110,12 @@ def test_white_space_does_not_make_a_text_another(words: list[str], space: str) 
     assert not is_exact(" ".join([*words, "more"]), " ".join(words))
 
 
+def test_identifiers_count_as_often_as_they_stand_there() -> None:
+    assert identifier_f1("f(a, b=2)", "f(a, b = 3)") == 1
+    assert identifier_f1("a + a", "a + b") == pytest.approx(0.5)
+    assert identifier_f1("x", "y") == 0 and identifier_f1("1", "(2)") == 1
+
+
 def test_a_row_counts_what_would_be_shown() -> None:
     tested = replace(GAP, test="\nassert f(2) == 3\n", definition="def f(")
     fillings = [
@@ -162,7 +169,7 @@ def test_a_report_is_shown_and_written_into_its_block() -> None:
         "results": [row(), row(passed=0.25, model="other", with_context=True)],
     }
     markdown = infilling_markdown(report)
-    assert "| library line | 1 |  | raw | 100% | 1.00 |  | 100% | 100% | 4 | 20 |  |" in markdown
+    assert "| library line | 1 |  | raw | 100% | 1.00 | 1.00 |  | 100% | 100% | 4 | 20 |  |" in markdown
     assert "**other f64**" in markdown and "| open files | raw |" in markdown
     assert "functional: not run (bwrap is not installed)" in markdown
     block = "<!-- infilling:begin -->\n<!-- infilling:end -->"
