@@ -5,8 +5,8 @@
 
 Without a model: gaps are cut into files, and the rules read what stood there and what follows. They should end the
 text where the gap ends, and post-processing should leave the true text alone. With one: it completes some of the gaps
-without any rule, and the report says how many suggestions leave the file parsing no worse than before: raw, ended by the
-rules, and post-processed. Where no corpus is named, it is the standard library and the packages of the running
+without any rule, and the report says how many suggestions leave the file parsing no worse than before: raw, ended by
+the rules, and post-processed. Where no corpus is named, it is the standard library and the packages of the running
 Python.
 """
 
