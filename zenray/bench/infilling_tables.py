@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _COLUMNS = (
-    "gaps", "n", "context", "treatment", "exact", "similarity", "names", "passes", "shown", "parses", "tokens", "prompt",
-    "definition",
+    "gaps", "n", "context", "treatment", "exact", "similarity", "names", "passes", "shown", "parses", "tokens",
+    "prompt", "definition",
 )  # fmt: skip
 _LEGEND = (
     "treatment: raw is the model's own text, stops ends it by the stop rules, all also heals tokens and post-processes "
     "(what editors get). exact: equal but for white space; similarity: 1 - edit distance / longer length; names: F1 of "
     "identifiers; passes: the problem's own tests (pass@1, greedy); shown: not filtered; parses: of those shown, the "
-    "file has no more syntax errors than without; tokens: generated, prompt: in the prompt (means); definition: prompts "
-    "that hold the called function's head."
+    "file has no more syntax errors than without; tokens: generated, prompt: in the prompt (means); definition: "
+    "prompts that hold the called function's head."
 )
 
 
