@@ -1,6 +1,6 @@
 """How long the context aggregator takes for a prompt, and how much of it the next keystroke finds again.
 
-    python -m zenray.bench.aggregation [--json REPORT] [--keystrokes 600]
+    python -m zenray.bench.aggregation [--json REPORT] [--doc docs/completion.md] [--keystrokes 600]
 
 Someone types through a file of 5,000 lines while twenty other library files are open, with the real tokenizer. Cold is
 a first request, which reads every open file; warm is every keystroke after it. What is reused is counted as the prefix
@@ -149,11 +149,13 @@ def _source(module: str) -> str:
 
 def main() -> None:
     """The command."""
+    from zenray.bench.document import replace_block
     from zenray.model.catalog import Catalog
     from zenray.model.load import load_tokenizer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="REPORT")
+    parser.add_argument("--doc", type=Path, metavar="PAGE", help="whose block of this bench is written again")
     parser.add_argument("--keystrokes", type=int, default=600)
     parser.add_argument("--model", default="qwen2.5-coder-0.5b", help="whose tokenizer; pulled if need be")
     options = parser.parse_args()
@@ -180,6 +182,9 @@ def main() -> None:
     )
     if options.json is not None:
         write_report(report, options.json)
+    if options.doc is not None:
+        page = options.doc.read_text(encoding="utf-8")
+        options.doc.write_text(replace_block(page, "aggregation", aggregation_markdown(report)), encoding="utf-8")
     print(aggregation_markdown(report))
     print(f"\nOther processes used {foreign:.0%} of the cores meanwhile.")
 
