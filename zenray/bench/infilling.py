@@ -20,7 +20,7 @@ from zenray.bench.infilling_measures import Filling, run_tests, summarise_fillin
 from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps, limits_of
 from zenray.bench.infilling_tasks import LIBRARY_PACKAGE, make_gaps
 from zenray.bench.machine import CpuClock
-from zenray.bench.report import make_report
+from zenray.bench.report import make_report, write_report
 from zenray.bench.runs import check_outputs, deliver, model_label, plainly, progress_bar, prompt_limits, shown_config
 from zenray.bench.sandbox import Sandbox, SandboxUnavailable
 from zenray.errors import ConfigError
@@ -54,9 +54,9 @@ def run_infilling_bench(
     keep: bool,
     json_out: Path | None,
 ) -> None:
-    """One engine per model, one after the other.
+    """One engine per model, one after the other. The report at `json_out` grows with every kind of gap.
 
-    With `keep`, the rows of an earlier report at `json_out` that are not measured again stay. Raises ConfigError for
+    With `keep`, the rows of an earlier report there that are not measured again stay. Raises ConfigError for
     a configuration that cannot be, and where so many gaps cannot be made.
     """
     from zenray.build import build_engine
@@ -71,11 +71,13 @@ def run_infilling_bench(
     ]
     sandbox, why_not = _sandbox()
     before, start_s = CpuClock.read(), time.monotonic()
-    rows: list[dict[str, Any]] = []
+    is_kept = keep and json_out is not None and json_out.exists()
+    rows = json.loads(json_out.read_text(encoding="utf-8"))["results"] if json_out is not None and is_kept else []
     with progress_bar() as (bar, job):
         bar.update(job, description="making gaps")
         gaps = {kind: make_gaps(kind, plan.count, plan.seed) for kind in plan.kinds}
         tasks = {kind: _tasks(gaps[kind]) for kind in plan.kinds}
+        identity = _identity([gap for kind in plan.kinds for gap in gaps[kind]])
         bar.update(job, total=len(configs) * sum(map(len, tasks.values())))
         for config in configs:
             bar.update(job, description=f"{model_label(config)}: loading")
@@ -89,18 +91,18 @@ def run_infilling_bench(
                     "format": config.model.weight_format,
                     "max_prompt_tokens": limits.max_prompt_tokens,
                 }
-                rows += [{**labels, **row} for row in _rows(filled, sandbox)]
+                rows = merge_rows(rows, [{**labels, **row} for row in _rows(filled, sandbox)])
+                report = make_report(
+                    "infilling",
+                    rows,
+                    prompts=identity,
+                    settings={**asdict(plan), "functional": why_not, "configs": list(map(shown_config, configs))},
+                    bandwidth=None,
+                    foreign_cpu_share=before.foreign_share(CpuClock.read(), time.monotonic() - start_s),
+                )
+                if json_out is not None:
+                    write_report(report, json_out)
             engine.shutdown()
-    if keep and json_out is not None and json_out.exists():
-        rows = merge_rows(json.loads(json_out.read_text(encoding="utf-8"))["results"], rows)
-    report = make_report(
-        "infilling",
-        rows,
-        prompts=_identity([gap for kind in plan.kinds for gap in gaps[kind]]),
-        settings={**asdict(plan), "functional": why_not, "configs": [shown_config(config) for config in configs]},
-        bandwidth=None,
-        foreign_cpu_share=before.foreign_share(CpuClock.read(), time.monotonic() - start_s),
-    )
     deliver(report, json_out, None)
 
 
@@ -150,7 +152,7 @@ def _rows(filled: Mapping[Task, Filling], sandbox: Sandbox | None) -> list[dict[
             "treatment": treatment,
             **summarise_fillings(fillings, passed),
         }
-        for (with_context, treatment), fillings in arms.items()
+        for (with_context, treatment), fillings in sorted(arms.items(), key=lambda arm: arm[0][0])
     ]
 
 

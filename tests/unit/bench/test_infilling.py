@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from zenray.bench import infilling_cross_file
 from zenray.bench.document import update_document
-from zenray.bench.infilling import merge_rows
+from zenray.bench.infilling import InfillingPlan, merge_rows, run_infilling_bench
 from zenray.bench.infilling_gap import GAP_KINDS, Gap, GapKind
 from zenray.bench.infilling_measures import (
     Filling,
@@ -175,3 +177,14 @@ def test_a_report_is_shown_and_written_into_its_block() -> None:
     block = "<!-- infilling:begin -->\n<!-- infilling:end -->"
     assert markdown.strip() in update_document(block, report)
     assert len(infilling_tables(report)) == 4
+
+
+def test_a_run_ends_in_a_report_that_a_later_run_can_add_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.json"
+    run_infilling_bench("tiny", None, [], [], InfillingPlan(("humaneval line",), 2, 0), False, out)
+    run_infilling_bench("tiny", None, [], [], InfillingPlan(("library line",), 2, 0), True, out)
+    report = json.loads(out.read_text())
+    assert [(each["kind"], each["treatment"], each["count"]) for each in report["results"]] == [
+        (kind, treatment.name, 2) for kind in ("humaneval line", "library line") for treatment in TREATMENTS
+    ]
+    assert report["results"][0]["passed"] is not None or "not run" in capsys.readouterr().out
