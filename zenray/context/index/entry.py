@@ -9,7 +9,7 @@ from zenray.context.languages.registry import comment
 from zenray.context.privacy.secrets import redact
 from zenray.context.symbols import Symbol, extract
 
-EXTRACTION_VERSION = 2
+EXTRACTION_VERSION = 3
 """Counts up when the same text would give another entry: indexes made before are made again."""
 
 _MAX_WHOLE_LINES, _MAX_WHOLE_CHARACTERS = 40, 2400
@@ -79,7 +79,7 @@ def _shown(symbol: Symbol, members: Sequence[Symbol], lines: Sequence[str], lang
         if len(whole) <= _MAX_WHOLE_CHARACTERS:
             return f"{whole}\n"
     told = [comment(language, line) for line in symbol.documentation.splitlines()[:_MAX_DOCUMENTATION_LINES]]
-    told.append(symbol.signature)
+    told.append(_head(symbol))
     told += [_indented(_head(member)) for member in members[:_MAX_MEMBERS]]
     return "\n".join(told)[:_MAX_OUTLINE_CHARACTERS] + "\n"
 
