@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zenray.context.suggestion.lexing import CLOSER_OF, OPENER_OF, brackets, unmatched
+from zenray.context.suggestion.lexing import CLOSER_OF, OPENER_OF, Bracket, brackets, unmatched
 from zenray.context.suggestion.open_brackets import open_at_cursor
 from zenray.context.suggestion.seams import cut_before, indentation
 
@@ -27,13 +27,16 @@ def without_surplus_closers(text: str, before: str, after: str, language: str) -
     return text
 
 
+def leaves_open(text: str, before: str, language: str) -> bool:
+    """Whether `text` opens a bracket that it does not close."""
+    return bool(_own_openers(text, before[-_SEARCHED_CHARACTERS:], language))
+
+
 def with_own_closers(text: str, before: str, after: str, language: str) -> str:
     """`text` with the closers of the brackets it opened itself, a brace on a line of its own, unless what follows
     begins with one of them."""
     before = before[-_SEARCHED_CHARACTERS:]
-    read = brackets(language, before)
-    found = brackets(language, before + text, read.resume).found
-    _, openers = unmatched([bracket for bracket in found if bracket.position >= len(before)])
+    openers = _own_openers(text, before, language)
     if any(CLOSER_OF[opener.character] == after.lstrip()[:1] for opener in openers):
         return text
     for opener in reversed(openers):
@@ -42,3 +45,9 @@ def with_own_closers(text: str, before: str, after: str, language: str) -> str:
         is_block = opener.character == "{" and "\n" in line.rstrip()
         text += ("\n" + indentation(line) if is_block else "") + CLOSER_OF[opener.character]
     return text
+
+
+def _own_openers(text: str, before: str, language: str) -> list[Bracket]:
+    """At their positions in `before + text`."""
+    found = brackets(language, before + text, brackets(language, before).resume).found
+    return unmatched([bracket for bracket in found if bracket.position >= len(before)])[1]

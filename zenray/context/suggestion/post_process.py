@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from zenray.context.languages.registry import language as language_named
 from zenray.context.privacy.secrets import secrets_in
-from zenray.context.suggestion.balance import with_own_closers, without_surplus_closers
+from zenray.context.suggestion.balance import leaves_open, with_own_closers, without_surplus_closers
 from zenray.context.suggestion.echoes import repeats_lines_before, repeats_lines_behind, without_cursor_line
 from zenray.context.suggestion.indenting import indented_like, not_indented_twice
 from zenray.context.suggestion.line_rules import LineByLine
@@ -122,8 +122,7 @@ class _Making:
             if fewest <= base:
                 break
         else:
-            if base == 0:
-                best, done = next(self._parsing_beginnings(text), (best, done))
+            best, done = next(self._parsing_beginnings(text, base), (best, done))
         if done == _UNDONE:
             self._changes.clear()
             return raw
@@ -145,13 +144,18 @@ class _Making:
             shorter = shorter[:-1].rstrip()
             yield shorter, _DROPPED_BRACKETS
 
-    def _parsing_beginnings(self, text: str) -> Iterator[tuple[str, str]]:
-        """The first lines of `text` that parse without an error. Only where nothing else does is a line dropped, and
-        only between texts without errors: what is broken already says nothing of what is added."""
+    def _parsing_beginnings(self, text: str, base: int) -> Iterator[tuple[str, str]]:
+        """The first lines of `text` that leave no more errors than there were. Only where nothing else does is a line
+        dropped. Where there were errors before, their number says little of what is added, so that there `text` must
+        have left a bracket open besides, and what is left of it none."""
+        if base > 0 and not leaves_open(text, self._before, self._language):
+            return
         lines = text.rstrip().split("\n")
         for count in range(len(lines) - 1, max(0, len(lines) - 1 - _MAX_DROPPED_LINES), -1):
             beginning = "\n".join(lines[:count]).rstrip()
-            if beginning.strip() and self._check.num_errors(beginning) == 0:
+            if not beginning.strip() or (base > 0 and leaves_open(beginning, self._before, self._language)):
+                continue
+            if self._check.num_errors(beginning) <= base:
                 yield beginning, "lines that do not parse dropped"
 
     def _holds_secret(self, text: str) -> bool:

@@ -124,7 +124,7 @@ def first_occurrence(text: str) -> str:
             start -= 1
         return text[: start + period]
     lines = text.rstrip().splitlines(keepends=True)
-    shown = [line.rstrip() for line in lines]
+    shown = [line.strip() for line in lines]
     for period in range(1, min(_MAX_PERIOD_LINES, len(lines) // 2) + 1):
         if shown[-period:] == shown[-2 * period : -period]:
             while shown[-period:] == shown[-2 * period : -period]:

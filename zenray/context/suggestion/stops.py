@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from zenray.context.languages.registry import language as language_named
 from zenray.context.suggestion.bracket_scope import BracketScope
+from zenray.context.suggestion.code_fence import CodeFence
 from zenray.context.suggestion.indentation_scope import IndentationScope, is_offside
 from zenray.context.suggestion.line_rules import LineByLine, LineRule
 from zenray.context.suggestion.repetition import Repetition
@@ -27,7 +28,8 @@ _PROSE = frozenset({"", "plaintext", "markdown", "latex", "tex", "bibtex", "rest
 def make_text_rule(stops: TextStops) -> TextRule:
     """The rule for one text; a `zenray.engine.stopping.MakeTextRule`.
 
-    Scopes are told by brackets where brackets make them, else by indentation; text without scopes has no scope end.
+    Scopes are told by brackets where brackets make them, else by indentation, and none goes on behind a code fence;
+    text without scopes has no scope end.
     What matches the suffix is cut where that begins, before any other rule would cut it.
     """
     known = language_named(stops.language)
@@ -41,6 +43,7 @@ def make_text_rule(stops: TextStops) -> TextRule:
         if stops.scope_end and language not in _PROSE:
             has_blocks = language in _BRACKET_LANGUAGES.split()
             rules.append(BracketScope(language, stops.before, stops.after, has_blocks=has_blocks))
+            rules.append(CodeFence(stops.before, stops.after))
             if not has_blocks:
                 rules.append(IndentationScope(language, stops.before, stops.after))
         if stops.repetition:

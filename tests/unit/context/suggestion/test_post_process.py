@@ -73,6 +73,11 @@ class TestRepairs:
         before, after = "def f():\n    a = 1\n", "\n\ndef g():\n    return 2\n"
         assert made("    b = 2\n    ) = (3\n", before, after).text == "    b = 2"
 
+    def test_a_block_that_was_cut_off_is_dropped_also_where_something_else_is_broken(self) -> None:
+        before, after = "int a = ;\nint f(void) {\n    g();\n", "\n}\n"
+        text = "    h();\n    if (a) {\n        k();\n        m("
+        assert made(text, before, after, "c", FinishReason.LENGTH).text == "    h();"
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ class TestScopeEnd:
             ("go", "func f() {\n\tif a {", "\n\t\tb()\n\t}\n", "\n}\n", "\n\t\tb()\n\t}"),
             ("rust", "", "fn a() {\n    b('{')\n}\n\nfn c", "", "fn a() {\n    b('{')\n}"),
             ("ruby", "def f\n", "  1\nend\n\ndef g\n", "", "  1\nend"),
+            ("c", "int x = 1;\n", "int y = 2;\n```\n\nThis code", "", "int y = 2;"),
             ("ruby", "def f\n", "  1\nend\n", "\nend\n", "  1"),
         ],
     )
