@@ -78,10 +78,15 @@ def _time_cells(row: dict[str, Any]) -> dict[str, str]:
 
 def _work_cells(row: dict[str, Any]) -> dict[str, str]:
     generated = max(1, row["completion_tokens"])
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
     return {
         "prompt tokens": number(row["prompt_tokens"]["p50"]),
-        "cached": "-" if row["cached_share"] is None else f"{row['cached_share']:.1%}",
-        "reused": f"{row['reused'] / max(1, row['requests']):.0%}",
+        "cached": share(row["cached_share"]),
+        "of prompts that were read": share(row["cached_share_fresh"]),
+        "answered by an earlier text": f"{row['reused'] / max(1, row['requests']):.0%}",
         "generated": str(row["completion_tokens"]),
         "wasted": f"{row['wasted_tokens'] / generated:.0%}",
         "useful characters in a pause": number(row["useful_characters_per_pause"]),

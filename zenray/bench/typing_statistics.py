@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from zenray.bench.statistics import Distribution
-from zenray.bench.typing_replay import SuggestionRecord
+from zenray.bench.typing_replay import Began, SuggestionRecord
 
 PAUSE_MS = 500.0
 
@@ -51,26 +51,42 @@ def useful_characters(record: SuggestionRecord) -> int:
     return next((at for at, (shown, typed) in pairs if shown != typed), shortest)
 
 
-def is_wasted(record: SuggestionRecord) -> bool:
-    """Whether the user went on before the text was complete."""
-    return record.total_ms is None
+def num_wasted_tokens(records: Sequence[SuggestionRecord]) -> int:
+    """Generated for a text that nobody saw complete before the user went on: neither the request it was generated for
+    nor one that went on with it, which shows the text's end."""
+    owners: list[SuggestionRecord] = []
+    served: set[int] = set()
+    for record in records:
+        if not _is_reused(record):
+            owners.append(record)
+        if record.total_ms is not None:
+            text = _text(record)
+            owner = next((owner for owner in reversed(owners) if _text(owner).endswith(text)), None)
+            if owner is not None:
+                served.add(id(owner))
+    return sum(owner.completion_tokens for owner in owners if id(owner) not in served)
+
+
+def _is_reused(record: SuggestionRecord) -> bool:
+    return record.began is not None and record.began.reused
+
+
+def _text(record: SuggestionRecord) -> str:
+    return "".join(arrival.text for arrival in record.arrivals)
 
 
 def summarise_typing(records: Sequence[SuggestionRecord]) -> dict[str, Any]:
     """All numbers of one contestant, JSON-ready. Failed requests enter no latency.
 
-    `cached_share` is over the requests whose server told; a request that went on with an earlier completion has
-    read no prompt at all and enters `cached_share` no more than its tokens enter the engine.
+    Cached shares are over the requests whose server told. One that goes on with an earlier completion reads nothing of
+    its prompt; `cached_share_fresh` leaves those out. Its tokens were generated once, for the earlier request.
     """
     good = [record for record in records if not record.error]
+    fresh = [record for record in good if not _is_reused(record)]
     pauses = [record for record in good if record.quiet_ms >= PAUSE_MS]
-    began = [record.began for record in good if record.began is not None]
-    read = [each for each in began if not each.reused and each.prompt_tokens and each.cached_tokens is not None]
-    prompt_tokens = sum(each.prompt_tokens or 0 for each in read)
-    cached_tokens = sum(each.cached_tokens or 0 for each in read)
-    generated = sum(record.completion_tokens for record in good)
+    told = [record.began for record in good if record.began is not None and record.began.prompt_tokens]
+    told = [began for began in told if began.cached_tokens is not None]
     shown = [record for record in good if record.shown.strip()]
-    fresh = [record for record in good if record.began is None or not record.began.reused]
     return {
         "requests": len(records),
         "failed": len(records) - len(good),
@@ -84,14 +100,21 @@ def summarise_typing(records: Sequence[SuggestionRecord]) -> dict[str, Any]:
         "total_ms": asdict(Distribution.of(record.total_ms for record in good)),
         "pause_ttft_ms": asdict(PauseWaits.of(record.ttft_ms for record in pauses)),
         "pause_line_ms": asdict(PauseWaits.of(record.tfcl_ms for record in pauses)),
-        "prompt_tokens": asdict(Distribution.of(each.prompt_tokens for each in read)),
-        "cached_share": cached_tokens / prompt_tokens if prompt_tokens else None,
-        "requests_with_cache_counts": len(read),
-        "completion_tokens": generated,
-        "wasted_tokens": sum(record.completion_tokens for record in good if is_wasted(record)),
+        "prompt_tokens": asdict(Distribution.of(began.prompt_tokens for began in told)),
+        "cached_share": _cached_share(told),
+        "cached_share_fresh": _cached_share([began for began in told if not began.reused]),
+        "requests_with_cache_counts": len(told),
+        "completion_tokens": sum(record.completion_tokens for record in fresh),
+        "wasted_tokens": num_wasted_tokens(good),
         "useful_characters": sum(map(useful_characters, good)),
         "useful_characters_per_shown": sum(map(useful_characters, shown)) / len(shown) if shown else None,
         "useful_characters_per_pause": sum(map(useful_characters, pauses)) / len(pauses) if pauses else None,
         "late_ms": asdict(Distribution.of((record.sent_s - record.due_s) * 1e3 for record in records)),
         "ttft_values_ms": sorted(record.ttft_ms for record in good if record.ttft_ms is not None),
     }
+
+
+def _cached_share(told: Sequence[Began]) -> float | None:
+    prompt_tokens = sum(began.prompt_tokens or 0 for began in told)
+    read = sum((began.prompt_tokens or 0) - (began.cached_tokens or 0) for began in told if not began.reused)
+    return 1 - read / prompt_tokens if prompt_tokens else None

@@ -13,6 +13,7 @@ from zenray.bench.typing_sessions import Edited, Event, Moment, Moved, Opened
 
 if TYPE_CHECKING:
     from zenray.api.client import AsyncClient
+    from zenray.v1.completion_pb2 import EditorState
     from zenray.v1.context_pb2 import UpdateDocumentsRequest
 
 _TIMEOUT_S = 60.0
@@ -58,11 +59,31 @@ class ZenrayTarget:
             self._session.text(event.path, event.applied_to(self._session.texts[event.path]))
 
     async def suggest(self, moment: Moment) -> AsyncIterator[Began | Chunk | Ended]:
+        """Where the server's document is another one, it is sent whole and the request again: unless the user has gone
+        on, whose next request does the same."""
+        from zenray.errors import StaleDocument
+
+        assert self._session is not None, "begin first"
+        session, path = self._session, moment.document.path
+        editor = session.sync.editor(path, moment.edit.cursor)
+        for again in (False, True):
+            try:
+                async for item in self._complete(session.sync.session_id, editor):
+                    yield item
+                return
+            except StaleDocument:
+                if again:
+                    raise
+                if session.sync.editor(path, moment.edit.cursor) != editor:
+                    yield Ended("OVERTAKEN")
+                    return
+                await session.send_whole(path)
+
+    async def _complete(self, session_id: str, editor: EditorState) -> AsyncIterator[Began | Chunk | Ended]:
         from zenray.v1 import common_pb2, completion_pb2
 
-        assert self._client is not None and self._session is not None, "open and begin first"
-        editor = self._session.sync.editor(moment.document.path, moment.edit.cursor)
-        request = completion_pb2.CompleteRequest(session_id=self._session.sync.session_id, editor=editor)
+        assert self._client is not None, "open first"
+        request = completion_pb2.CompleteRequest(session_id=session_id, editor=editor)
         request.sampling.temperature = 0.0
         request.limits.max_tokens = self._max_tokens
         async with aclosing(self._client.complete(request, timeout_s=_TIMEOUT_S)) as events:
@@ -107,6 +128,10 @@ class _Session:
         line = self.texts[path].count("\n", 0, offset)
         viewed = RangeViewed(path, max(0, line - _SCREEN_LINES // 2), line + _SCREEN_LINES // 2)
         self._queue.put_nowait([event_to_proto(viewed, self.sync.session_id)])
+
+    async def send_whole(self, path: str) -> None:
+        self._queue.put_nowait([self.sync.whole(path)])
+        await self.sent()
 
     async def sent(self) -> None:
         """Until the server has everything. Raises what made it refuse."""

@@ -135,15 +135,28 @@ def test_pauses_without_an_answer_are_slower_than_all_others() -> None:
     assert PauseWaits.of([]) == PauseWaits(0, 0, None, None, ())
 
 
-def test_a_reused_completion_has_read_no_prompt(run_virtually: Run) -> None:
+def test_a_reused_completion_has_read_no_prompt_and_its_text_was_generated_once(run_virtually: Run) -> None:
     class Reusing(FakeServer):
         async def suggest(self, moment: Moment) -> AsyncIterator[Began | Chunk | Ended]:
-            yield Began(100, 0, reused=moment.edit.version > 2)
-            yield Chunk("x", 1)
-            yield Ended("EOS", 100, 0, 1)
+            number = moment.edit.version - 2
+            yield Began(100, 60, reused=number > 0)
+            await asyncio.sleep(0.2 - number * 0.05)
+            yield Chunk("abcdef"[number + 1 :], 5 - number)
+            yield Ended("EOS", 100, 60, 5 - number)
 
-    summary = summarise_typing(run_virtually(replay(typed(0, 50, 100), Reusing(0), "s")))
-    assert summary["reused"] == 2 and summary["requests_with_cache_counts"] == 1
+    server = Reusing(0, supersedes=True)
+    summary = summarise_typing(run_virtually(replay(typed(0, 50, 100), server, "s")))
+    assert summary["answered"] == 1 and summary["reused"] == 2 and summary["requests_with_cache_counts"] == 3
+    assert summary["cached_share_fresh"] == pytest.approx(0.6)
+    assert summary["cached_share"] == pytest.approx(260 / 300)
+    assert summary["completion_tokens"] == 5 and summary["wasted_tokens"] == 0
+
+
+def test_a_text_that_nobody_saw_whole_is_wasted(run_virtually: Run) -> None:
+    records = run_virtually(replay(typed(0, 50, 100), FakeServer(0.04, gap_s=0.02, supersedes=True), "s"))
+    summary = summarise_typing(records)
+    assert summary["wasted_tokens"] == sum(record.completion_tokens for record in records[:2]) > 0
+    assert summary["completion_tokens"] > summary["wasted_tokens"]
 
 
 def test_the_best_peer_of_the_same_weights_is_the_one_compared_with(run_virtually: Run) -> None:
