@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import httpx
 import pytest
 import ray
 
-from zenray.api.client import Client
+from zenray.api.client import AsyncClient, CallFailed, Client
 from zenray.errors import StaleDocument
 from zenray.serving.app import Platform
 from zenray.serving.harness import eventually
@@ -170,6 +173,47 @@ def test_outcomes_are_in_the_metrics(platform: Platform, client: Client, session
         client.report_outcome(report)
     assert metric(platform, accepted) - before[0] == 1
     assert metric(platform, characters) - before[1] == len(shown)
+
+
+def test_restless_editors_get_whole_answers_and_leave_nothing(platform: Platform, client: Client) -> None:
+    """Several at once type, delete, give up and prefetch; the fixture sees that no block is lost. What was just
+    superseded is in the engine's queue until its next step, so a burst may be refused."""
+
+    async def edit(seed: int) -> None:
+        random = Random(seed)
+        text, running = DOCUMENT, []
+        async with AsyncClient(platform.grpc_address) as editor:
+            for _ in range(40):
+                text = random.choice([text + random.choice("abc =(\n"), text[: -random.randint(1, 4)] or "x"])
+                message = at_end(f"restless-{seed}", text, max_tokens=random.choice([4, 40]))
+                if random.random() < 0.1:
+                    running.append(asyncio.create_task(editor.prefetch(message)))
+                else:
+                    num_events = random.choice([1, 3, 1000])
+                    running.append(asyncio.create_task(follow(editor, message, num_events)))
+                await asyncio.sleep(random.choice([0, 0, 0.01]))
+            for outcome in await asyncio.gather(*running, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    assert isinstance(outcome, CallFailed)
+                    assert outcome.code == "RESOURCE_EXHAUSTED"
+
+    async def follow(editor: AsyncClient, message: completion_pb2.CompleteRequest, num_events: int) -> None:
+        events: list[completion_pb2.CompleteEvent] = []
+        async with aclosing(editor.complete(message)) as stream:
+            async for event in stream:
+                events.append(event)
+                if len(events) == num_events:
+                    return
+        deltas = [event.delta for event in events if event.HasField("delta")]
+        final = events[-1].final
+        assert events[0].HasField("started")
+        assert final.text == "".join(delta.text for delta in deltas)
+        assert final.usage.completion_tokens == sum(delta.token_count for delta in deltas)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(edit(seed) for seed in range(5)))
+
+    asyncio.run(all_of_them())
 
 
 def test_no_log_of_the_platform_holds_source_text(client: Client, session_id: str) -> None:

@@ -139,7 +139,9 @@ async def test_the_first_event_says_where_the_prompt_comes_from_and_the_last_wha
     assert isinstance(started, CompletionStarted)
     assert not started.reused
     assert sum(num_tokens for _, num_tokens in started.attribution) == started.prompt_tokens
-    assert ContextSource.PREFIX in [source for source, _ in started.attribution]
+    sources = [source for source, _ in started.attribution]
+    assert ContextSource.PREFIX in sources
+    assert len(sources) == len(set(sources))
     assert isinstance(final, CompletionFinal)
     assert final.suggestion is not None
     assert final.suggestion.text == TEXT

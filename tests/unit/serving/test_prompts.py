@@ -1,0 +1,71 @@
+"""What prompts are made from besides the request: uploaded files, and how long prompts have taken."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from zenray.config import ContextSettings
+from zenray.context.document_events import FileUploaded
+from zenray.context.pieces import ContextSource
+from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState
+from zenray.engine.request import Final, FinishReason, Limits, Timings, Usage
+from zenray.model.tokenizer import ByteTokenizer
+from zenray.serving.prompts import PrefillRate, Prompts
+from zenray.serving.uploads import Uploads
+
+SHAPES = "def perimeter_of_rectangle(width, height):\n    return 2 * (width + height)\n"
+USER = "from shapes import perimeter_of_rectangle\n\nprint(perimeter_of_rectangle("
+
+
+@pytest.fixture
+async def prompts() -> AsyncGenerator[Prompts, None]:
+    made = Prompts(ContextSettings(max_prompt_tokens=2000, snippet_share=0.5), ByteTokenizer())
+    yield made
+    made.close()
+
+
+async def test_what_was_uploaded_is_found_by_the_next_prompt(prompts: Prompts) -> None:
+    editor = EditorState("main.py", "python", USER, len(USER))
+    request = CompletionRequest("r", editor, "s", limits=Limits(16), suggestion=FOR_EDITORS)
+    alone = await prompts.assemble(await prompts.resolve(request), 4096)
+    await prompts.apply("s", FileUploaded("shapes.py", SHAPES))
+    informed = await prompts.assemble(await prompts.resolve(request), 4096)
+    sources = [{piece.source for piece in prompt.pieces} for prompt in (alone, informed)]
+    found = {ContextSource.DEFINITION, ContextSource.IMPORT}
+    assert [bool(found & each) for each in sources] == [False, True]
+
+
+async def test_uploads_are_indexed_in_order_and_nobody_waits_for_more() -> None:
+    uploads = Uploads()
+    try:
+        await uploads.settled()
+        index = uploads.new_index()
+        for number in range(5):
+            index.put("a.py", f"def number_{number}():\n    pass\n")
+        index.put("b.py", SHAPES)
+        index.remove("b.py")
+        await uploads.settled()
+        names = [f"number_{number}" for number in range(5)]
+        assert [snippet.text for snippet in index.definitions(names, "python", 9)] == ["def number_4():\n    pass\n"]
+        assert index.definitions(["perimeter_of_rectangle"], "python", 9) == []
+    finally:
+        uploads.close()
+
+
+def final(num_prompt: int, num_cached: int, queue_ms: float, first_token_ms: float) -> Final:
+    usage = Usage(num_prompt, 1, num_cached)
+    return Final(0, "x", FinishReason.EOS, usage, Timings(queue_ms, first_token_ms, first_token_ms))
+
+
+def test_the_rate_of_prompts_follows_what_was_computed() -> None:
+    rate = PrefillRate()
+    rate.observe(final(1000, 990, 0, 5))  # too few tokens to tell
+    rate.observe(final(1000, 0, 0, 0))  # nothing came
+    assert rate.tokens_per_s is None
+    rate.observe(final(1000, 500, 100, 600))
+    assert rate.tokens_per_s == pytest.approx(1000)
+    rate.observe(final(400, 0, 0, 200))
+    assert rate.tokens_per_s is not None
+    assert 1000 < rate.tokens_per_s < 2000
