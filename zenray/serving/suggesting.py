@@ -9,7 +9,11 @@ from zenray.context.suggestion.model import CompletionFinal, Suggestion
 from zenray.context.suggestion.post_process import post_process
 from zenray.engine.request import Final, FinishReason
 from zenray.observe.outcomes import SuggestionRecord
-from zenray.serving.prompts import LARGE_TEXT, text_around
+from zenray.serving.prompts import text_around
+
+_QUICK_TEXT = 2_000
+"""Characters around the cursor up to which brackets and syntax are looked at on the event loop, in about 1 ms. Where
+many repairs are tried it is 20 ms for 16,000."""
 
 
 async def suggest(request: CompletionRequest, final: Final) -> CompletionFinal:
@@ -29,7 +33,7 @@ async def suggest(request: CompletionRequest, final: Final) -> CompletionFinal:
                 max_lines=request.limits.max_lines,
             )
 
-        is_quick = len(before) + len(after) < LARGE_TEXT
+        is_quick = len(before) + len(after) < _QUICK_TEXT
         suggestion = make() if is_quick else await asyncio.to_thread(make)
     return CompletionFinal(final.index, final.text, final.finish_reason, final.usage, final.timings, suggestion)
 
