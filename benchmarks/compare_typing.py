@@ -35,7 +35,7 @@ from zenray.bench.typing_sessions import TypingSession, moments, recorded_sessio
 from zenray.bench.typing_statistics import PAUSE_MS, summarise_typing
 from zenray.bench.typing_targets import Windows
 
-EXCERPT_S = 18
+EXCERPT_S = 17
 EXCERPT_STEP_S = 8
 """Each session's excerpt begins this much later than that of the one before: not all of them are beginnings."""
 
