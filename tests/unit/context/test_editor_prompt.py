@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zenray.context.assemble import AssembledPrompt, assemble
@@ -151,6 +151,17 @@ class TestSources:
         prompt = prompt_of(text, text.index(" + \n") + 3, around, replace(LIMITS, max_prompt_tokens=900))
         assert "def circumference" in "".join(texts_of(prompt, ContextSource.OPEN_FILE))
 
+    def test_of_a_large_chunk_only_the_definition_is_shown(self) -> None:
+        methods = "".join(f"    def method_{n}(self):\n        first_{n}()\n        second_{n}()\n\n" for n in range(9))
+        around = Surroundings(documents=(Document("src/wide.py", "python", "class Wide:\n" + methods),))
+        text = "wide.method_4("
+        prompt = prompt_of(text, len(text), around, replace(LIMITS, max_prompt_tokens=600))
+        assert (
+            only(prompt, ContextSource.OPEN_FILE) == "    def method_4(self):\n        first_4()\n        second_4()\n"
+        )
+        (piece,) = (each for each in prompt.pieces if each.source is ContextSource.OPEN_FILE)
+        assert (piece.start_line, piece.end_line) == (17, 20)
+
     def test_what_is_typed_at_the_cursor_is_no_recent_edit(self) -> None:
         edit = RecentEdit("src/main.py", 4, "    return circle\n", "    return circle.circum\n", 1.0)
         prompt = prompt_of(CODE, CURSOR, Surroundings(edits=(edit,), now_s=2.0))
@@ -269,7 +280,12 @@ def surroundings(draw: st.DrawFn) -> Surroundings:
     return Surroundings(tuple(documents), tuple(edits), tuple(viewed), draw(sources), tuple(given_ones), now_s=2.0)
 
 
+EDITED = Surroundings(edits=(RecentEdit("d0.py", 0, "a", "", 1.0),), clipboard="a", now_s=2.0)
+
+
 @settings(max_examples=200, deadline=None)
+@example(("a", 0), EDITED, 45, 1.0, 1.0, "psm")
+@example(("a\n" * 200, 200), EDITED, 45, 1.0, 1.0, "spm")
 @given(places(), surroundings(), st.integers(8, 600), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["psm", "spm"]))
 def test_any_text_any_cursor_any_budget(
     place: tuple[str, int], around: Surroundings, budget: int, suffix: float, snippets: float, order: str
@@ -282,6 +298,8 @@ def test_any_text_any_cursor_any_budget(
     prompt = prompt_of(text, cursor, around, limits, tokenizer)
     assert text[:cursor].endswith(only(prompt, ContextSource.PREFIX))
     assert text[cursor:].startswith(only(prompt, ContextSource.SUFFIX))
+    own = len(tokenizer.encode(only(prompt, ContextSource.PREFIX)))
+    assert own >= min(len(tokenizer.encode(text[:cursor])), (budget - 3) // 20)
     controls = [piece for piece in prompt.pieces if piece.source is ContextSource.CONTROL]
     assert sum(token_id in tokenizer.control_token_ids for token_id in prompt.token_ids) == len(controls)
     assert replace(prompt_of(text, cursor, around, limits), assemble_ms=0.0) == replace(prompt, assemble_ms=0.0)

@@ -26,6 +26,8 @@ _MOST_GAP_CHARS = 600
 """Between the text right behind the cursor and the distant text, before the latter is cut anew."""
 _LEAST_DISTANT_TOKENS = 24
 _CHARS_READ_PER_TOKEN = 8
+MOST_SHARE = 0.75
+"""Of a prompt, for anything but the text before the cursor, whatever is configured: all the rest is for it."""
 _MOST_DROPPED = 64
 
 
@@ -54,12 +56,9 @@ def choose_snippets(
     document, cursor, language = place.document, place.cursor, place.document.language
     last = memory.selections.recall(session_id, document.path)
     jumped = last is None or _has_jumped(place, last)
-    headers = (
-        *repository_header(surroundings.workspace, memory.tokenizer),
-        *file_header(document.path, language, memory.tokenizer),
-    )
-    allowance = int(room * limits.snippet_share) - sum(len(part.token_ids) for part in headers)
     near_tokens = memory.tokenizer.count(place.shown(cursor, place.near_end))
+    allowance = min(int(room * limits.snippet_share), int((room - near_tokens) * MOST_SHARE))
+    allowance -= _headers_tokens(document, surroundings, memory)
     distant_budget = min(int(room * limits.suffix_share) - near_tokens, allowance // 2)
     distant = _distant(place, distant_budget, None if jumped else last, memory)
     if distant is not None:
@@ -78,7 +77,9 @@ def choose_snippets(
     read = document if last is None or jumped else last.document
     open_documents, private = _without_private(surroundings)
     line = document.text.count("\n", 0, cursor)
-    candidates = gather(read, line, query, replace(surroundings, documents=open_documents), memory.readings)
+    around = replace(surroundings, documents=open_documents)
+    # A quarter of the allowance, at about four characters a token.
+    candidates = gather(read, line, query, around, memory.readings, most_chars=allowance)
     allowed = []
     for each in candidates:
         path = each.snippet.path

@@ -44,6 +44,21 @@ def cut_into_chunks(text: str) -> list[Chunk]:
     return made
 
 
+def block_at(text: str, line: int) -> Chunk:
+    """The thing that begins at `line` of `text`: all lines behind it that are deeper, and what closes it."""
+    lines = _LINE.findall(text)
+    depth = _depth(lines[line])
+    end = line + 1
+    for at in range(line + 1, len(lines)):
+        found = _depth(lines[at])
+        if found is None or depth is None:
+            continue
+        if found < depth or (found == depth and not lines[at].lstrip().startswith(_CLOSERS)):
+            break
+        end = at + 1
+    return Chunk(line, end, "".join(lines[line:end]))
+
+
 def _depth(line: str) -> int | None:
     """Columns of indentation; None for a blank line."""
     stripped = line.lstrip()

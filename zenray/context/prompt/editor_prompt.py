@@ -9,7 +9,7 @@ from zenray.context.budget import MOST_CHARS_PER_TOKEN, FittedText, PromptLimits
 from zenray.context.fim import NUM_CONTROL_TOKENS
 from zenray.context.healing import heal
 from zenray.context.pieces import ContextPiece, ContextSource, DroppedPiece, Snippet
-from zenray.context.prompt.choosing import Place, choose_snippets
+from zenray.context.prompt.choosing import MOST_SHARE, Place, choose_snippets
 from zenray.context.prompt.covering import CoveredText
 from zenray.context.prompt.layout import (
     Part,
@@ -93,7 +93,7 @@ def _near(
 ) -> FittedText:
     """The text right behind the cursor: a twentieth of the prompt in PSM, which stands behind what changes, and in a
     small file no less than a model needs to see where it must arrive. A short rest of the file comes along."""
-    share = int(room * limits.suffix_share)
+    share = int(room * min(MOST_SHARE, limits.suffix_share))
     budget = share
     if limits.order == "psm":
         expected = min(room, (cursor + int(room * limits.snippet_share)) // _CHARS_PER_TOKEN)

@@ -12,7 +12,7 @@ from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.privacy.secrets import redact
 from zenray.context.prompt.bounded import BoundedCache
 from zenray.context.prompt.candidates import Candidate, WordIndex, bm25, index_words
-from zenray.context.prompt.chunks import MOST_LINES, cut_into_chunks
+from zenray.context.prompt.chunks import MOST_LINES, block_at, cut_into_chunks
 from zenray.context.prompt.definitions import defined_names, head_of, imported_modules
 from zenray.context.prompt.query import Query
 from zenray.context.surroundings import Document, RecentEdit, Surroundings
@@ -26,14 +26,16 @@ _MOST_EDIT_LINES = 12
 _MOST_CHARS_READ = 1 << 19
 """Of one document; the rest of a larger one is not looked at."""
 _NEAR_LINES = 3
+_MOST_OF = 0.7
+"""A definition that is more of its chunk than this stays in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """A document's chunks by their words, and which of them defines what."""
+    """A document's chunks by their words, and which of them defines what, in which line of the document."""
 
     words: WordIndex
-    defines: dict[str, int]
+    defines: dict[str, tuple[int, int]]
 
 
 @dataclass(slots=True)
@@ -68,19 +70,27 @@ def read_document(document: Document) -> ReadDocument:
     words = index_words(
         [Snippet(ContextSource.OPEN_FILE, document.path, each.text, each.start_line) for each in chunks]
     )
-    defines: dict[str, int] = {}
+    defines: dict[str, tuple[int, int]] = {}
     lines = defined_names(text, document.language)
     for number, chunk in enumerate(chunks):
         for line in range(chunk.start_line, chunk.end_line):
             for name in lines.get(line, ()):
-                defines.setdefault(name, number)
+                defines.setdefault(name, (number, line))
     return ReadDocument(words, defines)
 
 
 def gather(
-    current: Document, cursor_line: int, query: Query, surroundings: Surroundings, readings: Readings
+    current: Document,
+    cursor_line: int,
+    query: Query,
+    surroundings: Surroundings,
+    readings: Readings,
+    most_chars: int = 1 << 30,
 ) -> list[Candidate]:
-    """Candidates from every source, in no order. `current` may be a slightly older state of the current document."""
+    """Candidates from every source, in no order. `current` may be a slightly older state of the current document.
+
+    Of a chunk longer than `most_chars` that defines a name near the cursor only that definition is taken.
+    """
     loose = [
         replace(each, snippet=replace(each.snippet, text=redact(each.snippet.text)))
         for each in (
@@ -111,6 +121,8 @@ def gather(
             if path == current.path:
                 source = ContextSource.SAME_FILE
             snippet = document.words.snippets[at]
+            if at in reach and len(snippet.text) > most_chars:
+                snippet = _narrowed(snippet, document.defines[query.names[reach[at]]][1])
             shown = snippet if source is snippet.source else replace(snippet, source=source)
             found.append(Candidate(shown, score or None, reach.get(at), age_s, distance))
     return found
@@ -139,8 +151,16 @@ def _reach(query: Query, document: ReadDocument) -> dict[int, int]:
     found: dict[int, int] = {}
     for place, name in enumerate(query.names):
         if name in document.defines:
-            found.setdefault(document.defines[name], place)
+            found.setdefault(document.defines[name][0], place)
     return found
+
+
+def _narrowed(snippet: Snippet, line: int) -> Snippet:
+    """Only what is defined at a line of the file, where that leaves much away."""
+    block = block_at(snippet.text, line - snippet.start_line)
+    if len(block.text) > _MOST_OF * len(snippet.text):
+        return snippet
+    return replace(snippet, text=block.text, start_line=line)
 
 
 def _given(surroundings: Surroundings) -> list[Candidate]:

@@ -56,6 +56,10 @@ class SelectionMemory:
         if session_id:
             self._remembered.put((session_id, path), remembered)
 
+    def end_session(self, session_id: str) -> None:
+        """Forget its documents, and what surrounded them."""
+        self._remembered.forget(lambda key: key[0] == session_id)
+
 
 @dataclass(slots=True)
 class PromptMemory:
