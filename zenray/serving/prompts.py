@@ -9,7 +9,7 @@ from dataclasses import replace
 from zenray.config import ContextSettings
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import LayoutOrder, PromptLimits
-from zenray.context.document_events import DocumentEvent, FileUploaded
+from zenray.context.document_events import DocumentEvent, DocumentOpened, FileUploaded, SessionEnded
 from zenray.context.index import open_index
 from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TrackedEditor
@@ -38,8 +38,15 @@ class Prompts:
     async def apply(self, session_id: str, event: DocumentEvent) -> None:
         """See `SessionStore.apply`."""
         self._sessions.apply(session_id, event)
-        if isinstance(event, FileUploaded):
-            await self._uploads.settled()
+        match event:
+            case FileUploaded():
+                await self._uploads.settled()
+                if not event.text:  # Nor is it shown on because it was shown before.
+                    self._memory.selections.end_session(session_id)
+            case DocumentOpened():
+                self._read_ahead(session_id, event.path)
+            case SessionEnded():
+                self._memory.selections.end_session(session_id)
 
     async def resolve(self, request: CompletionRequest, *, observe: bool = True) -> CompletionRequest:
         """`request` with the text of its document. A version that is on its way is waited for, for at most
@@ -63,6 +70,12 @@ class Prompts:
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, assemble, request, self._tokenizer, limits, around, self._memory
         )
+
+    def _read_ahead(self, session_id: str, path: str) -> None:
+        """The first prompt that may show parts of a document does not wait for it to be read."""
+        for document in self._sessions.surroundings(session_id, "").documents:
+            if document.path == path:
+                self._thread.submit(self._memory.read_ahead, document)
 
     def close(self) -> None:
         """Ends its threads."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from zenray.config import ContextSettings
-from zenray.context.document_events import FileUploaded
+from zenray.context.document_events import DocumentOpened, FileUploaded, SessionEnded
 from zenray.context.pieces import ContextSource
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState
 from zenray.engine.request import Final, FinishReason, Limits, Timings, Usage
@@ -26,15 +26,17 @@ async def prompts() -> AsyncGenerator[Prompts, None]:
     made.close()
 
 
-async def test_what_was_uploaded_is_found_by_the_next_prompt(prompts: Prompts) -> None:
+async def test_what_was_uploaded_is_found_by_the_next_prompt_until_it_is_forgotten(prompts: Prompts) -> None:
     editor = EditorState("main.py", "python", USER, len(USER))
     request = CompletionRequest("r", editor, "s", limits=Limits(16), suggestion=FOR_EDITORS)
     alone = await prompts.assemble(await prompts.resolve(request), 4096)
     await prompts.apply("s", FileUploaded("shapes.py", SHAPES))
     informed = await prompts.assemble(await prompts.resolve(request), 4096)
-    sources = [{piece.source for piece in prompt.pieces} for prompt in (alone, informed)]
+    await prompts.apply("s", FileUploaded("shapes.py", ""))
+    forgotten = await prompts.assemble(await prompts.resolve(request), 4096)
+    sources = [{piece.source for piece in prompt.pieces} for prompt in (alone, informed, forgotten)]
     found = {ContextSource.DEFINITION, ContextSource.IMPORT}
-    assert [bool(found & each) for each in sources] == [False, True]
+    assert [bool(found & each) for each in sources] == [False, True, False]
 
 
 async def test_uploads_are_indexed_in_order_and_nobody_waits_for_more() -> None:
@@ -69,3 +71,14 @@ def test_the_rate_of_prompts_follows_what_was_computed() -> None:
     rate.observe(final(400, 0, 0, 200))
     assert rate.tokens_per_s is not None
     assert 1000 < rate.tokens_per_s < 2000
+
+
+async def test_the_end_of_a_session_is_the_end_of_what_was_shown_for_it(prompts: Prompts) -> None:
+    await prompts.apply("s", DocumentOpened("shapes.py", "python", SHAPES, 1))
+    editor = EditorState("main.py", "python", USER, len(USER))
+    request = CompletionRequest("r", editor, "s", limits=Limits(16), suggestion=FOR_EDITORS)
+    informed = await prompts.assemble(await prompts.resolve(request), 4096)
+    await prompts.apply("s", SessionEnded())
+    forgotten = await prompts.assemble(await prompts.resolve(request), 4096)
+    assert "shapes.py" in informed.text
+    assert "shapes.py" not in forgotten.text
