@@ -31,7 +31,7 @@ def suggestions_markdown(report: dict[str, Any]) -> str:
         "",
         "Post-processing should leave true texts alone (but for white space at their end):",
         "",
-        "| language | left alone | changed | filtered | time p50 | p95 |",
+        "| language | left alone | changed | filtered | processor time p50 | p95 |",
         "|---|---|---|---|---|---|",
     ]
     lines += [_true_texts_line(row) for row in of["true texts"]]

@@ -65,14 +65,14 @@ def measure_rules(gaps: Sequence[Gap]) -> list[dict[str, Any]]:
 
 
 def measure_true_texts(gaps: Sequence[Gap]) -> list[dict[str, Any]]:
-    """What post-processing does to the true texts, and how long it takes."""
+    """What post-processing does to the true texts, and what processor time it takes."""
     rows = []
     for language, of_language in by_language(gaps):
         taken_ms, outcomes = [], Counter[str]()
         for gap in of_language:
-            began_s = time.perf_counter()
+            began_s = time.thread_time()
             suggestion = _processed(gap, gap.middle, FinishReason.EOS)
-            taken_ms.append((time.perf_counter() - began_s) * 1e3)
+            taken_ms.append((time.thread_time() - began_s) * 1e3)
             is_same = suggestion.text.rstrip() == gap.middle.rstrip()
             outcomes["left alone" if is_same else "filtered" if suggestion.filter else "changed"] += 1
         rows.append(
