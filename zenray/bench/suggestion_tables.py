@@ -16,7 +16,8 @@ def suggestions_markdown(report: dict[str, Any]) -> str:
         for name in ("rules", "true texts", "completions")
     }
     lines = [
-        f"Measured {report['created'][:10]} on {report['prompts']['gaps']} gaps in real files.",
+        f"Measured {report['created'][:10]} on {report['prompts']['gaps']} gaps in real files "
+        f"({', '.join(report['settings']['sources'])}).",
         "",
         "The rules read the true text of a gap and the true suffix. They end it where the gap ends (but for white "
         "space), too early, too late, or never:",

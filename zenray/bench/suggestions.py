@@ -217,7 +217,12 @@ def main() -> None:
         "suggestions",
         rows,
         prompts={"gaps": len(gaps), "seed": options.seed},
-        settings={"model": options.model, "completions": options.completions, "max_tokens": MAX_TOKENS},
+        settings={
+            "model": options.model,
+            "completions": options.completions,
+            "max_tokens": MAX_TOKENS,
+            "sources": ["/".join(folder.parts[-2:]) for _, folder in corpora],
+        },
         bandwidth=None,
         foreign_cpu_share=clock.foreign_share(CpuClock.read(), time.monotonic() - began_s),
     )

@@ -78,7 +78,7 @@ def test_the_report_fills_its_block(gaps: list[Gap]) -> None:
         "suggestions",
         rows,
         prompts={"gaps": len(gaps), "seed": 0},
-        settings={"model": "m", "completions": 25, "max_tokens": 64},
+        settings={"model": "m", "completions": 25, "max_tokens": 64, "sources": ["lib/python3"]},
         bandwidth=None,
         foreign_cpu_share=None,
     )
