@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zenray.context.suggestion.stops import make_text_rule
-from zenray.engine.request import FinishReason, TextStops
+from zenray.engine.output import OutputText
+from zenray.engine.request import FinishReason, Limits, TextStops
 from zenray.engine.stopping import TextEnd
 
 ALL = {"scope_end": True, "suffix_match": True, "repetition": True}
@@ -130,6 +131,22 @@ def test_a_rule_answers_by_the_text_alone_whatever_it_was_asked_before(case: tup
         used.find_end(other, 0)
         used.held_back(other)
     assert used.find_end(text, 0) == make_text_rule(stops).find_end(text, 0)
+
+
+@given(texts_for(), st.data())
+def test_the_engine_shows_what_remains_and_nothing_else(case: tuple[TextStops, str], data: st.DataObject) -> None:
+    """Tokens may end within a character; what was handed out, put together, is the text the rule left."""
+    stops, text = case
+    output = OutputText(Limits(), make_text_rule(stops))
+    rest, shown = text.encode(), ""
+    while rest and output.finish_reason is None:
+        size = data.draw(st.integers(1, 12))
+        output.append(rest[:size])
+        rest = rest[size:]
+        shown += output.take()
+    output.close()
+    shown += output.take(final=True)
+    assert (shown, output.finish_reason) == (ended(text, stops) or (text, None))
 
 
 class TestSingleLine:
