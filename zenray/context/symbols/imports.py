@@ -16,7 +16,8 @@ def read_imports(grammar_name: str, statement: str) -> list[Import]:
     """The imports of one statement, in the syntax of a grammar; none when it only looks like one."""
     if grammar_name == "python":
         statement = re.sub(r"#[^\n]*", "", statement)
-    return list(_READERS.get(grammar_name, _any_language)(" ".join(statement.split())))
+    found = _READERS.get(grammar_name, _any_language)(" ".join(statement.split()))
+    return [each for each in found if each.module]
 
 
 def _python(statement: str) -> Iterator[Import]:

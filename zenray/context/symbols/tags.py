@@ -9,17 +9,16 @@ captures a definition under the name of its kind, and with it `@name`, `@contain
 - `@scope`: a container that is no definition itself (`impl`, `extension`);
 - `@import`: a whole import.
 
-`(#one-of? @word "def" "defp")` is the one predicate; those built in ask nodes for their text, which `parse` does not
-keep. A first line `; inherits: other` puts the patterns of another file in front.
+`(#set! words "def defp")` holds a pattern to matches whose `@word` is one of these; predicates would ask nodes for
+their text, which `parse` does not keep. A first line `; inherits: other` puts the patterns of another file in front.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import resources
-from typing import Literal
 
 from tree_sitter import Language as Grammar
 from tree_sitter import Node, Query, QueryCursor, QueryError, Tree
@@ -72,10 +71,14 @@ def tags_in(source: bytes, tree: Tree, grammar_name: str) -> list[Tag] | None:
     """
     if tree.root_node.has_error and _longest_token_run(tree) > _MAX_TOKEN_RUN:
         return None
-    cursor = QueryCursor(query_of(grammar_name, tree.language), match_limit=_MATCH_LIMIT)
+    query, words_of = query_of(grammar_name, tree.language)
+    cursor = QueryCursor(query, match_limit=_MATCH_LIMIT)
     cursor.set_max_start_depth(_MAX_DEPTH)
-    matches = cursor.matches(tree.root_node, partial(_holds, source))
-    tags = [(pattern, _tag(captured)) for pattern, captured in matches]
+    tags = [
+        (pattern, _tag(captured))
+        for pattern, captured in cursor.matches(tree.root_node)
+        if pattern not in words_of or _text(source, captured["word"][0]) in words_of[pattern]
+    ]
     tags.sort(key=lambda item: (item[1].start, -item[1].end, item[0]))
     return [tag for _, tag in tags]
 
@@ -86,11 +89,11 @@ def has_own_query(grammar_name: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def query_of(grammar_name: str, grammar: Grammar) -> Query:
-    """The query for a grammar."""
-    if has_own_query(grammar_name):
-        return Query(grammar, _read(grammar_name))
-    return Query(grammar, "\n".join(_generic_patterns(grammar)))
+def query_of(grammar_name: str, grammar: Grammar) -> tuple[Query, dict[int, frozenset[str]]]:
+    """The query for a grammar, and the words that some of its patterns are held to."""
+    query = Query(grammar, _read(grammar_name) if has_own_query(grammar_name) else _generic_patterns(grammar))
+    settings = {pattern: query.pattern_settings(pattern).get("words") for pattern in range(query.pattern_count)}
+    return query, {pattern: frozenset(words.split()) for pattern, words in settings.items() if words}
 
 
 def _longest_token_run(tree: Tree) -> int:
@@ -109,17 +112,8 @@ def _tag(captured: dict[str, list[Node]]) -> Tag:
     return Tag(kind, start, max(end, body.end_byte) if body else end, node, name, body, container)
 
 
-def _holds(
-    source: bytes,
-    predicate: str,
-    arguments: list[tuple[str, Literal["capture", "string"]]],
-    _: int,
-    captured: dict[str, list[Node]],
-) -> bool:
-    """What `(#one-of? @word ...)` says of a match."""
-    assert predicate == "one-of?", predicate
-    start, end = captured[arguments[0][0]][0].byte_range
-    return source[start:end].decode("utf-8", "replace") in {word for word, _ in arguments[1:]}
+def _text(source: bytes, node: Node) -> str:
+    return source[node.start_byte : node.end_byte].decode("utf-8", "replace")
 
 
 def _read(grammar_name: str) -> str:
@@ -128,7 +122,7 @@ def _read(grammar_name: str) -> str:
     return _read(inherits[1]) + text if inherits else text
 
 
-def _generic_patterns(grammar: Grammar) -> list[str]:
+def _generic_patterns(grammar: Grammar) -> str:
     """Patterns for imports, and for node types that by their names are definitions of something with a name."""
     types = [grammar.node_kind_for_id(id) for id in range(grammar.node_kind_count) if grammar.node_kind_is_named(id)]
     patterns = []
@@ -141,7 +135,7 @@ def _generic_patterns(grammar: Grammar) -> list[str]:
                 patterns.append(f"({node_type} name: (_) @name) @{kind}")
                 names = [name for name in (*_IDENTIFIERS, f"{node_type}_name") if name in types]
                 patterns += [f"({node_type} . ({name}) @name) @{kind}" for name in names]
-    return [pattern for pattern in patterns if _is_possible(grammar, pattern)]
+    return "\n".join(pattern for pattern in patterns if _is_possible(grammar, pattern))
 
 
 def _is_possible(grammar: Grammar, pattern: str) -> bool:

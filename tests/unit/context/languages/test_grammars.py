@@ -127,11 +127,11 @@ def test_a_line_of_just_the_longest_is_parsed() -> None:
 
 
 @pytest.mark.parametrize("brackets", [b"(", b"[", b"{", b"((((\n", b"<%}{)(\"'` \\\n"])
-@pytest.mark.parametrize("language_id", ["python", "cpp", "rust", "shellscript", "perl"])
+@pytest.mark.parametrize("language_id", ["python", "cpp", "rust", "shellscript", "ruby"])
 def test_hostile_input_ends(brackets: bytes, language_id: str) -> None:
     """By a limit or by an answer; the suite's own time limit is the judge of endless ones."""
     tree = parse(language_id, brackets * (100_000 // len(brackets)))
-    assert tree is None or num_syntax_errors(tree) > 0 or language_id == "perl"
+    assert tree is None or num_syntax_errors(tree) > 0
 
 
 def _walk(node: Node) -> Iterator[Node]:

@@ -1,4 +1,4 @@
 (function_definition name: (word) @name) @function
 (program (variable_assignment name: (variable_name) @name) @constant)
 (program (declaration_command (variable_assignment name: (variable_name) @name) @constant))
-((command name: (command_name) @word . argument: (_) .) @import (#one-of? @word "." "source"))
+((command name: (command_name) @word . argument: (_) .) @import (#set! words ". source"))

@@ -12,4 +12,4 @@
 (assignment_expression left: (member_expression object: (_) @container property: (_) @name) right: (arrow_function body: (_) @body)) @function
 (import_statement) @import
 (export_statement source: (_)) @import
-((variable_declarator value: (call_expression function: (identifier) @word arguments: (arguments . (string) .))) @import (#one-of? @word "require"))
+((variable_declarator value: (call_expression function: (identifier) @word arguments: (arguments . (string) .))) @import (#set! words "require"))

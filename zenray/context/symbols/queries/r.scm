@@ -1,3 +1,3 @@
 (binary_operator lhs: (identifier) @name rhs: (function_definition body: (_) @body)) @function
 (program (binary_operator lhs: (identifier) @name) @constant)
-((call function: (identifier) @word arguments: (arguments . (argument))) @import (#one-of? @word "library" "require" "source" "requireNamespace"))
+((call function: (identifier) @word arguments: (arguments . (argument))) @import (#set! words "library require source requireNamespace"))

@@ -1,2 +1,2 @@
 ; inherits: scheme
-((list . (symbol) @word . (string)) @import (#one-of? @word "require"))
+((list . (symbol) @word . (string)) @import (#set! words "require"))

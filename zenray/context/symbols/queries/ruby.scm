@@ -3,4 +3,4 @@
 (method name: (_) @name) @function
 (singleton_method name: (_) @name) @function
 (assignment left: (constant) @name) @constant
-((call method: (identifier) @word arguments: (argument_list . (string) .)) @import (#one-of? @word "require" "require_relative" "load"))
+((call method: (identifier) @word arguments: (argument_list . (string) .)) @import (#set! words "require require_relative load"))
