@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.prompt.candidates import Candidate, bm25, index_words
-from zenray.context.prompt.chunks import MOST_LINES, cut_into_chunks
+from zenray.context.prompt.chunks import MOST_CHARS, MOST_LINES, block_at, cut_into_chunks
 from zenray.context.prompt.duplicates import telling_lines, without_duplicates
 from zenray.context.prompt.query import query_at
 from zenray.context.prompt.ranking import Ranked, RankingWeights, rank
@@ -46,6 +46,25 @@ def test_short_symbols_stay_whole_and_long_ones_break_at_their_parts() -> None:
     assert all(chunk.text.count("def method") <= 2 for chunk in cut_into_chunks(source))
     braces = "fn main() {\n    one();\n\n    two();\n}\n\nfn other() {\n    three();\n}\n" * 5
     assert all(chunk.text.rstrip().endswith("}") for chunk in cut_into_chunks(braces))
+
+
+def test_long_lines_are_left_out_and_many_long_ones_parted() -> None:
+    minified = "first\n" + "x" * (MOST_CHARS + 1) + "\nlast\n"
+    assert [(chunk.start_line, chunk.text) for chunk in cut_into_chunks(minified)] == [(0, "first\n"), (2, "last\n")]
+    wide = "".join(f"{n:02}" + "y" * 300 + "\n" for n in range(36))
+    chunks = cut_into_chunks(wide)
+    assert "".join(chunk.text for chunk in chunks) == wide
+    assert all(len(chunk.text) <= MOST_CHARS for chunk in chunks)
+
+
+@given(texts, st.data())
+def test_a_block_is_what_begins_at_a_line(text: str, data: st.DataObject) -> None:
+    for chunk in cut_into_chunks(text):
+        num_lines = chunk.end_line - chunk.start_line
+        line = data.draw(st.integers(0, num_lines - 1))
+        block = block_at(chunk.text, line)
+        assert line == block.start_line < block.end_line <= num_lines
+        assert block.text in chunk.text
 
 
 def test_words_of_identifiers() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from zenray.context.budget import PromptLimits, keep_start
@@ -80,6 +80,8 @@ def choose_snippets(
     around = replace(surroundings, documents=open_documents)
     # A quarter of the allowance, at about four characters a token.
     candidates = gather(read, line, query, around, memory.readings, most_chars=allowance)
+    if last is not None:
+        candidates = list(_as_shown(candidates, last, (read, *open_documents)))
     allowed = []
     for each in candidates:
         path = each.snippet.path
@@ -178,6 +180,18 @@ def _distant(place: Place, budget: int, last: Remembered | None, memory: PromptM
     return DistantText(snippet, text[start : start + len(kept)], len(text) - start)
 
 
+def _as_shown(candidates: Iterable[Candidate], last: Remembered, documents: Iterable[Document]) -> Iterator[Candidate]:
+    """Candidates; one that is part of a snippet of the last prompt is that snippet, which can stay where it is."""
+    was = {document.path: document for document in (last.document, *last.surroundings.documents)}
+    same = {document.path for document in documents if was.get(document.path) == document}
+    shown = [each.candidate.snippet for each in last.selection.shown if each.candidate.snippet.path in same]
+    for candidate in candidates:
+        path, text = candidate.key
+        around = (each for each in shown if each.path == path and len(each.text) > len(text) and text in each.text)
+        whole = next(around, None)
+        yield candidate if whole is None else replace(candidate, snippet=whole)
+
+
 def _without_private(surroundings: Surroundings) -> tuple[tuple[Document, ...], list[DroppedPiece]]:
     open_documents = []
     dropped = []
@@ -214,7 +228,7 @@ def _still_true(
             return True
         if snippet.source in (ContextSource.CLIPBOARD, ContextSource.SNIPPET, ContextSource.RECENT_EDIT):
             return False
-        if was.get(snippet.path) is now.get(snippet.path):
+        if was.get(snippet.path) == now.get(snippet.path):
             return True
         if snippet.path not in now:
             return False

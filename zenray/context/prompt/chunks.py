@@ -16,7 +16,8 @@ TARGET_LINES = 20
 """Neighbours shorter than this together are one chunk, and lines without structure are cut every so many."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 _CLOSERS = (")", "]", "}", "end", "else", "elif", "except", "finally", "catch", "case", "#endif", "*/")
-_MOST_CHARS = 4_000  # Of one chunk; a minified line is no context.
+MOST_CHARS = 4_000
+"""Of one chunk. A longer line is minified code or data, and no context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +30,33 @@ class Chunk:
 
 
 def cut_into_chunks(text: str) -> list[Chunk]:
-    """Chunks in order. Blank ones and those of over-long lines are left out."""
+    """Chunks in order. Blank lines around them and over-long lines are left out."""
     lines = _LINE.findall(text)
     depths = [_depth(line) for line in lines]
     made = []
-    for start, end in _merge(_split(lines, depths, 0, len(lines))):
-        while start < end and depths[start] is None:
-            start += 1
-        while start < end and depths[end - 1] is None:
-            end -= 1
-        body = "".join(lines[start:end])
-        if body and len(body) <= _MOST_CHARS:
-            made.append(Chunk(start, end, body))
+    for part_start, part_end in _merge(_split(lines, depths, 0, len(lines))):
+        for start, end in _within(lines, part_start, part_end):
+            while start < end and depths[start] is None:
+                start += 1
+            while start < end and depths[end - 1] is None:
+                end -= 1
+            if start < end:
+                made.append(Chunk(start, end, "".join(lines[start:end])))
     return made
+
+
+def _within(lines: list[str], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Runs of the lines [start, end) of at most `MOST_CHARS` each, without lines that are longer by themselves."""
+    length = 0
+    for at in range(start, end):
+        if length + len(lines[at]) > MOST_CHARS:
+            yield start, at
+            start, length = at, 0
+        if len(lines[at]) > MOST_CHARS:
+            start = at + 1
+        else:
+            length += len(lines[at])
+    yield start, end
 
 
 def block_at(text: str, line: int) -> Chunk:

@@ -12,7 +12,7 @@ from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.privacy.secrets import redact
 from zenray.context.prompt.bounded import BoundedCache
 from zenray.context.prompt.candidates import Candidate, WordIndex, bm25, index_words
-from zenray.context.prompt.chunks import MOST_LINES, block_at, cut_into_chunks
+from zenray.context.prompt.chunks import MOST_CHARS, MOST_LINES, block_at, cut_into_chunks
 from zenray.context.prompt.definitions import defined_names, head_of, imported_modules
 from zenray.context.prompt.query import Query
 from zenray.context.surroundings import Document, RecentEdit, Surroundings
@@ -175,7 +175,7 @@ def _given(surroundings: Surroundings) -> list[Candidate]:
 
 
 def _parts(snippet: Snippet) -> list[Snippet]:
-    if snippet.text.count("\n") <= MOST_LINES:
+    if snippet.text.count("\n") <= MOST_LINES and len(snippet.text) <= MOST_CHARS:
         return [snippet] if snippet.text.strip() else []
     chunks = cut_into_chunks(snippet.text[:_MOST_CHARS_READ])
     return [replace(snippet, text=each.text, start_line=snippet.start_line + each.start_line) for each in chunks]
@@ -195,8 +195,8 @@ def _edits(current: Document, cursor_line: int, edits: Iterable[RecentEdit]) -> 
             for line in difflib.unified_diff(before[: 2 * MOST_LINES], after[: 2 * MOST_LINES], n=1, lineterm="")
             if not line.startswith(("---", "+++"))
         ]
-        if 0 < len(difference) <= _MOST_EDIT_LINES:
-            text = "\n".join(difference) + "\n"
+        text = "\n".join(difference) + "\n"
+        if 0 < len(difference) <= _MOST_EDIT_LINES and len(text) <= MOST_CHARS:
             snippet = Snippet(ContextSource.RECENT_EDIT, edit.path, text, edit.start_line)
             found.append(Candidate(snippet, recency=float(place)))
     return found
