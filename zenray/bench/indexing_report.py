@@ -29,6 +29,7 @@ def indexing_markdown(report: dict[str, Any]) -> str:
         ("source, index", lambda row: f"{row['source_mb']:.1f} MB, {row['database_mb']:.1f} MB", ""),
         ("built in", lambda row: f"{row['build_s']:.1f} s, {row['files_per_s']:,.0f} files/s", ""),
         ("source read", lambda row: f"{row['mb_per_s']:.1f} MB/s", f"≥ {GOAL_MB_PER_S:g} MB/s"),
+        ("of one core's time", lambda row: f"{row['mb_per_cpu_s']:.1f} MB/s", ""),
         ("unchanged", lambda row: f"{row['unchanged_s'] * 1e3:,.0f} ms", ""),
         ("a few files changed", lambda row: f"{row['changed_files']}: {row['changed_s'] * 1e3:,.0f} ms", ""),
         ("peak memory", _memory, "does not grow with the tree"),

@@ -121,6 +121,7 @@ class IgnoreRules:
         git = _read_rules(self.root / GIT_RULES, 0) + git
         self.top = DirectoryRules(self.root, "", own, git)
         self._of_directory = lru_cache(maxsize=1024)(self._read_directory)
+        self._private_of = lru_cache(maxsize=4096)(lambda path: is_secret_file(path) or self.is_ignored(path))
 
     def is_ignored(self, path: str, is_directory: bool = False) -> bool:
         """Whether a path relative to the root, or a directory it lies in, is left alone. Paths out of the root are."""
@@ -132,7 +133,7 @@ class IgnoreRules:
 
     def is_private(self, path: str) -> bool:
         """Whether a file's text must not leave it: it is ignored, or made to hold secrets."""
-        return is_secret_file(path) or self.is_ignored(path)
+        return self._private_of(path)
 
     def _read_directory(self, path: str) -> DirectoryRules | None:
         """None where the directory is ignored."""
