@@ -113,3 +113,16 @@ def test_a_stream_cut_at_its_deadline_ends_with_what_the_client_has() -> None:
         (1, "ab", Usage(5, 2, 2)),
     ]
     assert {final.finish_reason for final in finals} == {FinishReason.DEADLINE}
+
+
+def test_a_second_run_that_meets_the_deadline_before_it_has_caught_up_ends_with_what_the_client_has() -> None:
+    replay = Replay()
+    first = run_of({0: [0, 2, 5]}, [1])
+    passed_on(replay, first[:-1])
+    replay.rerun(10.0)
+    second = [Started(5, 5), *run_of({0: [0, 2]}, [1])[1:-1]]
+    late = Final(0, "abc", FinishReason.DEADLINE, Usage(5, 2, 5), Timings(1, 2, 3))
+    (final,) = passed_on(replay, [*second, late])
+    assert isinstance(final, Final)
+    assert (final.text, final.finish_reason) == ("abcdef", FinishReason.DEADLINE)
+    assert final.usage.completion_tokens == 3
