@@ -32,7 +32,7 @@ from zenray.engine.sampler import argmax_rows
 from zenray.engine.scheduler import Scheduled, Scheduler
 from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Round, Speculator
-from zenray.engine.stopping import MakeTextRule, TextRule
+from zenray.engine.stopping import MakeTextRule, TextRule, UnfailingRule
 from zenray.errors import InvalidRequest, Overloaded, Unavailable
 from zenray.model.load import LoadedModel
 from zenray.model.moe import StepPostponed
@@ -125,8 +125,8 @@ class Engine:
         if request.text_stops is None:
             return None
         if self._make_text_rule is None:
-            raise InvalidRequest.of("text_stops", request.text_stops, "nothing: this engine judges no texts")
-        return self._make_text_rule(request.text_stops)
+            raise InvalidRequest.of("text_stops", "set", "nothing: this engine judges no texts")
+        return UnfailingRule(self._make_text_rule, request.text_stops)
 
     def cancel(self, handle: int) -> None:
         """Ends a request before the next step; unknown and finished handles are ignored."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from zenray.engine.request import FinishReason, TextStops
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,38 @@ class TextRule(Protocol):
 
 
 MakeTextRule = Callable[[TextStops], TextRule]
+
+
+class UnfailingRule:
+    """A `TextRule` that says nothing any more once what it asks has raised: no text may end the engine, nor those of
+    the replicas it would be sent to next."""
+
+    def __init__(self, make: MakeTextRule, stops: TextStops) -> None:
+        self._rule: TextRule | None = None
+        try:
+            self._rule = make(stops)
+        except Exception as error:
+            self._give_up(error)
+
+    def find_end(self, text: str, searched: int) -> TextEnd | None:
+        try:
+            return None if self._rule is None else self._rule.find_end(text, searched)
+        except Exception as error:
+            self._give_up(error)
+            return None
+
+    def held_back(self, text: str) -> int:
+        try:
+            return 0 if self._rule is None else self._rule.held_back(text)
+        except Exception as error:
+            self._give_up(error)
+            return 0
+
+    def _give_up(self, error: Exception) -> None:
+        """Logs where it was: what an error says may hold somebody's source."""
+        self._rule = None
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _logger.error("a text rule raised %s at %s:%d", type(error).__name__, place.filename, place.lineno)
 
 
 def find_stop(text: str, stops: Sequence[str], searched: int) -> int | None:

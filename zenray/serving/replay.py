@@ -63,26 +63,22 @@ class Replay:
                 self._first_token_ms = now_ms
             return self._delta(event, choice) if self._is_rerun else self._record(event, choice)
         if self._is_rerun and not event.text.startswith(choice.text):
+            if event.finish_reason is FinishReason.DEADLINE and choice.text.startswith(event.text):
+                return self._cut(event.index, choice, FinishReason.DEADLINE, now_ms)  # it has not caught up
             raise _diverged()
         choice.finished = True
         return self._timed(event) if self._is_rerun else event
 
     def cut(self, num_choices: int, reason: FinishReason, now_ms: float) -> list[Final]:
         """Ends every open choice with what its client has."""
-        started = self.started
-        finals = []
-        for index in range(num_choices):
-            choice = self._choices.setdefault(index, _Choice())
-            if choice.finished:
-                continue
-            choice.finished = True
-            usage = Usage(
-                started.prompt_tokens if started else 0,
-                len(choice.token_ids),
-                started.cached_tokens if started else 0,
-            )
-            finals.append(Final(index, choice.text, reason, usage, Timings(0.0, self._first_token_ms or 0.0, now_ms)))
-        return finals
+        choices = [(index, self._choices.setdefault(index, _Choice())) for index in range(num_choices)]
+        return [self._cut(index, choice, reason, now_ms) for index, choice in choices if not choice.finished]
+
+    def _cut(self, index: int, choice: _Choice, reason: FinishReason, now_ms: float) -> Final:
+        choice.finished = True
+        started = self.started or Started(0, 0)
+        usage = Usage(started.prompt_tokens, len(choice.token_ids), started.cached_tokens)
+        return Final(index, choice.text, reason, usage, Timings(0.0, self._first_token_ms or 0.0, now_ms))
 
     @staticmethod
     def _record(event: Delta, choice: _Choice) -> Delta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from zenray.engine.request import (
     Priority,
     Sampling,
     Started,
+    TextStops,
 )
+from zenray.engine.stopping import TextEnd, TextRule
 from zenray.errors import InvalidRequest, Overloaded
 
 MakeEngine = Callable[..., Engine]
@@ -219,3 +222,45 @@ def test_logprobs_accompany_every_token(make_engine: MakeEngine) -> None:
     entries = [entry for e in events if isinstance(e, Delta) for entry in e.logprobs]
     assert [entry.token_id for entry in entries] == tokens(events)
     assert all(entry.top[0][0] == entry.token_id for entry in entries), "greedy picks the most likely"
+
+
+class RaisesBehind:
+    """A rule with a mistake in it, met where a text has grown to `length` characters."""
+
+    def __init__(self, length: int, in_held_back: bool) -> None:
+        self._length, self._in_held_back = length, in_held_back
+
+    def find_end(self, text: str, searched: int) -> TextEnd | None:
+        return None if self._in_held_back else self._check(text)
+
+    def held_back(self, text: str) -> int:
+        self._check(text)
+        return 1
+
+    def _check(self, text: str) -> None:
+        if len(text) >= self._length:
+            raise ValueError(text)
+
+
+@pytest.mark.parametrize("length", [0, 3])
+@pytest.mark.parametrize("in_held_back", [True, False])
+def test_a_rule_that_raises_ends_neither_the_engine_nor_its_text(
+    make_engine: MakeEngine, caplog: pytest.LogCaptureFixture, length: int, in_held_back: bool
+) -> None:
+    (plain,) = run(make_engine(), request(8))
+    engine = make_engine(make_text_rule=lambda _: RaisesBehind(length, in_held_back))
+    (ruled,) = run(engine, replace(request(8), text_stops=TextStops(scope_end=True)))
+    assert (final(ruled).text, tokens(ruled)) == (final(plain).text, tokens(plain))
+    assert "".join(e.text for e in ruled if isinstance(e, Delta)) == final(ruled).text
+    (record,) = caplog.records
+    assert "ValueError" in record.getMessage()
+    assert final(ruled).text not in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_a_rule_that_cannot_be_made_judges_nothing(make_engine: MakeEngine) -> None:
+    def fail(_: TextStops) -> TextRule:
+        raise RecursionError
+
+    (ruled,) = run(make_engine(make_text_rule=fail), replace(request(4), text_stops=TextStops(repetition=True)))
+    assert final(ruled).finish_reason is FinishReason.LENGTH
