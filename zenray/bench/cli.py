@@ -214,8 +214,8 @@ def infilling(
     file: ConfigFile = None,
     overrides: Overrides = None,
     models: Annotated[
-        str, typer.Option("--model", metavar="LIST", help="Instead of the profile's model.", show_default=False)
-    ] = "",
+        str, typer.Option("--model", metavar="LIST", help="One after the other; empty takes the profile's.")
+    ] = "qwen2.5-coder-0.5b,qwen2.5-coder-1.5b",
     kinds: Annotated[
         str, typer.Option("--gaps", metavar="LIST", help="Kinds of gaps, such as cross-file; empty is every kind.")
     ] = "",
@@ -223,6 +223,9 @@ def infilling(
     seed: Annotated[int, typer.Option(help="Of the choice of gaps.")] = 0,
     keep: Annotated[bool, typer.Option(help="Keep rows of the --json file that are not measured again.")] = False,
     json_out: JsonOut = None,
+    doc_out: Annotated[
+        Path | None, typer.Option("--doc", metavar="FILE", help="Write the tables into its block.", show_default=False)
+    ] = None,
 ) -> None:
     """How often missing code comes back: raw, with stop rules, post-processed, with and without other open files."""
     from zenray.bench.infilling import InfillingPlan, run_infilling_bench
@@ -232,7 +235,7 @@ def infilling(
     if not set(wanted) <= set(GAP_KINDS):
         raise ConfigError(f"--gaps is {kinds!r}; allowed: a list of {','.join(GAP_KINDS)}")
     plan = InfillingPlan(tuple(kind for kind in GAP_KINDS if kind in wanted), count, seed)
-    run_infilling_bench(profile, file, overrides or [], _words(models), plan, keep, json_out)
+    run_infilling_bench(profile, file, overrides or [], _words(models), plan, keep, json_out, doc_out)
 
 
 @app.command("prompts")

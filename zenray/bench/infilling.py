@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zenray.bench.document import replace_block, update_document
 from zenray.bench.infilling_cross_file import PACKAGES
 from zenray.bench.infilling_gap import Gap, GapKind
 from zenray.bench.infilling_measures import Filling, run_tests, summarise_fillings
@@ -53,16 +54,21 @@ def run_infilling_bench(
     plan: InfillingPlan,
     keep: bool,
     json_out: Path | None,
+    doc_out: Path | None = None,
 ) -> None:
     """One engine per model, one after the other. The report at `json_out` grows with every kind of gap.
 
-    With `keep`, the rows of an earlier report there that are not measured again stay. Raises ConfigError for
-    a configuration that cannot be, and where so many gaps cannot be made.
+    With `keep`, the rows of an earlier report there that are not measured again stay. `doc_out` has a block for the
+    tables. Raises ConfigError for a configuration that cannot be, and where so many gaps cannot be made.
     """
     from zenray.build import build_engine
     from zenray.config_load import load_config
 
     check_outputs(json_out, None)
+    if doc_out is not None:
+        if not doc_out.is_file():
+            raise ConfigError(f"--doc {doc_out}: there is no such file")
+        replace_block(doc_out.read_text(encoding="utf-8"), "infilling", "")  # raises now rather than in the end
     if importlib.util.find_spec("rapidfuzz") is None:
         raise ConfigError("this benchmark needs rapidfuzz: pip install 'zenray[bench]'")
     configs = [
@@ -104,6 +110,8 @@ def run_infilling_bench(
                     write_report(report, json_out)
             engine.shutdown()
     deliver(report, json_out, None)
+    if doc_out is not None:
+        doc_out.write_text(update_document(doc_out.read_text(encoding="utf-8"), report), encoding="utf-8")
 
 
 def merge_rows(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -182,8 +182,11 @@ def test_a_report_is_shown_and_written_into_its_block() -> None:
 def test_a_run_ends_in_a_report_that_a_later_run_can_add_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
     run_infilling_bench("tiny", None, [], [], InfillingPlan(("humaneval line",), 2, 0), False, out)
-    run_infilling_bench("tiny", None, [], [], InfillingPlan(("library line",), 2, 0), True, out)
+    document = tmp_path / "page.md"
+    document.write_text("# Page\n\n<!-- infilling:begin -->\n<!-- infilling:end -->\n")
+    run_infilling_bench("tiny", None, [], [], InfillingPlan(("library line",), 2, 0), True, out, document)
     report = json.loads(out.read_text())
+    assert infilling_markdown(report).strip() in document.read_text()
     assert [(each["kind"], each["treatment"], each["count"]) for each in report["results"]] == [
         (kind, treatment.name, 2) for kind in ("humaneval line", "library line") for treatment in TREATMENTS
     ]
