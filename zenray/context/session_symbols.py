@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from zenray.context.pieces import Snippet
@@ -34,21 +35,21 @@ OpenIndex = Callable[[str], WorkspaceSymbols]
 NewUploads = Callable[[], UploadedSymbols]
 
 
+@dataclass(frozen=True, slots=True)
 class CombinedSymbols:
-    """`SymbolIndex` over several, the first ones' answers first."""
+    """`SymbolIndex` over several, the first ones' answers first. Equal where they are the same ones."""
 
-    def __init__(self, indexes: Sequence[SymbolIndex]) -> None:
-        self._indexes = tuple(indexes)
+    indexes: tuple[SymbolIndex, ...]
 
     def definitions(self, names: Sequence[str], language: str, limit: int) -> list[Snippet]:
         found: list[Snippet] = []
-        for index in self._indexes:
+        for index in self.indexes:
             found += index.definitions(names, language, limit - len(found)) if len(found) < limit else []
         return found
 
     def exports(self, modules: Sequence[str], importer_path: str, language: str, limit: int) -> list[Snippet]:
         found: list[Snippet] = []
-        for index in self._indexes:
+        for index in self.indexes:
             found += index.exports(modules, importer_path, language, limit - len(found)) if len(found) < limit else []
         return found
 
@@ -57,4 +58,4 @@ def combined(indexes: Sequence[SymbolIndex]) -> SymbolIndex | None:
     """One index for all of `indexes`."""
     if len(indexes) < 2:
         return indexes[0] if indexes else None
-    return CombinedSymbols(indexes)
+    return CombinedSymbols(tuple(indexes))

@@ -12,7 +12,7 @@ import pytest
 from zenray.bench.aggregation import library_documents, reused_tokens, type_through
 from zenray.context.assemble import assemble
 from zenray.context.budget import PromptLimits
-from zenray.context.pieces import ContextSource
+from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState
 from zenray.context.surroundings import Document, Surroundings
@@ -126,6 +126,22 @@ def test_a_file_that_changed_elsewhere_is_shown_as_it_is_now() -> None:
     shown = session.memory.tokenizer.decode(ids)
     assert "currency" in shown
     assert "invoice_read_total" not in shown
+
+
+def test_a_file_that_became_private_is_shown_no_more() -> None:
+    class Index:
+        def definitions(self, names: object, language: str, limit: int) -> list[Snippet]:
+            return [Snippet(ContextSource.DEFINITION, "hidden.py", "def hidden(subject):\n    return subject\n")]
+
+        def exports(self, modules: object, importer_path: str, language: str, limit: int) -> list[Snippet]:
+            return []
+
+    session = Session(Surroundings(symbols=Index()))
+    text = "hidden(order)\n"
+    shown = session.memory.tokenizer.decode(session.prompt(text, len(text))[0])
+    assert "def hidden" in shown
+    session.around = replace(session.around, is_private=lambda path: path == "hidden.py")
+    assert "def hidden" not in session.memory.tokenizer.decode(session.prompt(text, len(text))[0])
 
 
 def test_a_closed_file_is_shown_no_more() -> None:

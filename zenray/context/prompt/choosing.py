@@ -94,7 +94,7 @@ def choose_snippets(
     if distant is not None:
         visible |= memory.lines_of(distant.snippet.text)
     ranked, duplicates = without_duplicates(rank(allowed, limits.weights), visible, memory.lines_of)
-    previous = None if last is None else _still_true(last, read, open_documents, candidates, memory)
+    previous = None if last is None else _still_true(last, read, around, candidates, memory)
     selection = choose(previous, ranked, allowance, cost_of)
     dropped = [_dropped(each, "budget") for each in selection.over_budget]
     dropped += [_dropped(each, "duplicate") for each in duplicates if each.candidate.snippet.path != document.path]
@@ -139,7 +139,8 @@ def _nothing_new(last: Remembered, current: Document, now: Surroundings) -> bool
         and was.viewed == now.viewed
         and was.clipboard == now.clipboard
         and was.snippets == now.snippets
-        and was.symbols is now.symbols
+        and was.symbols == now.symbols
+        and was.is_private == now.is_private
         and _elsewhere(was.edits, current) == _elsewhere(now.edits, current)
     )
 
@@ -211,19 +212,21 @@ def _why_private(path: str) -> str:
 def _still_true(
     last: Remembered,
     read: Document,
-    open_documents: Iterable[Document],
+    around: Surroundings,
     candidates: Iterable[Candidate],
     memory: PromptMemory,
 ) -> Selection:
     """The last selection without what its source no longer says. Definitions and imports that the index does not name
     just now are still true, unless their file was changed in the editor."""
     was = {document.path: document for document in (last.document, *last.surroundings.documents)}
-    now = {document.path: document for document in (read, *open_documents)}
+    now = {document.path: document for document in (read, *around.documents)}
     offered = {each.key for each in candidates}
     texts: dict[str, set[str]] = {}
 
     def holds(each: Ranked) -> bool:
         snippet = each.candidate.snippet
+        if snippet.path not in ("", read.path) and around.is_private(snippet.path):
+            return False
         if each.candidate.key in offered:
             return True
         if snippet.source in (ContextSource.CLIPBOARD, ContextSource.SNIPPET, ContextSource.RECENT_EDIT):
