@@ -94,6 +94,7 @@ class ClusterCompletionService:
         return await self._assemble(await self._prompts.resolve(request))
 
     async def apply_document_event(self, session_id: str, event: DocumentEvent) -> None:
+        self._admission.check_open()
         await self._prompts.apply(session_id, event)
         if isinstance(event, SessionEnded):
             self._generations.end_session(session_id)

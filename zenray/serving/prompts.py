@@ -28,10 +28,10 @@ class Prompts:
 
     def __init__(self, settings: ContextSettings, tokenizer: PromptTokenizer, model_order: LayoutOrder = "psm") -> None:
         self._settings, self._tokenizer, self._model_order = settings, tokenizer, model_order
-        self._uploads = Uploads()
+        # For what nobody waits for; prompts have threads of their own.
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="zenray-context")
+        self._uploads = Uploads(self._background)
         self._sessions = SessionStore(settings, open_index=open_index, new_uploads=self._uploads.new_index)
-        # Python runs one at a time anyway, and an index is not for several threads.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="zenray-context")
         self._memory = PromptMemory.of(tokenizer)
         self._prefill = PrefillRate()
 
@@ -67,20 +67,17 @@ class Prompts:
         limits = PromptLimits.of(self._settings, context_length, self._model_order, self._prefill.tokens_per_s)
         if _is_quick(request, around):
             return assemble(request, self._tokenizer, limits, around, self._memory)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, assemble, request, self._tokenizer, limits, around, self._memory
-        )
+        return await asyncio.to_thread(assemble, request, self._tokenizer, limits, around, self._memory)
 
     def _read_ahead(self, session_id: str, path: str) -> None:
         """The first prompt that may show parts of a document does not wait for it to be read."""
         for document in self._sessions.surroundings(session_id, "").documents:
             if document.path == path:
-                self._thread.submit(self._memory.read_ahead, document)
+                self._background.submit(self._memory.read_ahead, document)
 
     def close(self) -> None:
-        """Ends its threads."""
-        self._uploads.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Ends its thread."""
+        self._background.shutdown(wait=False, cancel_futures=True)
 
     def learn(self, final: Final) -> None:
         """How long a prompt took tells what fits before a deadline."""
@@ -90,7 +87,7 @@ class Prompts:
 class PrefillRate:
     """Prompt tokens per second of the verifiers as seen from here, smoothed; None until a prompt was long enough."""
 
-    _MIN_TOKENS = 64
+    _MIN_TOKENS = 256
     _WEIGHT = 0.2
 
     def __init__(self) -> None:

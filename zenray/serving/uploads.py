@@ -16,10 +16,10 @@ Run = Callable[[Callable[[], None]], None]
 
 
 class Uploads:
-    """One thread for all sessions of a process, file after file."""
+    """Of all sessions of a process, file after file on `executor`, which has one thread."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="zenray-uploads")
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self._executor = executor
         self._last: Future[None] | None = None
 
     def new_index(self) -> BackgroundIndex:
@@ -31,9 +31,6 @@ class Uploads:
         files do not pile up."""
         if self._last is not None:
             await asyncio.wait([asyncio.wrap_future(self._last)], timeout=SETTLE_TIMEOUT_S)
-
-    def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, work: Callable[[], None]) -> None:
         self._last = self._executor.submit(work)

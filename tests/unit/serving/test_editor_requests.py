@@ -294,6 +294,12 @@ async def test_a_prefetch_that_nothing_could_use_is_refused(
         await service.prefetch(at_end(DOCUMENT, **fields))
 
 
+async def test_a_draining_service_takes_no_documents(service: ClusterCompletionService) -> None:
+    await service.drain(5)
+    with pytest.raises(Unavailable, match="draining"):
+        await service.apply_document_event("editor-1", DocumentOpened("area.py", "python", DOCUMENT, 1))
+
+
 async def test_an_outcome_is_counted_and_logged(service: ClusterCompletionService, tmp_path: Path) -> None:
     await run(service, at_end(DOCUMENT, "r-7"))
     await service.report_outcome(OutcomeReport("r-7", Outcome.ACCEPTED, "editor-1", elapsed_ms=800))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,8 +41,8 @@ async def test_what_was_uploaded_is_found_by_the_next_prompt_until_it_is_forgott
 
 
 async def test_uploads_are_indexed_in_order_and_nobody_waits_for_more() -> None:
-    uploads = Uploads()
-    try:
+    with ThreadPoolExecutor(1) as executor:
+        uploads = Uploads(executor)
         await uploads.settled()
         index = uploads.new_index()
         for number in range(5):
@@ -52,8 +53,6 @@ async def test_uploads_are_indexed_in_order_and_nobody_waits_for_more() -> None:
         names = [f"number_{number}" for number in range(5)]
         assert [snippet.text for snippet in index.definitions(names, "python", 9)] == ["def number_4():\n    pass\n"]
         assert index.definitions(["perimeter_of_rectangle"], "python", 9) == []
-    finally:
-        uploads.close()
 
 
 def final(num_prompt: int, num_cached: int, queue_ms: float, first_token_ms: float) -> Final:
