@@ -162,6 +162,8 @@ def collect_input(given: CompletionInput, card: ModelCard, found: Violations) ->
         assert isinstance(given, EditorState)
         if len(given.path) > MAX_PATH_LENGTH:
             found.add("editor.path", given.path[:80], f"at most {MAX_PATH_LENGTH} characters")
+        elif _CONTROL.search(given.path):
+            found.add("editor.path", given.path[:80], "no control characters")
         check_text("editor.path", given.path, found)
         check_text("editor.text", given.text, found)
         check_language("editor.language", given.language, found)

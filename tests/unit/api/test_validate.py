@@ -91,6 +91,7 @@ def test_the_ends_of_every_range_are_allowed(card: ModelCard, name: str, value: 
         (Infill("x", "\ud83d"), "infill.suffix"),
         (EditorState("a\ud800.py", "python", "x", 0), "editor.path"),
         (EditorState("x" * 5000, "python", "x", 0), "editor.path"),
+        (EditorState("a\0/b.py", "python", "x", 0), "editor.path"),
         (EditorState("a.py", "python", "\ud800", 0), "editor.text"),
     ],
 )

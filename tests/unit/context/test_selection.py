@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from zenray.context.pieces import ContextSource, Snippet
 from zenray.context.prompt.bounded import BoundedCache
 from zenray.context.prompt.candidates import Candidate
+from zenray.context.prompt.memory import Remembered, SelectionMemory
+from zenray.context.prompt.query import Query
 from zenray.context.prompt.ranking import Ranked
 from zenray.context.prompt.selection import Selection, Stickiness, choose
+from zenray.context.surroundings import Document, Surroundings
 
 
 def ranked(name: str, score: float, cost: int = 10, source: ContextSource = ContextSource.OPEN_FILE) -> Ranked:
@@ -89,3 +92,25 @@ def test_a_bounded_cache_stays_within_its_bound_and_keeps_the_latest(keys: list[
         held = [each for each in range(1, 10) if cache.get(each) is not None]
         assert sum(held) <= bound
         assert key in held or key > bound
+
+
+PATHS = st.sampled_from("abc")
+SHARED = [Document(f"shared{number}", "", "x" * 10 * number) for number in range(4)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("st"), PATHS, st.integers(0, 60), st.sets(st.integers(0, 3))), max_size=30))
+def test_the_memory_of_selections_counts_every_document_once_and_stays_within_its_bounds(
+    kept: list[tuple[str, str, int, set[int]]],
+) -> None:
+    memory = SelectionMemory(max_selections=4, max_characters=100)
+    for session_id, path, size, shared in kept:
+        around = Surroundings(documents=tuple(SHARED[number] for number in sorted(shared)))
+        selection = Remembered(Document(path, "", "y" * size), 0, Query((), ()), around, Selection(()), None)
+        memory.keep(session_id, path, selection)
+        found = [memory.recall(session, path) for session in "st" for path in "abc"]
+        held = {id(each): each for one in found if one for each in (one.document, *one.surroundings.documents)}
+        assert memory.num_characters == sum(len(each.text) for each in held.values()) <= 100
+        assert len(memory) == sum(one is not None for one in found) <= 4
+    memory.end_session("s")
+    memory.end_session("t")
+    assert memory.num_characters == len(memory) == 0

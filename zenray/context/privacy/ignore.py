@@ -58,6 +58,8 @@ __pycache__/
 """
 
 _MAX_RULE_BYTES = 4 << 20
+_MAX_DEPTH = 256
+"""Of a path. Every folder is asked for its rules, from the deepest up."""
 
 Rules = tuple[tuple[re.Pattern[str], bool], ...]
 """Patterns of whole paths and whether each ignores, the last line first. A directory's path ends in a slash."""
@@ -127,6 +129,8 @@ class IgnoreRules:
         """Whether a path relative to the root, or a directory it lies in, is left alone. Paths out of the root are."""
         parts = [part for part in path.replace(os.sep, "/").split("/") if part not in ("", ".")]
         if not parts or ".." in parts or path.startswith("/"):
+            return True
+        if len(parts) > _MAX_DEPTH or "\0" in path:  # No file of a tree has such a path.
             return True
         rules = self._of_directory("/".join(parts[:-1]))
         return rules is None or rules.ignores(parts[-1], is_directory)

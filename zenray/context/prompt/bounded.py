@@ -51,12 +51,5 @@ class BoundedCache(Generic[K, V]):
             self.put(key, found)
         return found
 
-    def forget(self, is_gone: Callable[[K], bool]) -> None:
-        """Drop every key that `is_gone`."""
-        with self._lock:
-            for key in [key for key in self._values if is_gone(key)]:
-                del self._values[key]
-                self._size -= self._size_of(key)
-
     def __len__(self) -> int:
         return len(self._values)

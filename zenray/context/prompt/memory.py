@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from dataclasses import dataclass, field
 
 from zenray.context.pieces import DroppedPiece, Snippet
@@ -11,6 +13,7 @@ from zenray.context.prompt.encoding import RememberingTokenizer
 from zenray.context.prompt.gather import Readings
 from zenray.context.prompt.query import Query
 from zenray.context.prompt.selection import Selection
+from zenray.context.sized_lru import SizedLru
 from zenray.context.surroundings import Document, Surroundings
 from zenray.context.tokens import PromptTokenizer
 
@@ -43,22 +46,68 @@ class Remembered:
 
 
 class SelectionMemory:
-    """The last selection of each (session, document), least recently used forgotten."""
+    """The last selection of each (session, document), least recently used forgotten. May be used by several threads.
 
-    def __init__(self, max_documents: int = 1024) -> None:
-        self._remembered: BoundedCache[tuple[str, str], Remembered] = BoundedCache(max_documents)
+    It keeps the documents alive from which was chosen, also when their session has newer ones or is gone, so it counts
+    their characters: each document once, however many selections share it.
+    """
+
+    def __init__(self, max_selections: int = 1024, max_characters: int = 64 << 20) -> None:
+        self._max_selections, self._max_characters = max_selections, max_characters
+        self._remembered: SizedLru[tuple[str, str], Remembered] = SizedLru()
+        self._uses: Counter[int] = Counter()
+        """Of documents, by identity: what is counted is what is held."""
+        self._num_document_characters = 0
+        self._lock = threading.Lock()
+
+    @property
+    def num_characters(self) -> int:
+        return self._remembered.num_bytes + self._num_document_characters
+
+    def __len__(self) -> int:
+        return len(self._remembered)
 
     def recall(self, session_id: str, path: str) -> Remembered | None:
         """None without a session, whose requests have nothing to do with each other."""
-        return self._remembered.get((session_id, path)) if session_id else None
+        with self._lock:
+            return self._remembered.get((session_id, path)) if session_id else None
 
     def keep(self, session_id: str, path: str, remembered: Remembered) -> None:
-        if session_id:
-            self._remembered.put((session_id, path), remembered)
+        if not session_id:
+            return
+        with self._lock:
+            self._forget((session_id, path))
+            around = remembered.surroundings
+            num_other = sum(len(snippet.text) for snippet in around.snippets) + len(around.clipboard)
+            num_other += sum(len(edit.before) + len(edit.after) for edit in around.edits)
+            self._remembered.put((session_id, path), remembered, num_other)
+            for document in _documents(remembered):
+                self._uses[id(document)] += 1
+                if self._uses[id(document)] == 1:
+                    self._num_document_characters += len(document.text)
+            while len(self) > self._max_selections or self.num_characters > self._max_characters:
+                self._forget(self._remembered.oldest())
 
     def end_session(self, session_id: str) -> None:
         """Forget its documents, and what surrounded them."""
-        self._remembered.forget(lambda key: key[0] == session_id)
+        with self._lock:
+            for key in [key for key in self._remembered if key[0] == session_id]:
+                self._forget(key)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        remembered = self._remembered.get(key)
+        if remembered is None:
+            return
+        self._remembered.forget(key)
+        for document in _documents(remembered):
+            self._uses[id(document)] -= 1
+            if not self._uses[id(document)]:
+                del self._uses[id(document)]
+                self._num_document_characters -= len(document.text)
+
+
+def _documents(remembered: Remembered) -> tuple[Document, ...]:
+    return (remembered.document, *remembered.surroundings.documents)
 
 
 @dataclass(slots=True)

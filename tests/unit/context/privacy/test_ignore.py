@@ -169,7 +169,9 @@ def test_rules_above_the_root_hold_within_its_repository_only(tmp_path: Path) ->
     ]
 
 
-@pytest.mark.parametrize("path", ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a/..", "//x"])
+@pytest.mark.parametrize(
+    "path", ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a/..", "//x", "a\0b/c", "a/" * 2000 + "b"]
+)
 def test_what_is_no_path_below_the_root_is_ignored(tmp_path: Path, path: str) -> None:
     assert IgnoreRules(tmp_path).is_ignored(path)
 
