@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -204,6 +205,19 @@ class TestPrivacy:
         for shown in (prompt.text, prompt.text_stops.before, prompt.text_stops.after):
             assert self.KEY not in shown
             assert "AWS_ACCESS_KEY_ID" in shown
+
+    def test_a_private_key_longer_than_a_snippet_never_enters_in_part(self) -> None:
+        body = [hashlib.sha256(bytes([line])).hexdigest() for line in range(60)]
+        key = "\n".join(("-----BEGIN RSA PRIVATE KEY-----", *body, "-----END RSA PRIVATE KEY-----", ""))
+        circle = "circle.circumference(1)\n"
+        around = Surroundings(
+            edits=(RecentEdit("src/old.py", 0, f"{key}circle = 1\n", f"{key}circle = 2\n", 1.0),),
+            clipboard=key + circle,
+            snippets=(Snippet(ContextSource.SNIPPET, "a.py", circle * 30 + key + circle),),
+        )
+        prompt = prompt_of(CODE, CURSOR, around, replace(LIMITS, context_length=16_384, max_prompt_tokens=16_000))
+        assert "circumference(1)" in prompt.text
+        assert not any(line in prompt.text for line in body)
 
     @given(st.integers(0, 60))
     def test_a_cursor_inside_a_secret_shows_neither_half(self, offset: int) -> None:

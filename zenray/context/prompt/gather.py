@@ -50,12 +50,16 @@ class Readings:
     )
 
     imports: BoundedCache[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: BoundedCache(1024))
+    differences: BoundedCache[RecentEdit, str] = field(default_factory=lambda: BoundedCache(1024))
 
     def document(self, document: Document) -> ReadDocument:
         return self.documents.get_or_make(document, read_document)
 
     def snippet(self, snippet: Snippet) -> WordIndex:
         return self.snippets.get_or_make(snippet, lambda made: index_words((made,)))
+
+    def difference(self, edit: RecentEdit) -> str:
+        return self.differences.get_or_make(edit, edit_difference)
 
     def modules(self, document: Document) -> tuple[str, ...]:
         """What it imports."""
@@ -92,12 +96,9 @@ def gather(
     Of a chunk longer than `most_chars` that defines a name near the cursor only that definition is taken.
     """
     loose = [
-        replace(each, snippet=replace(each.snippet, text=redact(each.snippet.text)))
-        for each in (
-            *_given(surroundings),
-            *_edits(current, cursor_line, surroundings.edits),
-            *_indexed(current, query, surroundings, readings),
-        )
+        *_given(surroundings),
+        *_edits(current, cursor_line, surroundings.edits, readings),
+        *_indexed(current, query, surroundings, readings),
     ]
     opened = (current, *surroundings.documents)
     documents, paths = [readings.document(each) for each in opened], [each.path for each in opened]
@@ -175,31 +176,37 @@ def _given(surroundings: Surroundings) -> list[Candidate]:
 
 
 def _parts(snippet: Snippet) -> list[Snippet]:
+    """With secrets covered before anything is cut: part of one would not be known for what it is."""
+    snippet = replace(snippet, text=redact(snippet.text))
     if snippet.text.count("\n") <= MOST_LINES and len(snippet.text) <= MOST_CHARS:
         return [snippet] if snippet.text.strip() else []
     chunks = cut_into_chunks(snippet.text[:_MOST_CHARS_READ])
     return [replace(snippet, text=each.text, start_line=snippet.start_line + each.start_line) for each in chunks]
 
 
-def _edits(current: Document, cursor_line: int, edits: Iterable[RecentEdit]) -> list[Candidate]:
+def _edits(current: Document, cursor_line: int, edits: Iterable[RecentEdit], readings: Readings) -> list[Candidate]:
     """Edits that replaced or removed something, as small diffs: a change made once is often made again. What is being
     typed at the cursor is no such edit, and what was only added stands in its file."""
     found = []
     for place, edit in enumerate(edits):
-        before, after = edit.before.splitlines(), edit.after.splitlines()
-        at_cursor = edit.start_line - _NEAR_LINES <= cursor_line <= edit.start_line + len(after) + _NEAR_LINES
+        end_line = edit.start_line + edit.after.count("\n") + 1
+        at_cursor = edit.start_line - _NEAR_LINES <= cursor_line <= end_line + _NEAR_LINES
         if (edit.path == current.path and at_cursor) or not edit.before.strip():
             continue
-        difference = [
-            line
-            for line in difflib.unified_diff(before[: 2 * MOST_LINES], after[: 2 * MOST_LINES], n=1, lineterm="")
-            if not line.startswith(("---", "+++"))
-        ]
-        text = "\n".join(difference) + "\n"
-        if 0 < len(difference) <= _MOST_EDIT_LINES and len(text) <= MOST_CHARS:
+        text = readings.difference(edit)
+        if text:
             snippet = Snippet(ContextSource.RECENT_EDIT, edit.path, text, edit.start_line)
             found.append(Candidate(snippet, recency=float(place)))
     return found
+
+
+def edit_difference(edit: RecentEdit) -> str:
+    """What an edit changed, secrets covered, as a diff without file names; empty where that is nothing, or long."""
+    before, after = redact(edit.before).splitlines(), redact(edit.after).splitlines()
+    changes = difflib.unified_diff(before[: 2 * MOST_LINES], after[: 2 * MOST_LINES], n=1, lineterm="")
+    lines = [line for line in changes if not line.startswith(("---", "+++"))]
+    text = redact("".join(f"{line}\n" for line in lines))
+    return text if len(lines) <= _MOST_EDIT_LINES and len(text) <= MOST_CHARS else ""
 
 
 def _indexed(current: Document, query: Query, surroundings: Surroundings, readings: Readings) -> list[Candidate]:
@@ -211,7 +218,8 @@ def _indexed(current: Document, query: Query, surroundings: Surroundings, readin
     modules = readings.modules(current)
     exports = known.exports(modules, current.path, current.language, _MOST_FROM_INDEX) if modules else []
     found = [Candidate(each, reach=place) for place, each in enumerate(definitions)]
-    return found + [Candidate(each, given=place) for place, each in enumerate(exports)]
+    found += [Candidate(each, given=place) for place, each in enumerate(exports)]
+    return [replace(each, snippet=replace(each.snippet, text=redact(each.snippet.text))) for each in found]
 
 
 def _touched(
