@@ -20,7 +20,7 @@ from zenray.context.pieces import ContextSource
 from zenray.context.request import CompletionRequest, EditorState
 from zenray.context.suggestion.model import CompletionStarted
 from zenray.context.suggestion.outcomes import OutcomeReport
-from zenray.context.suggestion.reuse import gap_of
+from zenray.context.suggestion.reuse import Gap, gap_of
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import Final, GenerateEvent, GenerateRequest, Priority, Started
 from zenray.errors import InvalidRequest, Unavailable, ZenrayError
@@ -106,11 +106,7 @@ class ClusterCompletionService:
         try:
             with self._admission.admit():
                 request = await self._prompts.resolve(replace(request, priority=Priority.BATCH), observe=False)
-                key = _key(request)
-                if key is None or (gap := gap_of(request)).terms is None:
-                    raise InvalidRequest.of(
-                        "request", "one whose completion is its own", "an editor's, of a session, with suggestion.reuse"
-                    )
+                key, gap = _prefetchable(request)
                 deadline_s = self._deadline_s(request, arrived_s)
                 num_kept = await self._generations.prefetch(key, gap, deadline_s, lambda: self._shared(request))
             outcome = "KEPT" if num_kept else "SUPERSEDED"
@@ -226,6 +222,20 @@ def _key(request: CompletionRequest) -> Key | None:
     if not request.session_id or not isinstance(request.input, EditorState):
         return None
     return request.session_id, request.input.path
+
+
+def _prefetchable(request: CompletionRequest) -> tuple[Key, Gap]:
+    """Raises InvalidRequest for a request whose completion nothing could use."""
+    key = _key(request)
+    if key is None:
+        raise InvalidRequest.of("request", "not about a document of a session", "an editor's, with a session_id")
+    gap = gap_of(request)
+    if not request.suggestion.reuse:
+        raise InvalidRequest.of("suggestion.reuse", False, "true: what is prefetched is there to be reused")
+    if gap.terms is None:
+        asked = "for exactly one text"
+        raise InvalidRequest.of("sampling", asked, "no seed, one choice, no log-probabilities: such texts are shared")
+    return key, gap
 
 
 def _attributed(started: Started, prompt: AssembledPrompt) -> CompletionStarted:

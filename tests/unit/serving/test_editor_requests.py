@@ -279,18 +279,18 @@ async def test_what_a_prefetch_expects_is_no_edit(service: ClusterCompletionServ
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "named"),
     [
-        {"session_id": ""},
-        {"input": TextPrompt("x")},
-        {"sampling": Sampling(seed=1)},
-        {"suggestion": replace(FOR_EDITORS, reuse=False)},
+        ({"session_id": ""}, "request is .*session_id"),
+        ({"input": TextPrompt("x")}, "request is .*editor"),
+        ({"sampling": Sampling(seed=1)}, "sampling is .*no seed"),
+        ({"suggestion": replace(FOR_EDITORS, reuse=False)}, r"suggestion\.reuse is False"),
     ],
 )
 async def test_a_prefetch_that_nothing_could_use_is_refused(
-    service: ClusterCompletionService, fields: dict[str, object]
+    service: ClusterCompletionService, fields: dict[str, object], named: str
 ) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match=named):
         await service.prefetch(at_end(DOCUMENT, **fields))
 
 
