@@ -46,9 +46,11 @@ class SessionStore:
         *,
         open_index: OpenIndex = index.open_index,
         new_uploads: NewUploads = index.UploadedIndex,
+        on_forgotten: Callable[[str], None] = lambda session_id: None,
     ) -> None:
-        """`clock` in seconds."""
+        """`clock` in seconds. `on_forgotten` hears of every session that ended or had to go."""
         self._settings, self._clock = settings, clock
+        self._on_forgotten = on_forgotten
         self._open_index, self._new_uploads = open_index, new_uploads
         self._max_bytes = int(settings.max_total_mib * _MIB)
         self._max_session_bytes = min(int(settings.max_session_mib * _MIB), self._max_bytes)
@@ -143,6 +145,7 @@ class SessionStore:
     def end(self, session_id: str) -> None:
         """Forget the session; one that is not known changes nothing."""
         self._sessions.forget(session_id)
+        self._on_forgotten(session_id)
 
     def _new_session(self) -> Session:
         return Session(self._max_session_bytes, self._new_uploads)
@@ -151,7 +154,7 @@ class SessionStore:
         """The session was used: its size counts anew, and the longest unused ones go if need be."""
         self._sessions.put(session_id, session, session.num_bytes)
         while len(self._sessions) > self._settings.max_sessions or self.num_bytes > self._max_bytes:
-            self._sessions.forget(self._sessions.oldest())
+            self.end(self._sessions.oldest())
 
     def _may_arrive(self, session_id: str, tracked: TrackedEditor) -> bool:
         session = self._sessions.get(session_id)

@@ -23,7 +23,7 @@ from zenray.context.suggestion.outcomes import OutcomeReport
 from zenray.context.suggestion.reuse import Gap, gap_of
 from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import Final, GenerateEvent, GenerateRequest, Priority, Started
-from zenray.errors import InvalidRequest, Unavailable, ZenrayError
+from zenray.errors import DeadlineExceeded, InvalidRequest, Unavailable, ZenrayError
 from zenray.model.catalog import trained_order
 from zenray.observe.metrics import RequestMeter, ServingMetrics
 from zenray.observe.outcomes import Outcomes
@@ -91,7 +91,9 @@ class ClusterCompletionService:
             self._log(request, meter, outcome)
 
     async def assemble(self, request: CompletionRequest) -> AssembledPrompt:
-        return await self._assemble(await self._prompts.resolve(request))
+        with self._admission.admit():
+            deadline_s = self._deadline_s(request, time.monotonic())
+            return await self._assemble(await self._prompts.resolve(request), deadline_s)
 
     async def apply_document_event(self, session_id: str, event: DocumentEvent) -> None:
         self._admission.check_open()
@@ -163,7 +165,7 @@ class ClusterCompletionService:
         return self._generate(request, time.monotonic() + self._config.bounds.max_deadline_ms / 1000)
 
     async def _generate(self, request: CompletionRequest, deadline_s: float) -> Events:
-        prompt = await self._assemble(request)
+        prompt = await self._assemble(request, deadline_s)
         generate = self._generate_request(prompt, request)
         key = affinity_key(request.session_id, generate.prompt_token_ids)
         async with aclosing(self._client.generate(generate, key, deadline_s)) as events:
@@ -175,8 +177,13 @@ class ClusterCompletionService:
                     self._prompts.learn(event)
                 yield event
 
-    async def _assemble(self, request: CompletionRequest) -> AssembledPrompt:
-        return await self._prompts.assemble(request, self.model_info().context_length)
+    async def _assemble(self, request: CompletionRequest, deadline_s: float) -> AssembledPrompt:
+        """Raises DeadlineExceeded; where many prompts are being made, this one may wait for its turn."""
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
+                return await self._prompts.assemble(request, self.model_info().context_length)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the prompt was assembled") from error
 
     async def _suggested(self, request: CompletionRequest, final: Final, meter: RequestMeter) -> Final:
         suggested = await suggest(request, final)

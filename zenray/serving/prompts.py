@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from zenray.config import ContextSettings
 from zenray.context.assemble import AssembledPrompt, assemble
 from zenray.context.budget import LayoutOrder, PromptLimits
-from zenray.context.document_events import DocumentEvent, DocumentOpened, FileUploaded, SessionEnded
+from zenray.context.document_events import DocumentEvent, DocumentOpened, FileUploaded, WorkspaceNamed
 from zenray.context.index import open_index
 from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import CompletionRequest, EditorState, Infill, TextPrompt, TrackedEditor
@@ -19,8 +20,13 @@ from zenray.context.tokens import PromptTokenizer
 from zenray.engine.request import Final
 from zenray.serving.uploads import Uploads
 
+log = logging.getLogger(__name__)
+
 LARGE_TEXT = 16_384
 """Characters from which tokenising (2 ms and more) leaves the event loop to the other streams."""
+
+MAX_READ_AHEAD = 32
+"""Documents that wait to be read."""
 
 
 class Prompts:
@@ -31,12 +37,20 @@ class Prompts:
         # For what nobody waits for; prompts have threads of their own.
         self._background = ThreadPoolExecutor(1, thread_name_prefix="zenray-context")
         self._uploads = Uploads(self._background)
-        self._sessions = SessionStore(settings, open_index=open_index, new_uploads=self._uploads.new_index)
         self._memory = PromptMemory.of(tokenizer)
+        self._sessions = SessionStore(
+            settings,
+            open_index=open_index,
+            new_uploads=self._uploads.new_index,
+            on_forgotten=self._memory.selections.end_session,
+        )
+        self._num_read_ahead = 0
         self._prefill = PrefillRate()
 
     async def apply(self, session_id: str, event: DocumentEvent) -> None:
         """See `SessionStore.apply`."""
+        if isinstance(event, WorkspaceNamed) and event.root and self._settings.mode == "local":
+            await asyncio.to_thread(open_index, event.root)  # A tree's ignore rules are files to read; done once.
         self._sessions.apply(session_id, event)
         match event:
             case FileUploaded():
@@ -45,8 +59,6 @@ class Prompts:
                     self._memory.selections.end_session(session_id)
             case DocumentOpened():
                 self._read_ahead(session_id, event.path)
-            case SessionEnded():
-                self._memory.selections.end_session(session_id)
 
     async def resolve(self, request: CompletionRequest, *, observe: bool = True) -> CompletionRequest:
         """`request` with the text of its document. A version that is on its way is waited for, for at most
@@ -70,10 +82,20 @@ class Prompts:
         return await asyncio.to_thread(assemble, request, self._tokenizer, limits, around, self._memory)
 
     def _read_ahead(self, session_id: str, path: str) -> None:
-        """The first prompt that may show parts of a document does not wait for it to be read."""
+        """The first prompt that may show parts of a document does not wait for it to be read, unless many are opened
+        at once: those that wait are held in memory."""
         for document in self._sessions.surroundings(session_id, "").documents:
-            if document.path == path:
-                self._background.submit(self._memory.read_ahead, document)
+            if document.path == path and self._num_read_ahead < MAX_READ_AHEAD:
+                self._num_read_ahead += 1
+                reading = asyncio.get_running_loop().run_in_executor(
+                    self._background, self._memory.read_ahead, document
+                )
+                reading.add_done_callback(self._has_read)
+
+    def _has_read(self, reading: asyncio.Future[None]) -> None:
+        self._num_read_ahead -= 1
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            log.error("reading ahead raised %s", type(error).__name__)
 
     def close(self) -> None:
         """Ends its thread."""

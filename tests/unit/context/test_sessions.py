@@ -346,6 +346,16 @@ def test_a_full_session_forgets_uploads_then_the_documents_unused_for_longest(cl
         store.apply("s", typed("b.py", 1, 0, "x"))
 
 
+def test_whoever_keeps_something_for_a_session_hears_of_its_end(clock: Clock) -> None:
+    forgotten: list[str] = []
+    store = SessionStore(small(num_sessions=2), clock, on_forgotten=forgotten.append)
+    for session_id in ("s", "t", "s", "u"):
+        store.apply(session_id, opened("a.py", "a"))
+    assert forgotten == ["t"]
+    store.apply("u", SessionEnded())
+    assert forgotten == ["t", "u"]
+
+
 def test_what_can_never_fit_is_refused(clock: Clock) -> None:
     store = SessionStore(small(session_bytes=10_000), clock, new_uploads=Symbols)
     store.apply("s", opened("a.py", "a" * 5000))

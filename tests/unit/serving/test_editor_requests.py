@@ -36,6 +36,7 @@ from zenray.engine.request import (
 from zenray.errors import DeadlineExceeded, InvalidRequest, StaleDocument, Unavailable
 from zenray.model.tokenizer import ByteTokenizer
 from zenray.serving.completion import ClusterCompletionService
+from zenray.serving.prompts import Prompts
 from zenray.v1 import common_pb2
 
 TEXT = "return width * height"
@@ -298,6 +299,20 @@ async def test_a_draining_service_takes_no_documents(service: ClusterCompletionS
     await service.drain(5)
     with pytest.raises(Unavailable, match="draining"):
         await service.apply_document_event("editor-1", DocumentOpened("area.py", "python", DOCUMENT, 1))
+
+
+async def test_nobody_waits_for_a_prompt_beyond_the_deadline(
+    service: ClusterCompletionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Prompts, "assemble", never)
+    alone = at_end(DOCUMENT, session_id="", limits=Limits(deadline_ms=5))
+    with pytest.raises(DeadlineExceeded, match="assembled"):
+        await run(service, alone)
+    with pytest.raises(DeadlineExceeded, match="assembled"):
+        await service.assemble(alone)
 
 
 async def test_an_outcome_is_counted_and_logged(service: ClusterCompletionService, tmp_path: Path) -> None:

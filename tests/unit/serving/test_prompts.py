@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,10 +11,12 @@ import pytest
 from zenray.config import ContextSettings
 from zenray.context.document_events import DocumentOpened, FileUploaded, SessionEnded
 from zenray.context.pieces import ContextSource
+from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState
+from zenray.context.surroundings import Document
 from zenray.engine.request import Final, FinishReason, Limits, Timings, Usage
 from zenray.model.tokenizer import ByteTokenizer
-from zenray.serving.prompts import PrefillRate, Prompts
+from zenray.serving.prompts import MAX_READ_AHEAD, PrefillRate, Prompts
 from zenray.serving.uploads import Uploads
 
 SHAPES = "def perimeter_of_rectangle(width, height):\n    return 2 * (width + height)\n"
@@ -38,6 +41,26 @@ async def test_what_was_uploaded_is_found_by_the_next_prompt_until_it_is_forgott
     sources = [{piece.source for piece in prompt.pieces} for prompt in (alone, informed, forgotten)]
     found = {ContextSource.DEFINITION, ContextSource.IMPORT}
     assert [bool(found & each) for each in sources] == [False, True, False]
+
+
+async def test_documents_opened_faster_than_they_are_read_do_not_pile_up(
+    prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, read = threading.Event(), []
+
+    def slowly(_: PromptMemory, document: Document) -> None:
+        may_go_on.wait()
+        read.append(document.path)
+
+    monkeypatch.setattr(PromptMemory, "read_ahead", slowly)
+    for number in range(3 * MAX_READ_AHEAD):
+        await prompts.apply("s", DocumentOpened(f"{number}.py", "python", SHAPES, 1))
+    may_go_on.set()
+    await prompts.apply("s", FileUploaded("shapes.py", SHAPES))  # waits for its turn behind them
+    assert read == [f"{number}.py" for number in range(MAX_READ_AHEAD)]
+    await prompts.apply("s", DocumentOpened("last.py", "python", SHAPES, 1))
+    await prompts.apply("s", FileUploaded("shapes.py", SHAPES))
+    assert read[MAX_READ_AHEAD:] == ["last.py"]
 
 
 async def test_uploads_are_indexed_in_order_and_nobody_waits_for_more() -> None:
