@@ -5,15 +5,15 @@ from __future__ import annotations
 from tree_sitter import Node, Point
 
 from zenray.context.languages.grammars import num_syntax_errors, parse
-from zenray.context.suggestion.windows import after_window, before_window
+from zenray.context.suggestion.windows import after_window, before_window, sure_start
 
-_NO_CODE = ("string", "comment", "char", "regex", "template", "heredoc", "literal_content")
+_NO_CODE = ("string", "comment", "char_literal", "character", "regex", "heredoc", "literal_content")
 _WINDOW = 4096
 
 
 def in_code(language: str, source: str, position: int) -> bool:
     """Whether the character at `position` stands in no string or comment, as far as the grammar can tell."""
-    start = _window_start(source, position)
+    start = sure_start(source[:position], _WINDOW)
     window = source[start:]
     tree = parse(language, _encoded(window))
     if tree is None:
@@ -32,20 +32,6 @@ def _within_text(node: Node, at: int) -> bool:
             return False
         node = node.parent
     return False
-
-
-def _window_start(source: str, position: int) -> int:
-    """The start of a line at the margin, if there is one within the window, else of any line."""
-    first = max(0, position - _WINDOW)
-    if first == 0:
-        return 0
-    at = source.find("\n", first, position) + 1
-    start = at or first
-    while 0 < at < position:
-        if not source[at].isspace():
-            return at
-        at = source.find("\n", at, position) + 1
-    return start
 
 
 def _encoded(text: str) -> bytes:

@@ -106,6 +106,7 @@ class TestWindow:
         ("javascript", "x = `${|a}`", True),
         ("ruby", "x = <<END\n|end\nEND\n", False),
         ("python", "x = |1", True),
+        ("cpp", "template <typename T> struct A { int f() { return 1; |} };", True),
         ("plaintext", "'|'", True),
     ],
 )
