@@ -84,8 +84,8 @@ def summarise_typing(records: Sequence[SuggestionRecord]) -> dict[str, Any]:
     good = [record for record in records if not record.error]
     fresh = [record for record in good if not _is_reused(record)]
     pauses = [record for record in good if record.quiet_ms >= PAUSE_MS]
-    told = [record.began for record in good if record.began is not None and record.began.prompt_tokens]
-    told = [began for began in told if began.cached_tokens is not None]
+    begun = [record.began for record in good if record.began is not None and record.began.prompt_tokens]
+    told = [began for began in begun if began.cached_tokens is not None]
     shown = [record for record in good if record.shown.strip()]
     return {
         "requests": len(records),
@@ -100,7 +100,7 @@ def summarise_typing(records: Sequence[SuggestionRecord]) -> dict[str, Any]:
         "total_ms": asdict(Distribution.of(record.total_ms for record in good)),
         "pause_ttft_ms": asdict(PauseWaits.of(record.ttft_ms for record in pauses)),
         "pause_line_ms": asdict(PauseWaits.of(record.tfcl_ms for record in pauses)),
-        "prompt_tokens": asdict(Distribution.of(began.prompt_tokens for began in told)),
+        "prompt_tokens": asdict(Distribution.of(began.prompt_tokens for began in begun)),
         "cached_share": _cached_share(told),
         "cached_share_fresh": _cached_share([began for began in told if not began.reused]),
         "requests_with_cache_counts": len(told),

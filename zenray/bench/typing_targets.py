@@ -130,10 +130,10 @@ class VllmTarget(_HttpTarget):
         usage: dict[str, Any] = {}
         reason = ""
         async for event in self._events("/v1/completions", body):
-            usage = event.get("usage") or usage
-            details = usage.get("prompt_tokens_details") or {}
-            if "cached_tokens" in details:
-                yield Began(usage["prompt_tokens"], details["cached_tokens"])
+            if event.get("usage"):
+                usage = event["usage"]
+                details = usage.get("prompt_tokens_details") or {}  # which only the last event has
+                yield Began(usage["prompt_tokens"], details.get("cached_tokens"))
             for choice in event["choices"]:
                 reason = choice["finish_reason"] or reason
                 yield Chunk(choice["text"], 1)

@@ -74,7 +74,7 @@ def test_llama_is_asked_with_lines_around_the_cursor_and_tells_what_it_cached() 
 def test_vllm_is_asked_with_the_prompt_llama_makes_of_it() -> None:
     usage = {"prompt_tokens": 50, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 48}}
     events = [
-        {"choices": [{"text": "ab", "finish_reason": None}]},
+        {"choices": [{"text": "ab", "finish_reason": None}], "usage": {"prompt_tokens": 50, "completion_tokens": 1}},
         {"choices": [{"text": "c", "finish_reason": "stop"}]},
         {"choices": [], "usage": usage},
     ]
@@ -85,7 +85,7 @@ def test_vllm_is_asked_with_the_prompt_llama_makes_of_it() -> None:
         "<|repo_name|>myproject\n<|file_sep|>b.py\none\ntwo\n<|file_sep|>a.py\n"
         "<|fim_prefix|>x = 1\ny = <|fim_suffix|>\nz<|fim_middle|>"
     )
-    assert items == [Chunk("ab", 1), Chunk("c", 1), Began(50, 48), Ended("stop", 50, None, 2)]
+    assert items == [Began(50, None), Chunk("ab", 1), Chunk("c", 1), Began(50, 48), Ended("stop", 50, None, 2)]
 
 
 def test_an_error_of_the_server_is_an_error() -> None:
