@@ -88,7 +88,7 @@ def request_from_proto(
         limits=limits_from_proto(message.limits, default_limits(card)),
         priority=Priority.INTERACTIVE if priority is None else priority,
         suggestion=options_from_proto(message.suggestion, given),
-        snippets=snippets_from_proto(message.snippets),
+        snippets=snippets_from_proto(message.snippets, card.bounds.max_snippets),
     )
 
 

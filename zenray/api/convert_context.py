@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from zenray.context.assemble import AssembledPrompt
 from zenray.context.pieces import ContextSource, Snippet
@@ -28,11 +29,12 @@ def options_to_proto(options: SuggestionOptions) -> completion_pb2.SuggestionOpt
     return completion_pb2.SuggestionOptions(**{name: getattr(options, name) for name in names})
 
 
-def snippets_from_proto(messages: Iterable[completion_pb2.Snippet]) -> tuple[Snippet, ...]:
+def snippets_from_proto(messages: Iterable[completion_pb2.Snippet], most: int) -> tuple[Snippet, ...]:
+    """The first ones that hold text: at most `most` and one more, which tells that there are too many."""
+    shown = (message for message in messages if message.text)
     return tuple(
         Snippet(ContextSource.SNIPPET, message.path, message.text, message.start_line)
-        for message in messages
-        if message.text
+        for message in islice(shown, most + 1)
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from zenray.api.convert import position_from_proto
 from zenray.api.validate import Violations
 from zenray.context.cursors import LinePosition, Position, PositionUnit
@@ -17,6 +19,7 @@ from zenray.context.document_events import (
     TextEdit,
     WorkspaceNamed,
 )
+from zenray.context.session import MAX_EDITS
 from zenray.v1 import completion_pb2, context_pb2
 
 _UNITS = {unit: completion_pb2.PositionUnit.Value(f"POSITION_UNIT_{unit.name}") for unit in PositionUnit}
@@ -31,7 +34,11 @@ def event_from_proto(message: context_pb2.UpdateDocumentsRequest, found: Violati
             return DocumentOpened(opened.path, opened.language, opened.text, opened.version, opened.content_hash)
         case "edited":
             edited = message.edited
-            edits = tuple(_edit_from_proto(edit, f"edited.edits[{i}]", found) for i, edit in enumerate(edited.edits))
+            # One too many is enough for the session to say so: a message has room for millions.
+            edits = tuple(
+                _edit_from_proto(edit, f"edited.edits[{i}]", found)
+                for i, edit in enumerate(islice(edited.edits, MAX_EDITS + 1))
+            )
             return DocumentEdited(edited.path, edited.base_version, edited.version, edits, edited.content_hash)
         case "closed":
             return DocumentClosed(message.closed.path)

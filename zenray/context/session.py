@@ -35,6 +35,8 @@ MAX_EDIT_WORK = 2**24
 cheaper to send."""
 _EDIT_CHARACTERS = 4096
 """What an edit costs besides, in characters that could be moved meanwhile."""
+MAX_EDITS = MAX_EDIT_WORK // _EDIT_CHARACTERS
+"""More edits in one event are always too much work."""
 _ITEM_BYTES = 512
 """What an item costs besides its texts."""
 _REMEDY = "send it whole, as DocumentOpened"

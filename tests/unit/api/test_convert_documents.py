@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from zenray.api.convert_documents import event_from_proto, event_to_proto
 from zenray.api.validate import Violations
 from zenray.api.validate_documents import collect_event
+from zenray.config import ContextSettings
 from zenray.context.cursors import LinePosition, OffsetPosition, PositionUnit
 from zenray.context.document_events import (
     ClipboardCopied,
@@ -22,6 +23,9 @@ from zenray.context.document_events import (
     TextEdit,
     WorkspaceNamed,
 )
+from zenray.context.session import MAX_EDITS
+from zenray.context.sessions import SessionStore
+from zenray.errors import StaleDocument
 from zenray.v1 import completion_pb2, context_pb2
 
 HASH = "0123456789abcdef" * 4
@@ -122,3 +126,19 @@ def test_what_has_no_domain_value_is_named() -> None:
         "edited.edits[1].start",
         "edited.edits[1].end",
     ]
+
+
+def test_of_too_many_edits_only_so_many_are_read_that_the_session_refuses_them() -> None:
+    message = event_to_proto(DocumentEdited("a.py", 1, 2, (EDIT,) * (2 * MAX_EDITS)), "s")
+    found = Violations()
+    event = event_from_proto(message, found)
+    assert isinstance(event, DocumentEdited)
+    assert len(event.edits) < len(message.edited.edits)
+    store = SessionStore(ContextSettings())
+    store.apply("s", DocumentOpened("a.py", "python", "", 1))
+    with pytest.raises(StaleDocument, match="more work"):
+        store.apply("s", event)
+    empty = context_pb2.UpdateDocumentsRequest()
+    empty.edited.edits.extend([context_pb2.TextEdit()] * (2 * MAX_EDITS))
+    event_from_proto(empty, found)
+    assert len(list(found)) <= 2 * len(event.edits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from zenray.context.languages.registry import language
 
@@ -109,7 +109,7 @@ _STRINGS = {
 """How languages spell strings; all others have double and single quotes that end with their line."""
 
 
-@cache
+@lru_cache(maxsize=256)  # clients name languages as they like
 def _pattern(language_id: str) -> re.Pattern[str]:
     known = language(language_id)
     comments = []
