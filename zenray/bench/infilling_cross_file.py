@@ -60,11 +60,13 @@ def _of_package(folder: Path, rng: random.Random) -> Iterator[Gap]:
     paths = sorted(folder.rglob("*.py"))
     rng.shuffle(paths)
     used: set[tuple[Path, str]] = set()
+    imports_own = re.compile(rf"^from (?:\.|{folder.name}\b)", re.MULTILINE)
     for path in paths:
         text = _read(path)
-        if text is None or "import" not in text:
+        tree = _parsed(text) if text is not None and imports_own.search(text) else None
+        if text is None or tree is None:
             continue
-        for call, definition_path in _imported_calls(path, ast.parse(text), folder):
+        for call, definition_path in _imported_calls(path, tree, folder):
             assert isinstance(call.func, ast.Name)
             if (definition_path, call.func.id) in used:
                 continue
@@ -110,10 +112,11 @@ def _module_path(path: Path, node: ast.ImportFrom, folder: Path) -> Path | None:
 def _gap(root: Path, path: Path, text: str, call: ast.Call, definition_path: Path, rng: random.Random) -> Gap | None:
     """The gap of one call, or None where it does not fit or its names cannot be changed safely."""
     defining = _read(definition_path)
-    if defining is None:
+    tree = _parsed(defining) if defining is not None else None
+    if defining is None or tree is None:
         return None
     assert isinstance(call.func, ast.Name) and call.end_col_offset is not None
-    function = _plain_function(ast.parse(defining), call.func.id)
+    function = _plain_function(tree, call.func.id)
     if function is None:
         return None
     names = _new_names(function, rng)
@@ -217,11 +220,7 @@ def _replaced(lines: list[str], replacements: list[_Replacement]) -> str | None:
             return None
         lines[change.line - 1] = line[: change.column] + change.new + line[end:]
     text = "".join(lines)
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return None
-    return text
+    return None if _parsed(text) is None else text
 
 
 def _other_files(root: Path, path: Path, definition_path: Path, rng: random.Random) -> list[Document]:
@@ -238,10 +237,12 @@ def _read(path: Path) -> str | None:
     if path.stat().st_size > _LARGEST_FILE_CHARACTERS:
         return None
     text = path.read_text(encoding="utf-8", errors="replace")
-    if not text.isascii() or "\t" in text or "\f" in text or "\r" in text:
-        return None
+    return text if text.isascii() and not set("\t\f\r") & set(text) else None
+
+
+def _parsed(text: str) -> ast.Module | None:
+    """The text as Python; None where it is none."""
     try:
-        ast.parse(text)
+        return ast.parse(text)
     except SyntaxError:
         return None
-    return text
