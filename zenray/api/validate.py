@@ -183,6 +183,7 @@ def _collect_snippets(snippets: Sequence[Snippet], given: CompletionInput, card:
         check_text(f"snippets[{i}].text", snippet.text, found)
         if snippet.path:
             check_path(f"snippets[{i}].path", snippet.path, found)
+        _whole(f"snippets[{i}].start_line", snippet.start_line, 0, MAX_LINES, found)
     num_bytes = sum(len(snippet.text.encode("utf-8", "surrogatepass")) for snippet in snippets)
     if num_bytes > bounds.max_snippet_bytes:
         found.add("snippets", Quantity(num_bytes, "bytes"), f"at most {bounds.max_snippet_bytes} bytes in all")

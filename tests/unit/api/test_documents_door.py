@@ -226,6 +226,10 @@ async def test_unexpected_errors_say_nothing_of_the_inside(client: AsyncClient, 
         (Request(editor={"cursor": {"offset": 0}}, snippets=[{"text": "y"}] * 65), "snippets"),
         (Request(editor={"cursor": {"offset": 0}}, snippets=[{"text": "y" * 300_000}]), "snippets"),
         (Request(editor={"cursor": {"offset": 0}}, snippets=[{"text": "y", "path": "../y"}]), "snippets[0].path"),
+        (
+            Request(editor={"cursor": {"offset": 0}}, snippets=[{"text": "y", "start_line": 2**32 - 1}]),
+            "snippets[0].start_line",
+        ),
     ],
 )
 async def test_a_bad_request_for_a_document_names_its_field(

@@ -368,3 +368,15 @@ def test_a_short_deadline_shrinks_the_prompt() -> None:
     assert sizes[0] == sizes[1] > 1500
     assert 250 < sizes[2] <= 500
     assert 64 < sizes[3] <= 128
+
+
+def test_lines_stay_lines_of_a_file_when_many_go_behind_what_is_shown() -> None:
+    top = "def area_of_circle(radius):\n    return 3 * radius\n" + "a = 1\n" * 60 + "b = area_of_circle("
+    memory = PromptMemory.of(ByteTokenizer())
+    shown = []
+    for behind in ("\n" * 900, ""):
+        far = "\n" + "c = 2\n" * 60 + "def area_of_circle_twice(radius):\n    return area_of_circle(radius) * 2\n"
+        prompt = prompt_of(top + far + behind, len(top), Surroundings(documents=(SHAPES,)), LIMITS, memory=memory)
+        shown += [piece.start_line for piece in prompt.pieces if piece.source is ContextSource.SAME_FILE]
+    assert len(shown) > 1
+    assert min(shown) >= 0

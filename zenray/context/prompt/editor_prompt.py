@@ -113,7 +113,7 @@ def _lead(chosen: Remembered, document: Document, workspace: str, memory: Prompt
     for each in chosen.selection.shown:
         snippet = each.candidate.snippet
         if snippet.source is ContextSource.SAME_FILE and snippet.start_line > cursor_line:
-            snippet = replace(snippet, start_line=snippet.start_line + moved)
+            snippet = replace(snippet, start_line=max(0, snippet.start_line + moved))
         shown += snippet_parts(snippet, each.score, language, tokenizer)
     if chosen.distant is not None:
         shown += snippet_parts(chosen.distant.snippet, 0.0, language, tokenizer)
