@@ -25,6 +25,8 @@ from zenray.errors import Unavailable
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 20.0
+_LIBC = ctypes.CDLL(None)
+"""Loaded before there is a fork, in which nothing should be."""
 
 
 @dataclass(frozen=True)
@@ -145,4 +147,4 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 def _end_with_parent() -> None:
     """Lets the system end the server when the comparison is killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
