@@ -219,6 +219,7 @@ class TestPrivacy:
         assert "circumference(1)" in prompt.text
         assert not any(line in prompt.text for line in body)
 
+    @settings(deadline=None)
     @given(st.integers(0, 60))
     def test_a_cursor_inside_a_secret_shows_neither_half(self, offset: int) -> None:
         text = f'x = 1\nkey = "{self.KEY}"\n'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -38,6 +38,7 @@ def test_sources_that_are_none_and_negative_weights_are_refused() -> None:
     assert {ContextSource(name) for name in SnippetSource.__args__} < set(ContextSource)
 
 
+@settings(deadline=None)
 @given(st.integers(8, 32_768), st.integers(1, 600_000), st.floats(0.1, 1e6))
 def test_a_deadline_never_grows_a_budget_nor_takes_the_last_of_it(budget: int, deadline_ms: int, rate: float) -> None:
     shrunk = deadline_budget(budget, deadline_ms, rate)

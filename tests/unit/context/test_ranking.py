@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zenray.context.pieces import ContextSource, Snippet
@@ -24,6 +24,7 @@ def snippet(text: str, path: str = "a.py", line: int = 0, source: ContextSource 
     return Snippet(source, path, text, line)
 
 
+@settings(deadline=None)
 @given(texts)
 def test_chunks_are_runs_of_whole_lines_in_order(text: str) -> None:
     expected = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -57,6 +58,7 @@ def test_long_lines_are_left_out_and_many_long_ones_parted() -> None:
     assert all(len(chunk.text) <= MOST_CHARS for chunk in chunks)
 
 
+@settings(deadline=None)
 @given(texts, st.data())
 def test_a_block_is_what_begins_at_a_line(text: str, data: st.DataObject) -> None:
     for chunk in cut_into_chunks(text):
@@ -97,6 +99,7 @@ def test_the_query_stays_until_a_word_is_done_and_nearer_names_come_first() -> N
     assert "tra" not in dict(queries[3].terms)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300), st.data())
 def test_any_place_has_a_query(text: str, data: st.DataObject) -> None:
     query = query_at(text, data.draw(st.integers(0, len(text))))
@@ -123,6 +126,7 @@ class TestRank:
 
     signals = st.none() | st.integers(0, 5)
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(signals, signals, signals)), st.randoms())
     def test_the_order_of_arrival_does_not_matter(self, rows: list[tuple[int | None, ...]], random: object) -> None:
         candidates = [
@@ -160,6 +164,7 @@ class TestDuplicates:
     def test_brackets_alone_are_not_worth_a_token(self) -> None:
         assert without_duplicates(self.ranked("}\n)\n\n    else:\n"), frozenset())[0] == []
 
+    @settings(deadline=None)
     @given(st.lists(texts, max_size=6))
     def test_nothing_is_lost_and_nothing_kept_twice(self, some: list[str]) -> None:
         ranked = self.ranked(*some)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zenray.context.pieces import ContextSource, Snippet
@@ -69,6 +69,7 @@ def test_a_smaller_allowance_drops_the_worst() -> None:
 candidates = st.lists(st.tuples(st.integers(0, 12), st.floats(0.01, 1), st.integers(1, 30)), max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(candidates, min_size=1, max_size=5), st.integers(0, 80), st.integers(0, 3), st.floats(0, 1))
 def test_never_over_and_nothing_twice(
     days: list[list[tuple[int, float, int]]], allowance: int, must: int, kept: float
@@ -84,6 +85,7 @@ def test_never_over_and_nothing_twice(
         assert {each.candidate.key for each in found} <= set(keys)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), max_size=40), st.integers(1, 20))
 def test_a_bounded_cache_stays_within_its_bound_and_keeps_the_latest(keys: list[int], bound: int) -> None:
     cache: BoundedCache[int, str] = BoundedCache(bound, lambda key: key)
@@ -98,6 +100,7 @@ PATHS = st.sampled_from("abc")
 SHARED = [Document(f"shared{number}", "", "x" * 10 * number) for number in range(4)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("st"), PATHS, st.integers(0, 60), st.sets(st.integers(0, 3))), max_size=30))
 def test_the_memory_of_selections_counts_every_document_once_and_stays_within_its_bounds(
     kept: list[tuple[str, str, int, set[int]]],

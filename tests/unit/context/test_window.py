@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zenray.context.privacy.secrets import redact
@@ -30,6 +30,7 @@ def window_of(text: str, cursor: int, budget: int, tokenizer: ByteTokenizer | Re
 texts = st.lists(st.sampled_from(["a", " ", "\n", "é", "🙂", "\r\n", "x = 1\n", "    y\n", "z" * 200])).map("".join)
 
 
+@settings(deadline=None)
 @given(texts, st.integers(0, 5), st.data(), st.integers(0, 900))
 def test_an_end_of_the_text_within_the_budget(text: str, times: int, data: st.DataObject, budget: int) -> None:
     text *= 1 + times
@@ -71,6 +72,7 @@ def test_a_line_without_end_is_cut_inside_and_costs_what_fits() -> None:
     assert inner.encoded_characters < 5_000
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.integers(0, 40_000), st.integers(0, 3_000))
 def test_covered_text_is_the_redacted_document_wherever_it_is_read(word: str, start: int, length: int) -> None:
     secret = 'password = "tr0ub4dor&3xyzzy"\nAWS = "AKIAIOSFODNN7REALKEY"\n'
