@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zenray.bench import infilling_cross_file
@@ -98,6 +98,7 @@ def test_a_cross_file_gap_needs_the_other_file() -> None:
         assert gap.before.endswith(f"{name}(")
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_similarity_is_one_for_equal_texts_alone(left: str, right: str) -> None:
     assert edit_similarity(left, left) == 1
@@ -106,6 +107,7 @@ def test_similarity_is_one_for_equal_texts_alone(left: str, right: str) -> None:
     assert (edit_similarity(left, right) == 1) == (left.strip() == right.strip())
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="abc", min_size=1), min_size=1), st.sampled_from([" ", "\n", "  \n\t"]))
 def test_white_space_does_not_make_a_text_another(words: list[str], space: str) -> None:
     assert is_exact(f" {space.join(words)}\n", " ".join(words))
