@@ -47,16 +47,18 @@ def unmatched(found: tuple[Bracket, ...] | list[Bracket]) -> tuple[list[Bracket]
     another kind than the innermost opener closes the nearest one of its own kind."""
     closers: list[Bracket] = []
     openers: list[Bracket] = []
+    num_open = dict.fromkeys(CLOSER_OF, 0)
     for bracket in found:
         if bracket.character in CLOSER_OF:
             openers.append(bracket)
-            continue
-        opener = OPENER_OF[bracket.character]
-        at = next((at for at in range(len(openers) - 1, -1, -1) if openers[at].character == opener), None)
-        if at is None:
+            num_open[bracket.character] += 1
+        elif num_open[opener := OPENER_OF[bracket.character]]:
+            closed = ""
+            while closed != opener:
+                closed = openers.pop().character
+                num_open[closed] -= 1
+        else:  # Without a look at all that is open: it may be much.
             closers.append(bracket)
-        else:
-            del openers[at:]
     return closers, openers
 
 

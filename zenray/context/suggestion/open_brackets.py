@@ -8,6 +8,9 @@ from itertools import groupby, takewhile
 from zenray.context.suggestion.lexing import CLOSER_OF, Bracket, Brackets, brackets, unmatched
 from zenray.context.suggestion.seams import column, indentation
 
+_MOST_OPEN = 128
+"""Brackets looked at, the innermost; what is nested deeper is no code, and each is compared with each."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenBracket:
@@ -33,7 +36,7 @@ def open_at_cursor(language: str, before: str, after: str, read: Brackets) -> tu
     block just opened does not take the closer of the one around it. Of other closers in a row, each belongs to one of
     the innermost openers in a row, the outer ones first, or to none: what is to be written opens it.
     """
-    openers = unmatched(read.found)[1]
+    openers = unmatched(read.found)[1][-_MOST_OPEN:]
     in_string = read.resume < len(before)
     cursor_line = before[before.rfind("\n") + 1 :]
     closers = _closers(language, after, after.find("\n") + 1 if in_string else 0, cursor_line)
@@ -76,7 +79,7 @@ def _closed(before: str, openers: list[Bracket], closers: list[_Closer]) -> set[
 def _closers(language: str, after: str, start: int, cursor_line: str) -> list[_Closer]:
     """The closers in `after` of brackets opened before it, in order; it goes on with `cursor_line`."""
     found = []
-    for bracket in unmatched(brackets(language, after, start).found)[0]:
+    for bracket in unmatched(brackets(language, after, start).found)[0][:_MOST_OPEN]:
         line_start = after.rfind("\n", 0, bracket.position) + 1
         space = (cursor_line if line_start == 0 else "") + after[line_start : bracket.position]
         found.append(_Closer(bracket.character, None if space.strip() else column(space)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.context.suggestion.test_stops import LANGUAGES, TEXTS
 from zenray.context.languages.grammars import num_syntax_errors, parse
-from zenray.context.suggestion.lexing import brackets, unmatched
+from zenray.context.suggestion.lexing import CLOSER_OF, Bracket, brackets, unmatched
 from zenray.context.suggestion.open_brackets import open_at_cursor
 from zenray.context.suggestion.syntax import in_code
 from zenray.context.suggestion.windows import after_window, before_window
@@ -49,6 +49,22 @@ def test_a_closer_of_another_kind_closes_the_nearest_of_its_own() -> None:
     assert [bracket.character for bracket in openers] == ["("]
 
 
+@given(st.text("()[]{}", max_size=40))
+def test_unmatched_brackets_are_those_of_the_definition(source: str) -> None:
+    found = brackets("c", source).found
+    closers: list[Bracket] = []
+    openers: list[Bracket] = []
+    for bracket in found:
+        own = [at for at, opener in enumerate(openers) if CLOSER_OF.get(opener.character) == bracket.character]
+        if bracket.character in CLOSER_OF:
+            openers.append(bracket)
+        elif own:
+            openers = openers[: own[-1]]
+        else:
+            closers.append(bracket)
+    assert unmatched(found) == (closers, openers)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
@@ -66,6 +82,14 @@ def test_what_the_text_behind_the_cursor_closes(before: str, after: str, expecte
     """Outermost first; + has its closer there, - has not."""
     found = open_at_cursor("javascript", before, after, brackets("javascript", before))
     assert " ".join(bracket.closer + "-+"[bracket.is_closed] for bracket in found) == expected
+
+
+def test_of_brackets_nested_beyond_all_code_the_innermost_are_looked_at() -> None:
+    before, after = "(\n" * 1000 + "[\n" * 9, "]\n" * 9 + ")\n" * 1000
+    found = open_at_cursor("c", before, after, brackets("c", before))
+    assert "".join(bracket.closer for bracket in found).lstrip(")") == "]" * 9
+    assert all(bracket.is_closed for bracket in found)
+    assert 64 < len(found) < 256
 
 
 class TestWindow:
