@@ -109,7 +109,7 @@ def complete(
     At FILE:LINE:COL it is the suggestion an editor would show.
     """
     from zenray.api.client import Client
-    from zenray.cli.editor_session import editor_session, session_events
+    from zenray.cli.editor_session import editor_session, session_events, tell_of_missing_index
     from zenray.cli.explain import explain as show_prompt
     from zenray.cli.render import JsonLines, Plain, Recorder, Rendering, Terminal
     from zenray.cli.target import path_in, read_target
@@ -132,6 +132,8 @@ def complete(
             place = read_target(target)
             before, after = place.prefix, place.suffix
             beside = session_events(opened or [], workspace)
+            if workspace is not None:
+                tell_of_missing_index(workspace)
             cursor = completion_pb2.Cursor(offset=place.offset, unit=completion_pb2.POSITION_UNIT_CODE_POINT)
             path = path_in(workspace, place.path)
             request.editor.CopyFrom(completion_pb2.EditorState(path=path, text=place.text, cursor=cursor))

@@ -82,6 +82,8 @@ def facts() -> Table:
 
 
 def megabytes(num_bytes: float) -> str:
+    if 0 < num_bytes < 1e5:
+        return f"{num_bytes / 1e3:.1f} kB"
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.text import Text
+
 from zenray.api.client import Client
+from zenray.cli.console import printable, stderr
 from zenray.cli.target import path_in, read_text
 from zenray.errors import InvalidRequest
 from zenray.v1 import context_pb2
@@ -28,6 +31,14 @@ def session_events(files: Sequence[Path], workspace: Path | None) -> list[contex
         opened = context_pb2.DocumentOpened(path=path_in(workspace, path), text=read_text("--open", path), version=1)
         events.append(context_pb2.UpdateDocumentsRequest(opened=opened))
     return events
+
+
+def tell_of_missing_index(workspace: Path) -> None:
+    """Say on stderr that nothing of the workspace is known yet, and how to change that."""
+    from zenray.context.index import index_path  # a sixth of a second, for those who name a workspace
+
+    if not index_path(workspace).exists():
+        stderr().print(Text(f"{printable(str(workspace))} has no index; make one: zenray index {workspace}", "warn"))
 
 
 @contextmanager

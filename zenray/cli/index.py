@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,10 +147,15 @@ def _show(found: IndexStatus, report: BuildReport | None) -> None:
     else:
         rows.add_row("updated", Text("never to the end; zenray index goes on from there", "warn"))
     left_out = last.get("skipped", {})
-    rows.add_row("left out", ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "nothing")
+    rows.add_row("left out", ", ".join(starmap(_counted, left_out.items())) or "nothing")
     rows.add_row("source", megabytes(found.source_bytes))
     rows.add_row("index", f"{megabytes(found.database_bytes)}, {printable(str(found.database))}")
     stdout().print(rows)
+
+
+def _counted(reason: str, count: int) -> str:
+    is_many = count != 1 and reason.endswith(("folder", "link"))
+    return f"{count:,} {reason}{'s' if is_many else ''}"
 
 
 def _changes(report: BuildReport) -> str:

@@ -167,6 +167,7 @@ class JsonLines:
                         "prompt_tokens": final.usage.prompt_tokens,
                         "completion_tokens": final.usage.completion_tokens,
                         "cached_tokens": final.usage.cached_tokens,
+                        "saved_tokens": final.usage.saved_tokens,
                         "rounds": final.usage.rounds,
                     },
                     "timings": {

@@ -10,7 +10,7 @@ from pathlib import Path
 from zenray.errors import InvalidRequest
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_TARGET = re.compile(r"(?P<path>.+?)(?::(?P<line>\d+)(?::(?P<column>\d+))?)?\Z", re.DOTALL)
+_TARGET = re.compile(r"(?P<path>.+?)(?::(?P<line>\d+)(?::(?P<column>\d+))?:?)?\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from zenray.context.fim import NUM_CONTROL_TOKENS, stop_token_ids
 from zenray.context.healing import heal
 from zenray.context.languages.registry import language_of
 from zenray.context.pieces import ContextPiece, ContextSource, DroppedPiece
+from zenray.context.privacy.secret_files import is_secret_file
 from zenray.context.prompt.covering import CoveredText
 from zenray.context.prompt.editor_prompt import EditorPrompt, bos_parts, editor_prompt, file_part
 from zenray.context.prompt.layout import gap_parts, text_part
@@ -99,7 +100,8 @@ def assemble(
     only with an empty suffix, because the caller of one asked for something it cannot do, and ignores the
     text behind an editor's cursor, because there the server chooses what to use.
 
-    An editor with surroundings gets their snippets too (`editor_prompt`). Requests that come with the same `memory`
+    An editor in a file made to hold secrets is an InvalidRequest: nothing of such a file enters a prompt. Any other
+    with surroundings gets their snippets too (`editor_prompt`). Requests that come with the same `memory`
     cost what changed since the last one, and those of one session begin as the last one did where they can.
     """
     started_s = time.perf_counter()
@@ -141,6 +143,8 @@ def _editor(
 ) -> AssembledPrompt:
     if tokenizer.fim is None and editor.cursor_offset == 0:
         raise _nothing_before("editor.text")
+    if is_secret_file(editor.path):
+        raise InvalidRequest.of("editor.path", editor.path, "a file that is not made to hold secrets")
     memory = PromptMemory.of(tokenizer) if memory is None else memory
     cursor, options = editor.cursor_offset, request.suggestion
     document = Document(editor.path, editor.language or language_of(editor.path), editor.text)

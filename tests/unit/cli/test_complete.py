@@ -204,7 +204,7 @@ class TestOutput:
         assert "".join(event["text"] for event in events[1:4]) == events[4]["text"] == "return a + b\n"
         assert events[4]["finish_reason"] == "EOS"
         assert events[4]["usage"] == {
-            "prompt_tokens": 12, "completion_tokens": 6, "cached_tokens": 8, "rounds": 3,
+            "prompt_tokens": 12, "completion_tokens": 6, "cached_tokens": 8, "saved_tokens": 0, "rounds": 3,
         }  # fmt: skip
         assert events[5]["ttft_ms"] > 0
         assert events[5]["cached_tokens"] == 8

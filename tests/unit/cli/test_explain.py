@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from zenray.cli.main import app
+from zenray.context.index import build_index
 from zenray.v1 import completion_pb2, context_pb2
 
 CODE = "def add(a, b):\n    \n"
@@ -69,6 +70,18 @@ class TestSession:
         (request,) = fake_server.requests
         assert request.editor.path == "calc.py"
         assert request.session_id == named.session_id == ended.session_id != ""
+
+    def test_a_workspace_without_an_index_is_told_how_to_get_one(
+        self, fake_server: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ZENRAY_HOME", str(folder / "home"))
+        asked = ("src/calc.py:2:5", "--workspace", "src", "--address", fake_server.address)
+        before = run(*asked)
+        assert "src has no index; make one: zenray index src" in before.stderr
+        build_index(folder / "src")
+        after = run(*asked)
+        assert "no index" not in after.stderr
+        assert before.stdout == after.stdout != ""
 
     def test_a_session_that_was_named_goes_on(self, fake_server: Any, folder: Path) -> None:
         run("src/calc.py", "--open", "src/other.py", "--session", "mine", "--address", fake_server.address)

@@ -52,6 +52,14 @@ def test_builds_then_updates_and_says_what_it_did(tree: Path) -> None:
     assert "python 2 3" in second
 
 
+def test_what_was_left_out_is_counted_in_words(tree: Path) -> None:
+    (tree / "__pycache__").mkdir()
+    first = words(run(tree))
+    assert "1 ignored folder" in first and "folders" not in first
+    (tree / "node_modules").mkdir()
+    assert "2 ignored folders" in words(run(tree))
+
+
 def test_status_tells_without_looking_at_the_tree(tree: Path) -> None:
     words(run(tree))
     (tree / "more.py").write_text("def more(): ...\n")

@@ -30,6 +30,8 @@ def document(tmp_path: Path) -> Path:
         (":3:2", "ab\r\ncd\n\t"),
         (":3:4", "ab\r\ncd\n\tñ🙂"),
         (":3:5", "ab\r\ncd\n\tñ🙂x"),
+        (":2:", "ab\r\ncd"),  # as grep -n and compilers print it
+        (":2:1:", "ab\r\n"),
         (":4:5", TEXT),
         (":4", TEXT),
         ("", TEXT),

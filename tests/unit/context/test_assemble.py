@@ -138,6 +138,12 @@ def test_a_model_without_infill_tokens() -> None:
             prompt_of(empty, tokenizer)
 
 
+@pytest.mark.parametrize("path", [".env", "deploy/.env.production", "certificates/server.pem", ".aws/config"])
+def test_a_file_made_to_hold_secrets_has_no_prompt(path: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"editor\.path"):
+        prompt_of(EditorState(path, "", "PASSWORD=correcthorse\n", 0))
+
+
 def test_an_empty_document_has_a_prompt() -> None:
     assert len(prompt_of(EditorState("a.py", "python", "", 0)).token_ids) == 3
 
