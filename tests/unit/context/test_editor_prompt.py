@@ -163,6 +163,17 @@ class TestSources:
         (piece,) = (each for each in prompt.pieces if each.source is ContextSource.OPEN_FILE)
         assert (piece.start_line, piece.end_line) == (17, 20)
 
+    def test_of_a_long_definition_the_head_is_shown_before_it_is_left_out(self) -> None:
+        body = "".join(f"    step_{number} = radius * {number}\n" for number in range(35))
+        long = Document("src/long.py", "python", f"def rim(radius, unit):\n{body}    return step_1\n")
+        code = "from long import rim\n\n\ndef f():\n    return rim(\n"
+        limits = replace(LIMITS, max_prompt_tokens=1200)  # the allowance is less than the definition
+        prompt = prompt_of(code, len(code) - 1, Surroundings((long,)), limits)
+        (piece,) = [piece for piece in prompt.pieces if piece.source is ContextSource.OPEN_FILE]
+        assert piece.text.startswith("def rim(radius, unit):\n")
+        assert long.text.startswith(piece.text)
+        assert piece.text.endswith("\n")
+
     def test_what_is_typed_at_the_cursor_is_no_recent_edit(self) -> None:
         edit = RecentEdit("src/main.py", 4, "    return circle\n", "    return circle.circum\n", 1.0)
         prompt = prompt_of(CODE, CURSOR, Surroundings(edits=(edit,), now_s=2.0))

@@ -26,8 +26,6 @@ _MOST_EDIT_LINES = 12
 _MOST_CHARS_READ = 1 << 19
 """Of one document; the rest of a larger one is not looked at."""
 _NEAR_LINES = 3
-_MOST_OF = 0.7
-"""A definition that is more of its chunk than this stays in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,8 @@ def gather(
 ) -> list[Candidate]:
     """Candidates from every source, in no order. `current` may be a slightly older state of the current document.
 
-    Of a chunk longer than `most_chars` that defines a name near the cursor only that definition is taken.
+    Of a chunk longer than `most_chars` that defines a name near the cursor only that definition is taken, and of a
+    longer definition its head: a call needs the signature, not the body.
     """
     loose = [
         *_given(surroundings),
@@ -123,7 +122,7 @@ def gather(
                 source = ContextSource.SAME_FILE
             snippet = document.words.snippets[at]
             if at in reach and len(snippet.text) > most_chars:
-                snippet = _narrowed(snippet, document.defines[query.names[reach[at]]][1])
+                snippet = _narrowed(snippet, document.defines[query.names[reach[at]]][1], most_chars)
             shown = snippet if source is snippet.source else replace(snippet, source=source)
             found.append(Candidate(shown, score or None, reach.get(at), age_s, distance))
     return found
@@ -156,12 +155,11 @@ def _reach(query: Query, document: ReadDocument) -> dict[int, int]:
     return found
 
 
-def _narrowed(snippet: Snippet, line: int) -> Snippet:
-    """Only what is defined at a line of the file, where that leaves much away."""
-    block = block_at(snippet.text, line - snippet.start_line)
-    if len(block.text) > _MOST_OF * len(snippet.text):
-        return snippet
-    return replace(snippet, text=block.text, start_line=line)
+def _narrowed(snippet: Snippet, line: int, most_chars: int) -> Snippet:
+    """What is defined at a line of the file: whole lines, `most_chars` or one line."""
+    block = block_at(snippet.text, line - snippet.start_line).text
+    head = block if len(block) <= most_chars else block[: block.rfind("\n", 0, most_chars) + 1]
+    return replace(snippet, text=head or block[: block.find("\n") + 1] or block, start_line=line)
 
 
 def _given(surroundings: Surroundings) -> list[Candidate]:
