@@ -1,10 +1,13 @@
-"""Indentation of a completion as the document has it."""
+"""Indentation and line ends of a completion as the document has them."""
 
 from __future__ import annotations
+
+import re
 
 from zenray.context.suggestion.seams import column, indentation
 
 _NEARBY_LINES = 200
+_ANY_LINE_END = re.compile(r"\r\n|\n")
 
 
 def indented_like(text: str, before: str, after: str) -> str:
@@ -39,6 +42,13 @@ def not_indented_twice(text: str, before: str, after: str) -> str:
     if opens_block or (there in nearby and here not in nearby) or (lines and column(indentation(lines[0])) == there):
         return text
     return text[len(own) :]
+
+
+def ended_like(text: str, before: str, after: str) -> str:
+    """`text` with its lines ended as all lines around the cursor are; as it is where there are both ends or none."""
+    # What is given may begin in the middle of a line end.
+    ends = {*_ANY_LINE_END.findall(before.removeprefix("\n")), *_ANY_LINE_END.findall(after)}
+    return _ANY_LINE_END.sub(ends.pop(), text) if len(ends) == 1 else text
 
 
 def _with_tabs(line: str, width: int) -> str:

@@ -8,7 +8,7 @@ from zenray.context.languages.registry import language as language_named
 from zenray.context.privacy.secrets import secrets_in
 from zenray.context.suggestion.balance import leaves_open, with_own_closers, without_surplus_closers
 from zenray.context.suggestion.echoes import repeats_lines_before, repeats_lines_behind, without_cursor_line
-from zenray.context.suggestion.indenting import indented_like, not_indented_twice
+from zenray.context.suggestion.indenting import ended_like, indented_like, not_indented_twice
 from zenray.context.suggestion.line_rules import LineByLine
 from zenray.context.suggestion.model import Suggestion, SuggestionFilter
 from zenray.context.suggestion.repetition import first_occurrence
@@ -86,6 +86,7 @@ class _Making:
         text = self._changed(text, without_cursor_line(text, self._before), "beginning of the line removed")
         text = self._changed(text, not_indented_twice(text, self._before, self._after), "doubled indentation removed")
         text = self._changed(text, indented_like(text, self._before, self._after), "indentation as in the document")
+        text = self._changed(text, ended_like(text, self._before, self._after), "line ends as in the document")
         text = self._changed(text, self._without_overlap(text), _OVERLAP)
         return self._changed(text, self._without_trailing_space(text), "trailing space removed")
 

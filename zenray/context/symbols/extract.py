@@ -124,6 +124,8 @@ class _Reader:
         if end - start > _MAX_NAME_BYTES:
             return
         qualifier, _, name = self._text(start, end).strip("\"'").rpartition("::")
+        if not name:
+            return
         inside = self.around[-1] if self.around else None
         if tag.kind == "scope":
             self.around.append((tag, _type_name(name)))

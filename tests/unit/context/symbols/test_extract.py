@@ -96,6 +96,10 @@ def test_a_file_too_long_to_parse_still_tells_what_lines_look_like() -> None:
     assert [symbol.name for symbol in extract("def f(x):\n    pass\n" + data, "python").symbols] == ["f"]
 
 
+def test_a_definition_without_a_name_is_none() -> None:
+    assert not extract(':"class A', "python").symbols, "an annotation of nothing, before a string that never ends"
+
+
 def test_definitions_around_a_syntax_error_are_found() -> None:
     text = "def before():\n    pass\n\nresult = compute(\n\ndef after(x):\n    return x\n"
     text += "\nclass Last:\n    x = (\n    def m(self): pass\n"
