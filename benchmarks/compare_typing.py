@@ -59,7 +59,8 @@ def chosen_contestants(options: argparse.Namespace) -> list[Contestant]:
     ]
     if options.llama_server:
         sizes = (("1.5b", options.gguf_15b), ("0.5b", options.gguf_05b))
-        found += [llama_contestant(size, options.llama_server, model, *shape) for size, model in sizes if model]
+        hold = options.llama_client == "hold"
+        found += [llama_contestant(size, options.llama_server, model, *shape, hold) for size, model in sizes if model]
     if options.vllm_python and options.hf_05b:
         found.append(vllm_contestant("0.5b", options.vllm_python, options.hf_05b, *shape))
     if not options.contestants:
@@ -126,6 +127,7 @@ def make_report(
         "machine": describe_machine(options.threads),
         "max_tokens": options.max_tokens,
         "plot": os.path.relpath(options.plot, options.doc.parent) if options.plot and options.doc else "",
+        "llama_client": options.llama_client,
         "windows": {name: getattr(options, name) for name in ("prefix_lines", "suffix_lines", "extra_lines")},
         "typed": {
             "sessions": [session.name for session in sessions],
@@ -172,6 +174,12 @@ def main() -> None:
     parser.add_argument("--prefix-lines", type=int, default=48, help="a peer sees before the cursor's, at least")
     parser.add_argument("--suffix-lines", type=int, default=16, help="a peer sees behind the cursor's")
     parser.add_argument("--extra-lines", type=int, default=16, help="a peer sees of every other open file")
+    parser.add_argument(
+        "--llama-client",
+        choices=("hold", "close"),
+        default="hold",
+        help="hold the newest request until the one under way has ended, or close the connection of that one",
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_true", help="two excerpts")

@@ -57,10 +57,10 @@ def zenray_contestant(size: str, model: str, overrides: list[str], max_tokens: i
 
 
 def llama_contestant(
-    size: str, binary: Path, model: Path, windows: Windows, threads: int, max_tokens: int
+    size: str, binary: Path, model: Path, windows: Windows, threads: int, max_tokens: int, one_at_a_time: bool
 ) -> Contestant:
     """With the batch sizes and the cache reuse that llama.vim's authors advise; one slot for one editor, so that a
-    request finds the cache of the one before."""
+    request finds the cache of the one before. The server looks once a second for connections that were closed."""
     command = [
         str(binary), "--model", str(model), "--threads", str(threads), "--ctx-size", "8192", "--parallel", "1",
         "--batch-size", "1024", "--ubatch-size", "1024", "--cache-reuse", "256", "--no-webui",
@@ -70,7 +70,7 @@ def llama_contestant(
         f"llama.cpp server Q4_K_M, {size.upper()}",
         size,
         lambda: http_server(command, {}),
-        lambda url: LlamaInfillTarget(url, windows, max_tokens),
+        lambda url: LlamaInfillTarget(url, windows, max_tokens, one_at_a_time),
     )
 
 

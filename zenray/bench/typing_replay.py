@@ -17,6 +17,7 @@ from zenray.bench.statistics import Arrival
 from zenray.bench.targets import Chunk, Ended
 from zenray.bench.typing_sessions import Edited, Event, Moment, Opened, TypingSession, moments
 
+MAX_UNDER_WAY = 10_000
 GRACE_S = 5.0
 """How long the last request of a session may take."""
 
@@ -35,6 +36,8 @@ class TypingTarget(Protocol):
 
     supersedes: bool
     """Whether a newer request ends the older one without the client's help."""
+    one_at_a_time: bool
+    """Whether the client closes nothing, and sends the newest request when the one under way has ended."""
 
     async def open(self) -> None: ...
 
@@ -126,16 +129,19 @@ async def replay(session: TypingSession, target: TypingTarget, session_id: str) 
     due_moments = moments(session)
     start_s = loop.time()
     tasks: list[asyncio.Task[SuggestionRecord]] = []
+    under_way = asyncio.Semaphore(1 if target.one_at_a_time else MAX_UNDER_WAY)
+    sent: set[int] = set()
     for event in session.events:
         if isinstance(event, Opened):
             continue
         due_s = start_s + event.time_ms / 1e3
         await asyncio.sleep(due_s - loop.time())
-        if tasks and not target.supersedes:
+        if tasks and not target.supersedes and not (target.one_at_a_time and len(tasks) - 1 in sent):
             tasks[-1].cancel()
         target.see(event)
         if isinstance(event, Edited):
-            tasks.append(loop.create_task(_suggestion(target, session.name, len(tasks), next(due_moments), due_s)))
+            asked = _suggestion(target, session.name, len(tasks), next(due_moments), due_s, under_way, sent)
+            tasks.append(loop.create_task(asked))
     if tasks:
         await asyncio.wait(tasks, timeout=GRACE_S)
         for task in tasks:
@@ -144,7 +150,13 @@ async def replay(session: TypingSession, target: TypingTarget, session_id: str) 
 
 
 async def _suggestion(
-    target: TypingTarget, session: str, number: int, moment: Moment, due_s: float
+    target: TypingTarget,
+    session: str,
+    number: int,
+    moment: Moment,
+    due_s: float,
+    under_way: asyncio.Semaphore,
+    sent: set[int],
 ) -> SuggestionRecord:
     loop = asyncio.get_running_loop()
     sent_s = loop.time()
@@ -153,7 +165,9 @@ async def _suggestion(
     ended: Ended | None = None
     error = ""
     try:
-        async with aclosing(cast(Any, target.suggest(moment))) as stream:
+        async with under_way, aclosing(cast(Any, target.suggest(moment))) as stream:
+            sent.add(number)
+            sent_s = loop.time()
             async for item in stream:
                 if isinstance(item, Began):
                     began = item

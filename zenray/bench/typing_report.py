@@ -136,6 +136,12 @@ def typing_notes(report: dict[str, Any]) -> str:
     """What was replayed, where, and how quiet it was."""
     machine = report["machine"]
     typed, windows = report["typed"], report["windows"]
+    held = (
+        "llama.cpp's server looks for that once a second only, so its client sends the newest one when the one under "
+        "way has ended. "
+        if report["llama_client"] == "hold"
+        else ""
+    )
     return (
         f"Measured {report['created'][:10]} on {machine['processor']}, {machine['threads']} threads: "
         f"{len(typed['sessions'])} sessions, {typed['seconds']:.0f} s of typing, {typed['requests']} requests, "
@@ -143,8 +149,8 @@ def typing_notes(report: dict[str, Any]) -> str:
         f"{report['max_tokens']} tokens. A peer's client sends {windows['prefix_lines']} lines and more before the "
         f"cursor's, starting at one that seldom moves, {windows['suffix_lines']} behind it and the first "
         f"{windows['extra_lines']} of every other open file: llama.vim's windows, cut to about as many tokens as ours. "
-        "It closes the connection of a request that is overtaken. Pauses are the same for all; a server that showed "
-        "nothing in one counts as slower than all that did."
+        f"A request that is overtaken has its connection closed. {held}Pauses are the same for all; a server that "
+        "showed nothing in one counts as slower than all that did."
     )
 
 

@@ -51,8 +51,9 @@ class _HttpTarget:
 
     supersedes = False
 
-    def __init__(self, url: str, windows: Windows, max_tokens: int) -> None:
+    def __init__(self, url: str, windows: Windows, max_tokens: int, one_at_a_time: bool = False) -> None:
         self._url, self._windows, self._max_tokens = url, windows, max_tokens
+        self.one_at_a_time = one_at_a_time
         self._client: httpx.AsyncClient | None = None
 
     async def open(self) -> None:

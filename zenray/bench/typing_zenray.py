@@ -25,6 +25,7 @@ class ZenrayTarget:
     means. The server ends what a newer request makes useless."""
 
     supersedes = True
+    one_at_a_time = False
 
     def __init__(self, address: str, max_tokens: int) -> None:
         self._address, self._max_tokens = address, max_tokens

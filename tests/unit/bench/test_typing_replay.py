@@ -30,6 +30,7 @@ class FakeServer:
 
     def __init__(self, first_s: float, gap_s: float = 0.0, supersedes: bool = False, fail_on: int = -1) -> None:
         self.first_s, self.gap_s, self.supersedes, self.fail_on = first_s, gap_s, supersedes, fail_on
+        self.one_at_a_time = False
         self.seen: list[tuple[float, Event]] = []
         self.closed_early = 0
         self.sessions: list[str] = []
@@ -85,6 +86,16 @@ def test_a_server_that_does_not_supersede_has_its_connections_closed(run_virtual
     assert [record.ttft_ms is not None for record in records] == [False, True, True]
     assert records[1].ttft_ms == pytest.approx(200)
     assert [record.obsolete_s is None for record in records] == [False, False, True]
+
+
+def test_a_client_that_closes_nothing_sends_the_newest_when_the_one_under_way_has_ended(run_virtually: Run) -> None:
+    server = FakeServer(first_s=0.5)
+    server.one_at_a_time = True
+    records: list[SuggestionRecord] = run_virtually(replay(typed(0, 100, 200, 300), server, "s"))
+    assert server.closed_early == 0
+    assert [bool(record.arrivals) for record in records] == [True, False, False, True]
+    assert records[0].ttft_ms is None, "its text came too late to be of use"
+    assert records[3].ttft_ms == pytest.approx(200 + 500) and records[3].sent_s - records[3].due_s == pytest.approx(0.2)
 
 
 def test_a_cursor_that_moves_away_makes_a_request_useless_too(run_virtually: Run) -> None:
@@ -179,6 +190,7 @@ def test_the_best_peer_of_the_same_weights_is_the_one_compared_with(run_virtuall
     assert rows[0]["ratio"] == pytest.approx(0.25)
     report = {
         "schema": SCHEMA, "created": "2026-01-01", "not_measured": {"vllm-b": "no"}, "plot": "typing.png",
+        "llama_client": "hold",
         "windows": {"prefix_lines": 64, "suffix_lines": 16, "extra_lines": 16},
         "machine": {"processor": "p", "threads": 2}, "max_tokens": 32, "results": results,
         "typed": {"sessions": ["t"], "seconds": 2.0, "requests": 3, "pauses": 3, "pause_ms": 500}, "comparisons": rows,
