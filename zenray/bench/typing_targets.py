@@ -57,8 +57,9 @@ class _HttpTarget:
         self._client: httpx.AsyncClient | None = None
 
     async def open(self) -> None:
-        # Proxies of the environment are for the web, not for a server under measurement.
-        limits = httpx.Limits(max_keepalive_connections=8)
+        # Proxies of the environment are for the web, not for a server under measurement. A connection is used once:
+        # llama.cpp's server closes one that a stream ended on, which the next request would find out too late.
+        limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits, trust_env=False)
 
     async def close(self) -> None:
