@@ -123,7 +123,7 @@ class IgnoreRules:
         git = _read_rules(self.root / GIT_RULES, 0) + git
         self.top = DirectoryRules(self.root, "", own, git)
         self._of_directory = lru_cache(maxsize=1024)(self._read_directory)
-        self._private_of = lru_cache(maxsize=4096)(lambda path: is_secret_file(path) or self.is_ignored(path))
+        self._private_of = lru_cache(maxsize=4096)(self._find_private)
 
     def is_ignored(self, path: str, is_directory: bool = False) -> bool:
         """Whether a path relative to the root, or a directory it lies in, is left alone. Paths out of the root are."""
@@ -138,6 +138,11 @@ class IgnoreRules:
     def is_private(self, path: str) -> bool:
         """Whether a file's text must not leave it: it is ignored, or made to hold secrets."""
         return self._private_of(path)
+
+    def _find_private(self, path: str) -> bool:
+        """An editor on Windows may name folders of this tree its own way."""
+        ways = {path, path.replace("\\", "/")}
+        return is_secret_file(path) or any(self.is_ignored(way) for way in ways)
 
     def _read_directory(self, path: str) -> DirectoryRules | None:
         """None where the directory is ignored."""

@@ -176,6 +176,13 @@ def test_what_is_no_path_below_the_root_is_ignored(tmp_path: Path, path: str) ->
     assert IgnoreRules(tmp_path).is_ignored(path)
 
 
+def test_a_private_file_is_private_however_its_folders_are_parted(tmp_path: Path) -> None:
+    (tmp_path / ".zenrayignore").write_text("generated/\n")
+    rules = IgnoreRules(tmp_path)
+    paths = ("generated/deep/a.py", "generated\\deep\\a.py", "src\\.env", "..\\a.py", "src\\a.py")
+    assert [rules.is_private(path) for path in paths] == [True, True, True, True, False]
+
+
 def test_rule_files_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_bytes(b"\xff\xfe\0[z-a]\n!\n\\\n\n[[:x:]]\n***\n/\nhidden\n")
     (tmp_path / "folder").mkdir()
