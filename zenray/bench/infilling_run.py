@@ -24,7 +24,7 @@ MAX_TOKENS: dict[GapKind, int] = {
 }
 """What the longest missing texts need; every treatment has the same."""
 
-_LIBRARY_PROMPT_TOKENS = 512
+_LIBRARY_PROMPT_TOKENS = 384
 """Most of a library gap's prompt, which holds nothing but its own long file: reading more would take half of a run."""
 
 
