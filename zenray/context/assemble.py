@@ -150,7 +150,8 @@ def _editor(
     document = Document(editor.path, editor.language or language_of(editor.path), editor.text)
     shown = CoveredText(document.text, memory.covered_blocks)
     stops = text_stops(options, document.language, document.text, cursor, shown)
-    if surroundings == NOTHING_AROUND or limits.snippet_share == 0:
+    is_blank = not document.text.strip()
+    if (surroundings == NOTHING_AROUND or limits.snippet_share == 0) and not is_blank:
         far = max(0, cursor - limits.context_length * MOST_CHARS_PER_TOKEN)
         prefix, suffix = document.text[:far] + shown(far, cursor), shown(cursor, len(document.text))
         make = _infill if tokenizer.fim is not None else _prefix_only

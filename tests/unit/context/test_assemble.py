@@ -144,8 +144,12 @@ def test_a_file_made_to_hold_secrets_has_no_prompt(path: str) -> None:
         prompt_of(EditorState(path, "", "PASSWORD=correcthorse\n", 0))
 
 
-def test_an_empty_document_has_a_prompt() -> None:
-    assert len(prompt_of(EditorState("a.py", "python", "", 0)).token_ids) == 3
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_an_empty_document_is_told_by_its_name(text: str) -> None:
+    named = prompt_of(EditorState("a.py", "python", text, 0))
+    assert named.text.startswith("<|file_sep|>a.py\n<|fim_prefix|>")
+    assert prompt_of(EditorState("", "", text, 0)).text.startswith("<|fim_prefix|>")
+    assert "long" not in prompt_of(EditorState("long" * 100, "", text, 0)).text
 
 
 @pytest.mark.parametrize("given_input", [TextPrompt("ab"), Infill("ab", "c"), EditorState("", "", "abc", 2)])

@@ -61,7 +61,10 @@ def editor_prompt(
     place = Place(document, cursor, cursor + len(near.text), shown)
     chosen = choose_snippets(place, session_id, room, limits, surroundings, memory)
     lead = _lead(chosen, document, surroundings.workspace, memory)
-    lead_tokens = sum(len(part.token_ids) for part in lead)
+    if not lead and not document.text.strip() and document.path:  # Nothing else says what is wanted.
+        header = file_header(document.path, document.language, memory.tokenizer)
+        lead = header if _num_tokens(header) <= room // 2 else []
+    lead_tokens = _num_tokens(lead)
     window = fit_before(document.text, cursor, room - len(near.token_ids) - lead_tokens, tokenizer, shown)
     forced = ""
     if heal_tokens and window.token_ids:
@@ -101,6 +104,10 @@ def _near(
         if len(text) - cursor <= 2 * _CHARS_PER_TOKEN * budget:
             budget = min(share, 2 * budget)
     return keep_start(shown(cursor, cursor + MOST_CHARS_PER_TOKEN * budget), budget, memory.tokenizer)
+
+
+def _num_tokens(parts: Sequence[Part]) -> int:
+    return sum(len(part.token_ids) for part in parts)
 
 
 def _lead(chosen: Remembered, document: Document, workspace: str, memory: PromptMemory) -> list[Part]:

@@ -29,15 +29,18 @@ def indented_like(text: str, before: str, after: str) -> str:
 
 
 def not_indented_twice(text: str, before: str, after: str) -> str:
-    """`text` without the indentation of its first line, where the cursor stands behind the same already."""
+    """`text` without the indentation of its first line, where the cursor stands behind the same already, or where the
+    next line goes on in the cursor's column."""
     space, own = before.rpartition("\n")[2], indentation(text)
-    if not space or own != space or text[len(own) : len(own) + 1] in ("", "\r", "\n"):
+    if not space or not own or space.strip() or text[len(own) : len(own) + 1] in ("", "\r", "\n"):
         return text
     above = [line for line in before.splitlines()[:-1] if line.strip()][-1:]
     lines = [line for line in text.splitlines()[1:] if line.strip()][:1]
     behind = [line for line in after.splitlines()[1:] if line.strip()][:1]
     here, there = column(space), column(space) + column(own)
     nearby = [column(indentation(line)) for line in (*above, *lines, *behind)]
+    if own != space and not (lines and column(indentation(lines[0])) == here):
+        return text
     opens_block = bool(above) and above[0].rstrip()[-1] in ":{([" and here <= nearby[0]
     if opens_block or (there in nearby and here not in nearby) or (lines and column(indentation(lines[0])) == there):
         return text

@@ -7,7 +7,12 @@ from tree_sitter import Node, Point
 from zenray.context.languages.grammars import num_syntax_errors, parse
 from zenray.context.suggestion.windows import after_window, before_window, sure_start
 
-_NO_CODE = ("string", "comment", "char_literal", "character", "regex", "heredoc", "literal_content")
+_NO_CODE = (
+    *("string", "comment", "char_literal", "character", "regex", "heredoc", "literal_content"),
+    *("quote_scalar", "block_scalar"),
+)
+_CODE_BY_ANOTHER_NAME = "string_scalar"
+"""In YAML a key without quotes."""
 _WINDOW = 4096
 
 
@@ -26,7 +31,7 @@ def in_code(language: str, source: str, position: int) -> bool:
 def _within_text(node: Node, at: int) -> bool:
     """Whether `node`, at byte `at`, is part of a string or comment, and neither its delimiter nor code within it."""
     while node.parent is not None:
-        if node.is_named and any(kind in node.type for kind in _NO_CODE):
+        if node.is_named and node.type != _CODE_BY_ANOTHER_NAME and any(kind in node.type for kind in _NO_CODE):
             return "substitution" not in node.type and "interpolation" not in node.type
         if "substitution" in node.type or "interpolation" in node.type:
             return False

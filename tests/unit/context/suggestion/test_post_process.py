@@ -48,6 +48,7 @@ class TestRepairs:
             ("\n    y()\n    z()\n", "func f() {\n\tx()", "\n}\n", "go", "\n\ty()\n\tz()"),
             ("\n\ty()", "def f():\n    x()", "\n", "python", "\n    y()"),
             ("x = 1   \n", "def f():\n    ", "\n", "python", "x = 1"),
+            ("  let y = f();\n    g(y);", "fn h() {\n    ", "\n}\n", "rust", "let y = f();\n    g(y);"),
             ("x();\n  y();", "void f() {\r\n  ", "\r\n}\r\n", "cpp", "x();\r\n  y();"),
             ("x();\n  y();", "\r\nvoid f() {\r\n  ", "\r\n}\r\n", "cpp", "x();\r\n  y();"),
             ("x();\r\n  y();", "void f() {\n  ", "\n}\n", "cpp", "x();\n  y();"),

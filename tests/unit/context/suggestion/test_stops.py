@@ -211,6 +211,7 @@ class TestScopeEnd:
             ("ruby", "def f\n", "  1\nend\n\ndef g\n", "", "  1\nend"),
             ("c", "int x = 1;\n", "int y = 2;\n```\n\nThis code", "", "int y = 2;"),
             ("ruby", "def f\n", "  1\nend\n", "\nend\n", "  1"),
+            ("yaml", "ports:\n  - ", "80\n  - 443\nenvironment:\n  A: 1\n", "", "80\n  - 443"),
         ],
     )
     def test_the_block_of_the_cursor_closes(self, language: str, before: str, text: str, after: str, kept: str) -> None:
