@@ -13,6 +13,8 @@ from zenray.engine.request import Delta, Final, GenerateEvent, Timings, Usage
 
 MAX_CHARACTERS = 32 * 1024 * 1024
 """Of all sessions together: texts, and the documents around them."""
+MAX_AGE_S = 120.0
+"""What was generated longer ago knows nothing of what was written elsewhere since."""
 
 
 @dataclass(eq=False, slots=True)
@@ -26,6 +28,7 @@ class Finished:
     cut_short: bool
     num_unused_tokens: int = 0
     num_characters: int = field(init=False)
+    kept_s: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.num_characters = len(self.gap.before) + len(self.gap.after) + len(self.final.text)
@@ -58,9 +61,10 @@ class FinishedCompletions:
         max_sessions: int,
         on_unused: Callable[[int], None],
         max_characters: int = MAX_CHARACTERS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_per_session, self._max_sessions, self._max_characters = max_per_session, max_sessions, max_characters
-        self._on_unused = on_unused
+        self._on_unused, self._clock = on_unused, clock
         self._sessions: OrderedDict[str, list[Finished]] = OrderedDict()
         self.num_characters = 0
 
@@ -73,6 +77,7 @@ class FinishedCompletions:
         self._sessions.move_to_end(session_id)
         for older in [each for each in kept if each.path == finished.path and each.gap == finished.gap]:
             self._forget(session_id, older)
+        finished.kept_s = self._clock()
         kept.append(finished)
         self.num_characters += finished.num_characters
         while len(kept) > self._max_per_session:
@@ -88,8 +93,10 @@ class FinishedCompletions:
     def find(self, session_id: str, path: str, gap: Gap) -> tuple[Finished, str] | None:
         """The latest used completion that `gap` continues, and what was typed of it."""
         kept = self._sessions.get(session_id, [])
+        oldest_s = self._clock() - MAX_AGE_S
         for finished in reversed(kept):
-            typed = typed_between(finished.gap, gap) if finished.path == path else None
+            may_go_on = finished.path == path and finished.kept_s >= oldest_s
+            typed = typed_between(finished.gap, gap) if may_go_on else None
             if typed is not None and remains(typed, finished.final.text, cut_short=finished.cut_short):
                 kept.remove(finished)
                 kept.append(finished)

@@ -9,7 +9,7 @@ from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState
 from zenray.context.suggestion.model import CompletionStarted
 from zenray.context.suggestion.reuse import Gap, gap_of
 from zenray.engine.request import Delta, Final, FinishReason, Limits, Timings, Usage
-from zenray.serving.finished import Finished, FinishedCompletions
+from zenray.serving.finished import MAX_AGE_S, Finished, FinishedCompletions
 
 MAX_PER_SESSION, MAX_SESSIONS, MAX_CHARACTERS = 3, 2, 60
 
@@ -73,3 +73,16 @@ def test_one_larger_than_everything_is_not_kept() -> None:
     kept = FinishedCompletions(MAX_PER_SESSION, MAX_SESSIONS, lambda num_tokens: None, MAX_CHARACTERS)
     kept.keep("x", finished("p", "a" * (MAX_CHARACTERS + 1), "text"))
     assert len(kept) == 0
+
+
+def test_after_a_while_the_model_is_asked_again() -> None:
+    now_s = [100.0]
+    kept = FinishedCompletions(MAX_PER_SESSION, MAX_SESSIONS, lambda num_tokens: None, clock=lambda: now_s[0])
+    kept.keep("x", finished("p", "a", "text"))
+    now_s[0] += MAX_AGE_S
+    assert kept.find("x", "p", gap("at")) is not None
+    now_s[0] += 1
+    assert kept.find("x", "p", gap("at")) is None
+    kept.keep("x", finished("p", "a", "text"))
+    assert len(kept) == 1
+    assert kept.find("x", "p", gap("at")) is not None
