@@ -69,7 +69,7 @@ def _closed(before: str, openers: list[Bracket], closers: list[_Closer]) -> set[
             continue
         for _ in row:
             alike = [at for at in alike if at < inner]
-            aligned = [at for at in alike if _column_of_line(before, openers[at].position) == closer.column]
+            aligned = [at for at in alike if column_of_line(before, openers[at].position) == closer.column]
             if alike:
                 inner = (aligned or alike)[-1]
                 closed.add(inner)
@@ -86,7 +86,7 @@ def _closers(language: str, after: str, start: int, cursor_line: str) -> list[_C
     return found
 
 
-def _column_of_line(text: str, position: int) -> int:
+def column_of_line(text: str, position: int) -> int:
     """The indentation of the line of `position`."""
     line_start = text.rfind("\n", 0, position) + 1
     return column(indentation(text[line_start : position + 1]))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from zenray.context.languages.registry import language as language_named
 from zenray.context.privacy.secrets import secrets_in
 from zenray.context.suggestion.balance import leaves_open, with_own_closers, without_surplus_closers
+from zenray.context.suggestion.block_left import without_lines_outside
 from zenray.context.suggestion.echoes import repeats_lines_before, repeats_lines_behind, without_cursor_line
 from zenray.context.suggestion.indenting import ended_like, indented_like, not_indented_twice
 from zenray.context.suggestion.line_rules import LineByLine
@@ -87,6 +88,8 @@ class _Making:
         text = self._changed(text, not_indented_twice(text, self._before, self._after), "doubled indentation removed")
         text = self._changed(text, indented_like(text, self._before, self._after), "indentation as in the document")
         text = self._changed(text, ended_like(text, self._before, self._after), "line ends as in the document")
+        inside = without_lines_outside(text, self._before, self._after, self._language)
+        text = self._changed(text, inside if inside.strip() else text, "lines outside the block dropped")
         text = self._changed(text, self._without_overlap(text), _OVERLAP)
         return self._changed(text, self._without_trailing_space(text), "trailing space removed")
 

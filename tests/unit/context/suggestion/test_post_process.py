@@ -49,6 +49,13 @@ class TestRepairs:
             ("\n\ty()", "def f():\n    x()", "\n", "python", "\n    y()"),
             ("x = 1   \n", "def f():\n    ", "\n", "python", "x = 1"),
             ("  let y = f();\n    g(y);", "fn h() {\n    ", "\n}\n", "rust", "let y = f();\n    g(y);"),
+            (
+                "const a = 1;\n  return f(a);",
+                "function g() {\n  for (const x of y) {\n    ",
+                "\n  }\n}\n",
+                "typescript",
+                "const a = 1;",
+            ),
             ("x();\n  y();", "void f() {\r\n  ", "\r\n}\r\n", "cpp", "x();\r\n  y();"),
             ("x();\n  y();", "\r\nvoid f() {\r\n  ", "\r\n}\r\n", "cpp", "x();\r\n  y();"),
             ("x();\r\n  y();", "void f() {\n  ", "\n}\n", "cpp", "x();\n  y();"),
