@@ -18,6 +18,10 @@ _MAY_STAND_OUTSIDE = re.compile(r"[)\]}#/*]|(?:case|default)\b|\w+\s*:(?!:)")
 def without_lines_outside(text: str, before: str, after: str, language: str) -> str:
     """`text` up to the first line that is indented no deeper than the line that opened the cursor's block, while the
     block is open: its closer stands behind the cursor, so what the model meant for behind it would land within."""
+    first_line = before[before.rfind("\n") + 1 :] + text.split("\n", 1)[0]
+    others = [column(indentation(line)) for line in text.split("\n")[1:] if line.strip()]
+    if not others or min(others) >= column(indentation(first_line)):
+        return text
     before = before[sure_start(before, _SEARCHED_CHARACTERS) :]
     read = brackets(language, before)
     around = open_at_cursor(language, before, after[:_SEARCHED_CHARACTERS], read)
@@ -25,7 +29,6 @@ def without_lines_outside(text: str, before: str, after: str, language: str) -> 
         return text
     block, opener = around[-1], unmatched(read.found)[1][-1]
     level = column_of_line(before, opener.position)
-    first_line = before[before.rfind("\n") + 1 :] + text.split("\n", 1)[0]
     if block.closer != "}" or block.is_on_cursor_line or not block.is_closed:
         return text
     if column(indentation(first_line)) <= level:
