@@ -41,7 +41,8 @@ def redact(text: str) -> str:
 def secrets_in(text: str) -> list[Span]:
     """Where `text` holds secrets, in order and without overlaps."""
     data = text.encode("utf-8", "surrogatepass")
-    found = sorted((*_in_runs(data), *_passwords(data), *_in_urls(data), *_private_keys(data)))
+    spans = (*_in_runs(data), *_passwords(data), *_in_urls(data), *_private_keys(data))
+    found = sorted(_of_whole_characters(span, data) for span in spans)
     return _in_characters(_without_overlaps(found), data, is_ascii=len(data) == len(text))
 
 
@@ -271,6 +272,16 @@ _NOT_KEY_BODY = re.compile(rb"[^A-Za-z0-9+/=\s\"',\\]")
 def _body_start(data: bytes, start: int, end: int) -> int:
     """Behind the last character of [start, end) that no key's body holds."""
     return start + max((found.end() for found in _NOT_KEY_BODY.finditer(data[start:end])), default=0)
+
+
+def _of_whole_characters(span: Span, data: bytes) -> Span:
+    """The patterns count bytes, so one may stop in the midst of a character."""
+    start, end = span.start, span.end
+    while start > 0 and data[start] & 0xC0 == 0x80:
+        start -= 1
+    while end < len(data) and data[end] & 0xC0 == 0x80:
+        end += 1
+    return span._replace(start=start, end=end)
 
 
 def _without_overlaps(spans: list[Span]) -> list[Span]:

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zenray.context.privacy import redact, secrets_in
@@ -163,6 +163,9 @@ _fragments = st.lists(
 
 
 @given(_fragments)
+@example(
+    ["token: ", "AKIAQ3EGRIV5T7XCAPLM", ":0000", "\x80" * 4, "\U00010000" * 6, "AKIAQ3EGRIV5T7XCAPLM", "secret", "\x80"]
+)
 @settings(max_examples=300, deadline=None)
 def test_redaction_moves_nothing_and_is_done_once(fragments: list[str]) -> None:
     text = "".join(fragments)
