@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
+
+from zenray.context.suggestion.seams import column, indentation
 
 _WORD_CHARACTER = re.compile(r"\w")
+_LEAVES = re.compile(r"(?:return|raise|throw)\b")
 _MIN_WORD_CHARACTERS = 4
 _MAX_LINES = 20
 
@@ -22,6 +26,18 @@ def repeats_lines_behind(text: str, after: str) -> bool:
     """Whether `text` is nothing but the first lines behind the cursor."""
     lines = _shown(text.splitlines())
     return _says_something(lines) and lines == _shown(after.splitlines()[:_MAX_LINES])[: len(lines)]
+
+
+def leaves_before_the_same(text: str, before: str, after: str) -> bool:
+    """Whether `text` leaves the block with a line that stands further down in it: what is between would never run."""
+    lines = _shown(text.splitlines())
+    cursor_line = before.rpartition("\n")[2]
+    if len(lines) != 1 or cursor_line.strip() or not _LEAVES.match(lines[0]):
+        return False
+    here = column(indentation(cursor_line + text.lstrip("\r\n")))
+    behind = [line for line in after.splitlines()[:_MAX_LINES] if line.strip()]
+    block = takewhile(lambda line: column(indentation(line)) >= here, behind)
+    return any(column(indentation(line)) == here and line.strip() == lines[0] for line in block)
 
 
 def without_cursor_line(text: str, before: str) -> str:

@@ -8,7 +8,12 @@ from zenray.context.languages.registry import language as language_named
 from zenray.context.privacy.secrets import secrets_in
 from zenray.context.suggestion.balance import leaves_open, with_own_closers, without_surplus_closers
 from zenray.context.suggestion.block_left import without_lines_outside
-from zenray.context.suggestion.echoes import repeats_lines_before, repeats_lines_behind, without_cursor_line
+from zenray.context.suggestion.echoes import (
+    leaves_before_the_same,
+    repeats_lines_before,
+    repeats_lines_behind,
+    without_cursor_line,
+)
 from zenray.context.suggestion.indenting import ended_like, indented_like, not_indented_twice
 from zenray.context.suggestion.line_rules import LineByLine
 from zenray.context.suggestion.model import Suggestion, SuggestionFilter
@@ -75,7 +80,7 @@ class _Making:
             return SuggestionFilter.SECRET
         if repeats_lines_before(text, self._before):
             return SuggestionFilter.PREFIX_ECHO
-        if repeats_lines_behind(text, self._after):
+        if repeats_lines_behind(text, self._after) or leaves_before_the_same(text, self._before, self._after):
             return SuggestionFilter.SUFFIX_ECHO
         return None
 

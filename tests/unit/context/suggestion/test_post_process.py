@@ -98,6 +98,7 @@ class TestRefusals:
             (" \n\t\n", "x", "", SuggestionFilter.EMPTY),
             ("total = 0\n", "import os\ntotal = 0\n", "", SuggestionFilter.PREFIX_ECHO),
             ("b = two()\n", "a = 1\n", "\nb = two()\nc = 3\n", SuggestionFilter.SUFFIX_ECHO),
+            ("return b", "def f(a):\n    b = a\n    ", "\n    check(b)\n    return b\n", SuggestionFilter.SUFFIX_ECHO),
             (")", "foo(", ")\n", SuggestionFilter.SUFFIX_ECHO),
             ('"ghp_' + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8" + '"', "token = ", "\n", SuggestionFilter.SECRET),
         ],
@@ -105,6 +106,10 @@ class TestRefusals:
     def test_nothing_is_offered(self, text: str, before: str, after: str, reason: SuggestionFilter) -> None:
         suggestion = made(text, before, after)
         assert (suggestion.text, suggestion.filter) == ("", reason)
+
+    def test_two_branches_may_end_alike(self) -> None:
+        before, after = "def f(a):\n    if a:\n        ", "\n    b()\n    return g(a)\n"
+        assert made("return g(a)", before, after).text == "return g(a)"
 
     def test_a_table_may_go_on_with_the_line_above(self) -> None:
         assert made("    0x20, 0x20,", "    0x20, 0x20,\n" * 3, "\n}", "c").text == "    0x20, 0x20,"
