@@ -65,6 +65,26 @@ def test_typing_moves_the_start_seldom_and_encodes_only_the_last_piece() -> None
     assert sorted(costs)[len(costs) * 9 // 10] <= 3 * 512
 
 
+def test_in_a_session_the_start_stays_while_budgets_waver_and_moves_by_an_eighth() -> None:
+    tokenizer = RememberingTokenizer(ByteTokenizer())
+    starts = []
+    last = -1
+    for typed in range(800):
+        budget = 4000 - typed % 7  # the snippets take a little more or less
+        cursor = 9000 + typed
+        window = fit_before(
+            CODE, cursor, budget, tokenizer, lambda start, end: CODE[start:end], scale=4000, last_start=last
+        )
+        assert window.text == CODE[window.start : cursor]
+        assert budget // 2 <= len(window.token_ids) <= budget
+        if window.start != last:
+            assert len(window.token_ids) <= budget - budget // 8
+            starts.append(window.start)
+        last = window.start
+    assert len(starts) <= 1 + 800 // (4000 // 8) + 1
+    assert starts == sorted(starts)
+
+
 def test_a_line_without_end_is_cut_inside_and_costs_what_fits() -> None:
     inner = CountingTokenizer()
     window = window_of("x" * 1_000_000, 999_999, 500, inner)

@@ -13,7 +13,7 @@ from zenray.context.prompt.covering import CoveredText
 from zenray.context.prompt.duplicates import telling_lines, without_duplicates
 from zenray.context.prompt.gather import gather
 from zenray.context.prompt.layout import file_header, repository_header, snippet_parts
-from zenray.context.prompt.memory import DistantText, PromptMemory, Remembered
+from zenray.context.prompt.memory import NO_WINDOW, DistantText, PromptMemory, Remembered
 from zenray.context.prompt.query import query_at
 from zenray.context.prompt.ranking import Ranked, rank
 from zenray.context.prompt.selection import Selection, choose
@@ -78,8 +78,9 @@ def choose_snippets(
     open_documents, private = _without_private(surroundings)
     line = document.text.count("\n", 0, cursor)
     around = replace(surroundings, documents=open_documents)
-    # A quarter of the allowance, at about four characters a token.
-    candidates = gather(read, line, query, around, memory.readings, most_chars=allowance)
+    # About a fifth of the snippets' share, in characters of code; the same for every prompt of a session.
+    most_chars = int(limits.max_prompt_tokens * limits.snippet_share * 3 / 4)
+    candidates = gather(read, line, query, around, memory.readings, most_chars)
     if last is not None:
         candidates = list(_as_shown(candidates, last, (read, *open_documents)))
     allowed = []
@@ -106,6 +107,7 @@ def choose_snippets(
         selection=selection,
         distant=distant,
         dropped=(*private, *sorted(dropped, key=lambda each: -each.score))[:_MOST_DROPPED],
+        window_start=NO_WINDOW if last is None or jumped else last.window_start,
     )
     memory.selections.keep(session_id, document.path, made)
     return made

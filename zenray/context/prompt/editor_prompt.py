@@ -65,7 +65,11 @@ def editor_prompt(
         header = file_header(document.path, document.language, memory.tokenizer)
         lead = header if _num_tokens(header) <= room // 2 else []
     lead_tokens = _num_tokens(lead)
-    window = fit_before(document.text, cursor, room - len(near.token_ids) - lead_tokens, tokenizer, shown)
+    last_start = chosen.window_start if session_id else None
+    left = room - len(near.token_ids) - lead_tokens
+    window = fit_before(document.text, cursor, left, tokenizer, shown, scale=budget, last_start=last_start)
+    if window.start != last_start:
+        memory.selections.keep(session_id, document.path, replace(chosen, window_start=window.start))
     forced = ""
     if heal_tokens and window.token_ids:
         kept, forced = heal(window.token_ids, tokenizer)

@@ -17,6 +17,8 @@ from zenray.context.sized_lru import SizedLru
 from zenray.context.surroundings import Document, Surroundings
 from zenray.context.tokens import PromptTokenizer
 
+NO_WINDOW = -1
+
 
 @dataclass(frozen=True, slots=True)
 class DistantText:
@@ -43,6 +45,8 @@ class Remembered:
     selection: Selection
     distant: DistantText | None
     dropped: tuple[DroppedPiece, ...] = ()
+    window_start: int = NO_WINDOW
+    """Where the text before the cursor began in the prompt."""
 
 
 class SelectionMemory:

@@ -32,16 +32,29 @@ class Window:
     token_ids: list[int]
 
 
-def fit_before(document: str, cursor: int, budget: int, tokenizer: PromptTokenizer, shown: Shown) -> Window:
+def fit_before(
+    document: str,
+    cursor: int,
+    budget: int,
+    tokenizer: PromptTokenizer,
+    shown: Shown,
+    *,
+    scale: int = 0,
+    last_start: int | None = None,
+) -> Window:
     """A long end of `document[:cursor]` within `budget` tokens, which starts at a line and at a stable place.
 
     What fits, in characters, gives a power of two between an eighth and a quarter of it; the start is a settled place
     behind a multiple of that. While someone types at the end it stays where it is until so much was typed. Where
     lines are longer than the grid, the start may fall inside a line.
+
+    A budget that wavers would move the start, so `scale` is what the grid is made for, the budget if 0. In a session
+    (`last_start` is not None) the last start is kept while it fits and uses half of the budget; a new one leaves an
+    eighth of the budget for what will be typed next.
     """
     if budget <= 0:
         return Window(cursor, "", [])
-    grid = min(_LARGEST_GRID, max(_SMALLEST_GRID, 1 << (4 * budget).bit_length() >> 5))
+    grid = min(_LARGEST_GRID, max(_SMALLEST_GRID, 1 << (4 * (scale or budget)).bit_length() >> 5))
     number = max(0, cursor // grid - 1)  # of the last settled place
     places = [cursor, _settled(document, number, grid)]
     pieces = [tokenizer.encode(shown(places[1], cursor))]
@@ -58,7 +71,13 @@ def fit_before(document: str, cursor: int, budget: int, tokenizer: PromptTokeniz
         num_tokens += len(ids)
         places.append(place)
         pieces.append(ids)
-    if number > 0:
+    if last_start in places and (last_start == 0 or _num_tokens_from(last_start, places, pieces) >= budget // 2):
+        count = places.index(last_start)
+        del places[count + 1 :], pieces[count:]
+    elif number > 0:
+        while last_start is not None and len(pieces) > 1 and sum(map(len, pieces)) > budget - budget // 8:
+            del places[-1], pieces[-1]
+            number += 1
         stride = max(grid, 1 << (cursor - places[-1]).bit_length() >> 3)
         skipped = -(number * grid // -stride) * stride // grid - number
         skipped = min(max(0, skipped), len(pieces) - 1)
@@ -68,6 +87,10 @@ def fit_before(document: str, cursor: int, budget: int, tokenizer: PromptTokeniz
             skipped = 0
         del places[len(places) - skipped :], pieces[len(pieces) - skipped :]
     return Window(places[-1], shown(places[-1], cursor), [token_id for ids in reversed(pieces) for token_id in ids])
+
+
+def _num_tokens_from(start: int, places: list[int], pieces: list[list[int]]) -> int:
+    return sum(len(ids) for ids in pieces[: places.index(start)])
 
 
 def _settled(document: str, number: int, grid: int) -> int:
