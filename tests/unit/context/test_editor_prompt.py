@@ -163,6 +163,14 @@ class TestSources:
         (piece,) = (each for each in prompt.pieces if each.source is ContextSource.OPEN_FILE)
         assert (piece.start_line, piece.end_line) == (17, 20)
 
+    def test_small_files_are_shown_whole_where_there_is_room(self) -> None:
+        methods = "".join(f"    def method_{n}(self):\n        first_{n}()\n        second_{n}()\n\n" for n in range(9))
+        whole = "class Wide:\n" + methods
+        around = Surroundings(documents=(Document("src/wide.py", "python", whole),))
+        text = "wide.method_4("
+        prompt = prompt_of(text, len(text), around, replace(LIMITS, max_prompt_tokens=1600))
+        assert only(prompt, ContextSource.OPEN_FILE).strip() == whole.strip()
+
     def test_of_a_long_definition_the_head_is_shown_before_it_is_left_out(self) -> None:
         body = "".join(f"    step_{number} = radius * {number}\n" for number in range(35))
         long = Document("src/long.py", "python", f"def rim(radius, unit):\n{body}    return step_1\n")

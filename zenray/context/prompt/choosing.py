@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from zenray.context.budget import PromptLimits, keep_start
@@ -29,6 +29,8 @@ _CHARS_READ_PER_TOKEN = 8
 MOST_SHARE = 0.75
 """Of a prompt, for anything but the text before the cursor, whatever is configured: all the rest is for it."""
 _MOST_DROPPED = 64
+_MOST_CHARS_COUNTED = 6
+"""Per token of an allowance: more text hardly fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ def choose_snippets(
     def cost_of(candidate: Candidate) -> int:
         return snippet_tokens(candidate.snippet, language, memory)
 
+    def all_fit(snippets: Sequence[Snippet]) -> bool:
+        num_chars = sum(len(snippet.text) for snippet in snippets)
+        return num_chars <= allowance * _MOST_CHARS_COUNTED and (
+            sum(snippet_tokens(snippet, language, memory) for snippet in snippets) <= allowance
+        )
+
     is_same = last is not None and not jumped and last.query == query and _nothing_new(last, document, surroundings)
     if last is not None and is_same and last.selection.cost(cost_of) <= allowance:
         made = replace(last, distant=distant)
@@ -80,7 +88,7 @@ def choose_snippets(
     around = replace(surroundings, documents=open_documents)
     # About a fifth of the snippets' share, in characters of code; the same for every prompt of a session.
     most_chars = int(limits.max_prompt_tokens * limits.snippet_share * 3 / 4)
-    candidates = gather(read, line, query, around, memory.readings, most_chars)
+    candidates = gather(read, line, query, around, memory.readings, most_chars, all_fit)
     if last is not None:
         candidates = list(_as_shown(candidates, last, (read, *open_documents)))
     allowed = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
@@ -88,11 +88,13 @@ def gather(
     surroundings: Surroundings,
     readings: Readings,
     most_chars: int = 1 << 30,
+    all_fit: Callable[[Sequence[Snippet]], bool] = lambda snippets: False,
 ) -> list[Candidate]:
     """Candidates from every source, in no order. `current` may be a slightly older state of the current document.
 
     Of a chunk longer than `most_chars` that defines a name near the cursor only that definition is taken, and of a
-    longer definition its head: a call needs the signature, not the body.
+    longer definition its head: a call needs the signature, not the body. Where the chunks of other files that do
+    `all_fit` together, they are taken whole.
     """
     loose = [
         *_given(surroundings),
@@ -110,8 +112,10 @@ def gather(
         replace(each, lexical=row[0] or None, distance=_folders_between(current.path, each.snippet.path))
         for each, row in zip(loose, of_loose, strict=True)
     ]
-    for age, (document, path, row) in enumerate(zip(documents, paths, of_documents, strict=True)):
-        reach = _reach(query, document)
+    reached = [_reach(query, document) for document in documents]
+    others = zip(documents[1:], reached[1:], strict=True)
+    is_narrow = not all_fit([document.words.snippets[at] for document, reach in others for at in reach])
+    for age, (document, path, row, reach) in enumerate(zip(documents, paths, of_documents, reached, strict=True)):
         touched = _touched(path, document.words.snippets, surroundings)
         distance = _folders_between(current.path, path)
         for at, score in enumerate(row):
@@ -121,7 +125,7 @@ def gather(
             if path == current.path:
                 source = ContextSource.SAME_FILE
             snippet = document.words.snippets[at]
-            if at in reach and len(snippet.text) > most_chars:
+            if (is_narrow or path == current.path) and at in reach and len(snippet.text) > most_chars:
                 snippet = _narrowed(snippet, document.defines[query.names[reach[at]]][1], most_chars)
             shown = snippet if source is snippet.source else replace(snippet, source=source)
             found.append(Candidate(shown, score or None, reach.get(at), age_s, distance))
