@@ -145,6 +145,8 @@ def _editor(
         raise _nothing_before("editor.text")
     if is_secret_file(editor.path):
         raise InvalidRequest.of("editor.path", editor.path, "a file that is not made to hold secrets")
+    if surroundings.is_withheld(editor.path):
+        raise InvalidRequest.of("editor.path", editor.path, "a file that .zenrayignore does not name")
     memory = PromptMemory.of(tokenizer) if memory is None else memory
     cursor, options = editor.cursor_offset, request.suggestion
     document = Document(editor.path, editor.language or language_of(editor.path), editor.text)

@@ -217,6 +217,7 @@ class Session:
             now_s=now_s,
             workspace=self._workspace_name,
             is_private=is_secret_file if self._workspace is None else self._workspace.is_private,
+            is_withheld=is_secret_file if self._workspace is None else self._workspace.is_withheld,
         )
 
     def _check_fits(self, path: str, text: str, field: str) -> None:

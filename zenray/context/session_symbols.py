@@ -27,7 +27,11 @@ class WorkspaceSymbols(SymbolIndex, Protocol):
     """The index of a folder of this machine, empty where none was built, and the folder's ignore rules."""
 
     def is_private(self, path: str) -> bool:
-        """Whether a file must not enter a prompt."""
+        """Whether a file must not enter a prompt beside another one."""
+        ...
+
+    def is_withheld(self, path: str) -> bool:
+        """Whether it must not enter its own."""
         ...
 
 

@@ -72,7 +72,10 @@ class Surroundings:
     workspace: str = ""
     """The workspace's name; empty where it has none."""
     is_private: Callable[[str], bool] = is_secret_file
-    """Whether the file of a path must not enter a prompt; where the workspace has ignore rules, these too."""
+    """Whether the file of a path must not enter the prompt of another; where the workspace has ignore rules, these
+    too."""
+    is_withheld: Callable[[str], bool] = is_secret_file
+    """Whether it must not enter its own either."""
 
 
 NOTHING_AROUND = Surroundings()

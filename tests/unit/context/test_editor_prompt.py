@@ -16,6 +16,7 @@ from zenray.context.prompt.memory import PromptMemory
 from zenray.context.request import FOR_EDITORS, CompletionRequest, EditorState, SuggestionOptions
 from zenray.context.surroundings import Document, RecentEdit, Surroundings, ViewedRange
 from zenray.engine.request import Limits
+from zenray.errors import InvalidRequest
 from zenray.model.tokenizer import ByteTokenizer
 
 LIMITS = PromptLimits(context_length=8192, max_prompt_tokens=2000, suffix_share=0.25)
@@ -261,6 +262,11 @@ class TestPrivacy:
 
 
 class TestHealingAndStops:
+    def test_in_a_withheld_file_nothing_is_completed(self) -> None:
+        around = Surroundings((SHAPES,), is_withheld=lambda path: path == "src/main.py")
+        with pytest.raises(InvalidRequest, match=r"editor\.path.*zenrayignore"):
+            prompt_of(CODE, CURSOR, around)
+
     def test_the_word_at_the_cursor_is_written_again(self) -> None:
         prompt = prompt_of(CODE, CURSOR, Surroundings(documents=(SHAPES,)), options=FOR_EDITORS)
         assert prompt.forced_prefix

@@ -60,6 +60,9 @@ class Symbols:
     def is_private(self, path: str) -> bool:
         return False
 
+    def is_withheld(self, path: str) -> bool:
+        return path.startswith("withheld/")
+
     def definitions(self, names: object, language: str, limit: int) -> list[Snippet]:
         return [Snippet(ContextSource.DEFINITION, path, text) for path, text in self.files.items()][:limit]
 

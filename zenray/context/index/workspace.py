@@ -87,6 +87,12 @@ class WorkspaceIndex:
             self._look_again()
             return self._rules.is_private(path)
 
+    def is_withheld(self, path: str) -> bool:
+        """Whether not even a file's own editor is served: .zenrayignore names it."""
+        with self._lock:
+            self._look_again()
+            return self._rules.is_withheld(path)
+
     def definitions(self, names: Sequence[str], language: str, limit: int) -> list[Snippet]:
         """See `SymbolIndex`."""
         return self._ask(lambda lookup: lookup.definitions(names, language, limit))

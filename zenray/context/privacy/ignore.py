@@ -102,6 +102,10 @@ class DirectoryRules:
             said = _built_in().verdict(path) or _first_verdict(self.git, path)
         return bool(said)
 
+    def withholds(self, name: str, is_directory: bool) -> bool:
+        """Whether a .zenrayignore names an entry of this directory."""
+        return bool(_first_verdict(self.own, f"{self.path}{name}/" if is_directory else self.path + name))
+
     def below(self, name: str) -> DirectoryRules:
         """Those of a directory in this one."""
         path = f"{self.path}{name}/"
@@ -124,6 +128,7 @@ class IgnoreRules:
         self.top = DirectoryRules(self.root, "", own, git)
         self._of_directory = lru_cache(maxsize=1024)(self._read_directory)
         self._private_of = lru_cache(maxsize=4096)(self._find_private)
+        self._withheld_of = lru_cache(maxsize=4096)(self._find_withheld)
 
     def is_ignored(self, path: str, is_directory: bool = False) -> bool:
         """Whether a path relative to the root, or a directory it lies in, is left alone. Paths out of the root are."""
@@ -138,6 +143,21 @@ class IgnoreRules:
     def is_private(self, path: str) -> bool:
         """Whether a file's text must not leave it: it is ignored, or made to hold secrets."""
         return self._private_of(path)
+
+    def is_withheld(self, path: str) -> bool:
+        """Whether a .zenrayignore names a file or a directory it lies in: then not even its own editor is served."""
+        return self._withheld_of(path)
+
+    def _find_withheld(self, path: str) -> bool:
+        parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
+        if ".." in parts or len(parts) > _MAX_DEPTH or "\0" in path:
+            return False
+        rules = self.top
+        for at, name in enumerate(parts):
+            if rules.withholds(name, is_directory=at < len(parts) - 1):
+                return True
+            rules = rules.below(name) if at < len(parts) - 1 else rules
+        return False
 
     def _find_private(self, path: str) -> bool:
         """An editor on Windows may name folders of this tree its own way."""

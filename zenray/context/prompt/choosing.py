@@ -94,7 +94,7 @@ def choose_snippets(
     allowed = []
     for each in candidates:
         path = each.snippet.path
-        if path in ("", document.path) or not surroundings.is_private(path):  # Its editor sees a private file anyway.
+        if path in ("", document.path) or not surroundings.is_private(path):  # Its editor sees an ignored file anyway.
             allowed.append(each)
         else:
             private.append(_dropped(Ranked(each, 0.0), _why_private(path)))

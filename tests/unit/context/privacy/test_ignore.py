@@ -176,6 +176,24 @@ def test_what_is_no_path_below_the_root_is_ignored(tmp_path: Path, path: str) ->
     assert IgnoreRules(tmp_path).is_ignored(path)
 
 
+def test_what_zenrayignore_names_is_withheld_from_its_own_editor_and_what_git_ignores_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("local.py\n")
+    (tmp_path / ".zenrayignore").write_text("secret/\n*.key.py\n")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / ".zenrayignore").write_text("!open.key.py\n")
+    rules = IgnoreRules(tmp_path)
+    paths = (
+        "local.py",
+        "main.py",
+        "secret/a.py",
+        "secret\\deep\\b.py",
+        "src/a.key.py",
+        "src/open.key.py",
+        "../a.key.py",
+    )
+    assert [path for path in paths if rules.is_withheld(path)] == ["secret/a.py", "secret\\deep\\b.py", "src/a.key.py"]
+
+
 def test_a_private_file_is_private_however_its_folders_are_parted(tmp_path: Path) -> None:
     (tmp_path / ".zenrayignore").write_text("generated/\n")
     rules = IgnoreRules(tmp_path)
