@@ -88,7 +88,7 @@ class Session:
         small = sum(num_bytes(edit.path, edit.before, edit.after) for edit in self._edits)
         small += sum(num_bytes(viewed.path) for viewed in self._viewed)
         small += num_bytes(self._clipboard) if self._clipboard else 0
-        return self._documents.num_bytes + self._uploaded.num_bytes + small
+        return self._documents.size + self._uploaded.size + small
 
     def version_of(self, path: str) -> int | None:
         """None for a document that is not open or came without a version."""

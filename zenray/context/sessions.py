@@ -61,7 +61,7 @@ class SessionStore:
     @property
     def num_bytes(self) -> int:
         """Held for all sessions together, at most context.max_total_mib."""
-        return self._sessions.num_bytes
+        return self._sessions.size
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -16,17 +16,17 @@ class SizedLru(Generic[K, V]):
 
     def __init__(self) -> None:
         self._items: OrderedDict[K, tuple[V, int]] = OrderedDict()
-        self._num_bytes = 0
+        self._size = 0
 
     @property
-    def num_bytes(self) -> int:
-        return self._num_bytes
+    def size(self) -> int:
+        return self._size
 
-    def put(self, key: K, value: V, num_bytes: int) -> None:
+    def put(self, key: K, value: V, size: int) -> None:
         """The item becomes the most recently used one; it takes the place of an earlier one with its key."""
         self.forget(key)
-        self._items[key] = (value, num_bytes)
-        self._num_bytes += num_bytes
+        self._items[key] = (value, size)
+        self._size += size
 
     def get(self, key: K) -> V | None:
         """Not a use."""
@@ -40,7 +40,7 @@ class SizedLru(Generic[K, V]):
     def forget(self, key: K) -> None:
         item = self._items.pop(key, None)
         if item is not None:
-            self._num_bytes -= item[1]
+            self._size -= item[1]
 
     def oldest(self) -> K:
         """The least recently used key; there has to be one."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from zenray.context.sized_lru import SizedLru
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -16,32 +17,25 @@ class BoundedCache(Generic[K, V]):
 
     def __init__(self, max_size: int, size: Callable[[K], int] = lambda _: 1) -> None:
         self._max_size, self._size_of = max_size, size
-        self._values: OrderedDict[K, V] = OrderedDict()
-        self._size = 0
+        self._items: SizedLru[K, V] = SizedLru()
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:
         with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key]
+            found = self._items.get(key)
+            if found is not None:
+                self._items.touch(key)
+            return found
 
     def put(self, key: K, value: V) -> None:
         """Keep `value`. One larger than the whole cache is not kept."""
         size = self._size_of(key)
+        if size > self._max_size:
+            return
         with self._lock:
-            if key in self._values:
-                self._values[key] = value
-                self._values.move_to_end(key)
-                return
-            if size > self._max_size:
-                return
-            self._values[key] = value
-            self._size += size
-            while self._size > self._max_size:
-                forgotten, _ = self._values.popitem(last=False)
-                self._size -= self._size_of(forgotten)
+            self._items.put(key, value, size)
+            while self._items.size > self._max_size:
+                self._items.forget(self._items.oldest())
 
     def get_or_make(self, key: K, make: Callable[[K], V]) -> V:
         """The value of `key`. Two threads that miss it at once make it twice, which does no harm."""
@@ -52,4 +46,4 @@ class BoundedCache(Generic[K, V]):
         return found
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._items)

@@ -66,7 +66,7 @@ class SelectionMemory:
 
     @property
     def num_characters(self) -> int:
-        return self._remembered.num_bytes + self._num_document_characters
+        return self._remembered.size + self._num_document_characters
 
     def __len__(self) -> int:
         return len(self._remembered)
