@@ -28,7 +28,7 @@ from contestant import Contestant
 from line_up import make_contestants
 
 from zenray.bench.bandwidth import measure_bandwidth
-from zenray.bench.document import merge_peer_reports, peer_tables, update_document
+from zenray.bench.document import PEERS_SCHEMA, merge_peer_reports, peer_tables, write_blocks
 from zenray.bench.machine import CpuClock, describe_machine
 from zenray.bench.prompts import PromptSet, PromptSizes, build_prompts, longest_prefix
 from zenray.bench.speculative_prompts import SPECULATIVE_KINDS, SpeculativePrompt, speculative_prompts
@@ -192,7 +192,7 @@ def make_report(
     """Everything measured so far as one JSON document."""
     everyone = {contestant.key: contestant for group in groups for contestant in group}
     return {
-        "schema": "zenray.peers/1",
+        "schema": PEERS_SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {**describe_machine(options.threads), "read_gb_per_s": max(bandwidths)},
         "prompts": {"sha256": prompts.sha256, "python": prompts.python_version},
@@ -272,8 +272,7 @@ def main() -> None:
     tables = peer_tables(report)
     print(f"\n{tables}\n\nwrote {options.json}")
     if options.doc:
-        document = options.doc.read_text(encoding="utf-8")
-        options.doc.write_text(update_document(document, report), encoding="utf-8")
+        write_blocks(options.doc, report)
 
 
 if __name__ == "__main__":

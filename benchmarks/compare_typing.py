@@ -26,11 +26,11 @@ from typing import Any
 
 from typing_servers import Contestant, llama_contestant, vllm_contestant, zenray_contestant
 
-from zenray.bench.document import replace_block
+from zenray.bench.document import write_blocks
 from zenray.bench.machine import CpuClock, describe_machine
 from zenray.bench.typing_plot import plot_typing
 from zenray.bench.typing_replay import SuggestionRecord, TypingTarget, replay
-from zenray.bench.typing_report import SCHEMA, compare_typing, typing_markdown, typing_tables
+from zenray.bench.typing_report import SCHEMA, compare_typing, typing_tables
 from zenray.bench.typing_sessions import TypingSession, moments, recorded_sessions
 from zenray.bench.typing_statistics import PAUSE_MS, summarise_typing
 from zenray.bench.typing_targets import Windows
@@ -155,8 +155,7 @@ def show(report: dict[str, Any], options: argparse.Namespace) -> None:
         plot_typing(report, options.plot)
         print(f"wrote {options.plot}")
     if options.doc:
-        document = options.doc.read_text(encoding="utf-8")
-        options.doc.write_text(replace_block(document, "typing", typing_markdown(report)), encoding="utf-8")
+        write_blocks(options.doc, report)
 
 
 def main() -> None:

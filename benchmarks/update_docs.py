@@ -4,7 +4,7 @@
     python benchmarks/update_docs.py REPORT.json[=BLOCK] ... [--doc docs/benchmarks.md]
 
 Takes what compare_peers.py, `zenray bench overhead --json` and `zenray bench speculative --json` wrote; each fills
-its own block, or for the last one the block that is named.
+its own block, or the one that is named.
 """
 
 from __future__ import annotations

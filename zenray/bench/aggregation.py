@@ -164,7 +164,7 @@ def _source(module: str) -> str:
 
 def main() -> None:
     """The command."""
-    from zenray.bench.document import replace_block
+    from zenray.bench.document import write_blocks
     from zenray.model.catalog import Catalog
     from zenray.model.load import load_tokenizer
 
@@ -198,8 +198,7 @@ def main() -> None:
     if options.json is not None:
         write_report(report, options.json)
     if options.doc is not None:
-        page = options.doc.read_text(encoding="utf-8")
-        options.doc.write_text(replace_block(page, "aggregation", aggregation_markdown(report)), encoding="utf-8")
+        write_blocks(options.doc, report)
     print(aggregation_markdown(report))
 
 

@@ -6,16 +6,22 @@ A block is everything between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, eac
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from zenray.bench.aggregation import aggregation_markdown
 from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.infilling_tables import infilling_markdown
+from zenray.bench.report import merge_rows
 from zenray.bench.speculative_prompts import MAX_TOKENS
 from zenray.bench.speculative_tables import speculative_block, speculative_markdown
 from zenray.bench.suggestion_tables import suggestions_markdown
-from zenray.bench.typing_report import SCHEMA, typing_markdown
+from zenray.bench.typing_report import SCHEMA as TYPING_SCHEMA
+from zenray.bench.typing_report import typing_markdown
 from zenray.errors import ConfigError
+
+PEERS_SCHEMA = "zenray.peers/1"
 
 
 def replace_block(document: str, name: str, body: str) -> str:
@@ -29,30 +35,24 @@ def replace_block(document: str, name: str, body: str) -> str:
 
 
 def update_document(document: str, report: dict[str, Any], block: str = "") -> str:
-    """`document` with the block of one report written again. Raises ConfigError for a report without one.
+    """`document` with the block of one report written again; `block` names another than its own. Raises ConfigError
+    for a report without one."""
+    kind = {PEERS_SCHEMA: "peers", TYPING_SCHEMA: "typing"}.get(report.get("schema", ""), report.get("kind", ""))
+    if kind not in _MARKDOWN:
+        raise ConfigError(
+            "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation, .indexing and "
+            ".suggestions and of `zenray bench overhead`, `speculative` and `infilling` have a block"
+        )
+    name = speculative_block(report) if kind == "speculative" else kind
+    return replace_block(document, block or name, _MARKDOWN[kind](report))
 
-    `block` is for a report of speculation that is not the main one of its model.
-    """
-    if report.get("schema") == "zenray.peers/1":
-        return replace_block(document, "peers", peer_tables(report))
-    if report.get("schema") == SCHEMA:
-        return replace_block(document, "typing", typing_markdown(report))
-    if report.get("kind") == "overhead":
-        return replace_block(document, "overhead", overhead_table(report))
-    if report.get("kind") == "speculative":
-        return replace_block(document, block or speculative_block(report), speculative_markdown(report))
-    if report.get("kind") == "indexing":
-        return replace_block(document, "indexing", indexing_markdown(report))
-    if report.get("kind") == "infilling":
-        return replace_block(document, block or "infilling", infilling_markdown(report))
-    if report.get("kind") == "aggregation":
-        return replace_block(document, "aggregation", aggregation_markdown(report))
-    if report.get("kind") == "suggestions":
-        return replace_block(document, "suggestions", suggestions_markdown(report))
-    raise ConfigError(
-        "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation, .indexing and "
-        ".suggestions and of `zenray bench overhead`, `speculative` and `infilling` have a block"
-    )
+
+def write_blocks(path: Path, *reports: dict[str, Any]) -> None:
+    """Writes the block of each report again in the document at `path`."""
+    text = path.read_text(encoding="utf-8")
+    for report in reports:
+        text = update_document(text, report)
+    path.write_text(text, encoding="utf-8")
 
 
 def overhead_table(report: dict[str, Any]) -> str:
@@ -88,8 +88,7 @@ def merge_peer_reports(old: dict[str, Any], new: dict[str, Any]) -> dict[str, An
     """`new` with the rows of `old` that it does not measure again; rows keep their first place."""
 
     def together(name: str, *keys: str) -> list[dict[str, Any]]:
-        rows = {tuple(row[key] for key in keys): row for report in (old, new) for row in report[name]}
-        return list(rows.values())
+        return merge_rows(old[name], new[name], keys)
 
     return {
         **new,
@@ -166,3 +165,16 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+_MARKDOWN: dict[str, Callable[[dict[str, Any]], str]] = {
+    "peers": peer_tables,
+    "typing": typing_markdown,
+    "overhead": overhead_table,
+    "speculative": speculative_markdown,
+    "indexing": indexing_markdown,
+    "infilling": infilling_markdown,
+    "aggregation": aggregation_markdown,
+    "suggestions": suggestions_markdown,
+}
+"""By the kind of a report, which also names its block."""

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from zenray.bench.document import update_document
+from zenray.bench.document import write_blocks
 from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.indexing_tree import write_tree
 from zenray.bench.machine import CpuClock
@@ -196,8 +196,7 @@ def main() -> None:
     if given.json is not None:
         write_report(report, given.json)
     if given.doc is not None:
-        written = update_document(given.doc.read_text(encoding="utf-8"), report)
-        given.doc.write_text(written, encoding="utf-8")
+        write_blocks(given.doc, report)
 
 
 if __name__ == "__main__":

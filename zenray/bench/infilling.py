@@ -14,14 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zenray.bench.document import replace_block, update_document
+from zenray.bench.document import replace_block, write_blocks
 from zenray.bench.infilling_cross_file import PACKAGES
 from zenray.bench.infilling_gap import Gap, GapKind
 from zenray.bench.infilling_measures import Filling, run_tests, summarise_fillings
 from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps, limits_of
 from zenray.bench.infilling_tasks import LIBRARY_PACKAGE, make_gaps
 from zenray.bench.machine import CpuClock
-from zenray.bench.report import make_report, write_report
+from zenray.bench.report import make_report, merge_rows, write_report
 from zenray.bench.runs import check_outputs, deliver, model_label, plainly, progress_bar, prompt_limits, shown_config
 from zenray.bench.sandbox import Sandbox, SandboxUnavailable
 from zenray.errors import ConfigError
@@ -35,6 +35,10 @@ _CACHE_MIB = 1024
 """Holds the prompts of two rounds of the 1.5B model."""
 _STEP_TOKENS = 512
 """Nobody waits for a stream here, so prompts are read in large chunks also while others decode."""
+
+
+ROW_KEYS = ("model", "format", "max_prompt_tokens", "kind", "with_context", "treatment")
+"""What tells rows of a report apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def run_infilling_bench(
                     "format": config.model.weight_format,
                     "max_prompt_tokens": limits.max_prompt_tokens,
                 }
-                rows = merge_rows(rows, [{**labels, **row} for row in _rows(filled, sandbox)])
+                rows = merge_rows(rows, [{**labels, **row} for row in _rows(filled, sandbox)], ROW_KEYS)
                 report = make_report(
                     "infilling",
                     rows,
@@ -111,17 +115,7 @@ def run_infilling_bench(
             engine.shutdown()
     deliver(report, json_out, None)
     if doc_out is not None:
-        doc_out.write_text(update_document(doc_out.read_text(encoding="utf-8"), report), encoding="utf-8")
-
-
-def merge_rows(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`new` and the rows of `old` that it does not measure again; rows keep their first place."""
-
-    def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        names = ("model", "format", "max_prompt_tokens", "kind", "with_context", "treatment")
-        return tuple(row[name] for name in names)
-
-    return list({key(row): row for row in (*old, *new)}.values())
+        write_blocks(doc_out, report)
 
 
 def _many_at_once(config: ZenrayConfig) -> ZenrayConfig:

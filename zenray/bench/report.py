@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +49,13 @@ def make_report(
         "settings": settings,
         "results": [_rounded(result) for result in results],
     }
+
+
+def merge_rows(
+    old: Iterable[dict[str, Any]], new: Iterable[dict[str, Any]], keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    """`new` and the rows of `old` that it does not measure again, told apart by `keys`; rows keep their first place."""
+    return list({tuple(str(row[key]) for key in keys): row for row in (*old, *new)}.values())
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:

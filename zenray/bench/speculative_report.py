@@ -18,6 +18,8 @@ NEVER_BELOW = 0.95
 
 MIN_TOKENS = 16
 """Answers with fewer tokens to time say more of the clock than of the decoding; they are left out of rates."""
+ROW_KEYS = ("model", "format", "draft_model", "temperature", "kind", "drafters", "gamma")
+"""What tells rows of a report apart."""
 
 
 def speculative_rows(
@@ -37,13 +39,6 @@ def speculative_rows(
             rows.append({"measure": "speculative", **labels, "kind": kind, **shown, **_speed(runs, plain),
                          **_rounds(runs, step_ms), **differing})  # fmt: skip
     return rows
-
-
-def merge_rows(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`new` and the rows of `old` that it does not measure again; rows keep their first place."""
-    keys = ("model", "format", "draft_model", "temperature", "kind", "drafters", "gamma")
-    rows = {tuple(str(row[key]) for key in keys): row for row in (*old, *new)}
-    return list(rows.values())
 
 
 def _plain_rates(runs: Iterable[Run]) -> dict[tuple[str, int], float]:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from zenray.bench.bandwidth import measure_bandwidth
 from zenray.bench.machine import CpuClock
-from zenray.bench.report import make_report
+from zenray.bench.report import make_report, merge_rows
 from zenray.bench.runs import check_outputs, deliver, file_label, model_label, progress_bar, shown_config
 from zenray.bench.speculative import Gamma, Side, measure_speculation, num_turns
 from zenray.bench.speculative_prompts import SpeculativeKind, SpeculativePrompt, speculative_prompts
-from zenray.bench.speculative_report import merge_rows, speculative_rows
+from zenray.bench.speculative_report import ROW_KEYS, speculative_rows
 from zenray.bench.speculative_tables import speculative_markdown
 from zenray.engine.request import Sampling
 from zenray.errors import ConfigError
@@ -149,7 +149,7 @@ def run_speculative_bench(
             measured = measure_speculation(engine, plan.sides, chosen, make_speculator, plan.repeats, sampling, advance)
             rows += speculative_rows(measured, step_ms, labels)
     if keep and json_out is not None and json_out.exists():
-        rows = merge_rows(json.loads(json_out.read_text(encoding="utf-8"))["results"], rows)
+        rows = merge_rows(json.loads(json_out.read_text(encoding="utf-8"))["results"], rows, ROW_KEYS)
     report = make_report(
         "speculative",
         rows,

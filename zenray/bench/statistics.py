@@ -25,6 +25,16 @@ class Arrival:
     text: str
 
 
+def first_line_s(arrivals: Iterable[Arrival]) -> float | None:
+    """When the text held a line that is not blank and ends with a newline; None while it does not."""
+    text = ""
+    for arrival in arrivals:
+        text += arrival.text
+        if "\n" in text.lstrip():
+            return arrival.at_s
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
     """One request from the outside.
@@ -77,12 +87,10 @@ class RequestRecord:
 
     @property
     def tfcl_ms(self) -> float | None:
-        text = ""
-        for arrival in self.arrivals:
-            text += arrival.text
-            if "\n" in text.lstrip():
-                return (arrival.at_s - self.due_s) * 1e3
-        return (self.ended_s - self.due_s) * 1e3 if text.strip() and not self.error else None
+        first_s = first_line_s(self.arrivals)
+        if first_s is None and self.text.strip() and not self.error:
+            first_s = self.ended_s
+        return None if first_s is None else (first_s - self.due_s) * 1e3
 
     @property
     def e2e_ms(self) -> float:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zenray.bench.document import update_document
+from zenray.bench.document import write_blocks
 from zenray.bench.machine import CpuClock
 from zenray.bench.report import make_report, write_report
 from zenray.bench.statistics import Distribution
@@ -230,8 +230,7 @@ def main() -> None:
     if options.json is not None:
         write_report(report, options.json)
     if options.doc is not None:
-        text = options.doc.read_text(encoding="utf-8")
-        options.doc.write_text(update_document(text, report), encoding="utf-8")
+        write_blocks(options.doc, report)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from zenray.bench.statistics import Arrival
+from zenray.bench.statistics import Arrival, first_line_s
 from zenray.bench.targets import Chunk, Ended
 from zenray.bench.typing_sessions import Edited, Event, Moment, Opened, TypingSession, moments
 
@@ -99,13 +99,11 @@ class SuggestionRecord:
     @property
     def tfcl_ms(self) -> float | None:
         """Time to the first complete line that is not blank, or to the end of a shorter text; None as above."""
-        text = ""
-        for arrival in self.arrivals:
-            text += arrival.text
-            if "\n" in text.lstrip():
-                return (arrival.at_s - self.due_s) * 1e3 if self.in_time(arrival.at_s) else None
-        ended = self.ended is not None and not self.error and self.in_time(self.ended_s)
-        return (self.ended_s - self.due_s) * 1e3 if ended and text.strip() else None
+        first_s = first_line_s(self.arrivals)
+        if first_s is None and self.ended is not None and not self.error:
+            has_text = any(arrival.text.strip() for arrival in self.arrivals)
+            first_s = self.ended_s if has_text else None
+        return (first_s - self.due_s) * 1e3 if first_s is not None and self.in_time(first_s) else None
 
     @property
     def total_ms(self) -> float | None:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from zenray.bench.targets import Chunk, Ended
+from zenray.bench.targets.grpc_door import ended
 from zenray.bench.typing_replay import Began
 from zenray.bench.typing_sessions import Edited, Event, Moment, Moved, Opened
 
@@ -81,7 +82,7 @@ class ZenrayTarget:
                 await session.send_whole(path)
 
     async def _complete(self, session_id: str, editor: EditorState) -> AsyncIterator[Began | Chunk | Ended]:
-        from zenray.v1 import common_pb2, completion_pb2
+        from zenray.v1 import completion_pb2
 
         assert self._client is not None, "open first"
         request = completion_pb2.CompleteRequest(session_id=session_id, editor=editor)
@@ -95,14 +96,7 @@ class ZenrayTarget:
                 elif kind == "delta":
                     yield Chunk(event.delta.text, event.delta.token_count)
                 elif kind == "final":
-                    final = event.final
-                    yield Ended(
-                        common_pb2.FinishReason.Name(final.finish_reason).removeprefix("FINISH_REASON_"),
-                        final.usage.prompt_tokens,
-                        final.usage.cached_tokens,
-                        final.usage.completion_tokens,
-                        final.timings.first_token_ms,
-                    )
+                    yield ended(event.final, event.final.usage.cached_tokens)
 
 
 class _Session:

@@ -61,7 +61,7 @@ class AssembledPrompt:
 
     @property
     def attribution(self) -> tuple[tuple[ContextSource, int], ...]:
-        """Tokens of each source, in prompt order."""
+        """Tokens of each source, in the order in which they begin."""
         tokens: dict[ContextSource, int] = {}
         for piece in self.pieces:
             tokens[piece.source] = tokens.get(piece.source, 0) + piece.token_count
@@ -124,13 +124,11 @@ def _assemble(
     if isinstance(given, EditorState):
         return _editor(request, given, tokenizer, limits, surroundings, memory)
     assert isinstance(given, Infill)
-    if tokenizer.fim is not None:
-        return _infill(request, given.prefix, given.suffix, "", tokenizer, limits)
-    if given.suffix:
+    if tokenizer.fim is None and given.suffix:
         raise InvalidRequest.of("infill.suffix", given.suffix[:40], "empty: this model has no infill tokens")
-    if not given.prefix:
+    if tokenizer.fim is None and not given.prefix:
         raise _nothing_before("infill.prefix")
-    return _prefix_only(request, given.prefix, given.suffix, "", tokenizer, limits)
+    return _around(request, given.prefix, given.suffix, "", tokenizer, limits)
 
 
 def _editor(
@@ -156,8 +154,7 @@ def _editor(
     if (surroundings == NOTHING_AROUND or limits.snippet_share == 0) and not is_blank:
         far = max(0, cursor - limits.context_length * MOST_CHARS_PER_TOKEN)
         prefix, suffix = document.text[:far] + shown(far, cursor), shown(cursor, len(document.text))
-        make = _infill if tokenizer.fim is not None else _prefix_only
-        return replace(make(request, prefix, suffix, document.path, tokenizer, limits), text_stops=stops)
+        return replace(_around(request, prefix, suffix, document.path, tokenizer, limits), text_stops=stops)
     budget = _infill_budget(request, limits)
     made = editor_prompt(
         document, cursor, request.session_id, budget, limits, surroundings, memory, shown, options.heal_tokens
@@ -186,7 +183,7 @@ def _tokens(
     return _assembled(request, EditorPrompt((part,)), room, limits, tokenizer)
 
 
-def _infill(
+def _around(
     request: CompletionRequest,
     prefix: str,
     suffix: str,
@@ -194,48 +191,24 @@ def _infill(
     tokenizer: PromptTokenizer,
     limits: PromptLimits,
 ) -> AssembledPrompt:
+    """The text around one place and nothing else. A model that cannot infill gets the text before it."""
     fim = tokenizer.fim
-    assert fim is not None
     bos = bos_parts(tokenizer)
     budget = _infill_budget(request, limits)
-    room = max(0, budget - NUM_CONTROL_TOKENS - len(bos))
+    room = max(0, budget - len(bos) - (NUM_CONTROL_TOKENS if fim is not None else 0))
     # The suffix stands behind the prefix, so every keystroke computes it anew: it never gets more than its share.
-    after = keep_start(suffix, int(room * limits.suffix_share), tokenizer)
+    share = limits.suffix_share if fim is not None else 0
+    after = keep_start(suffix, int(room * share), tokenizer)
     before = keep_end(prefix, room - len(after.token_ids), tokenizer)
     healed = _healed(request, before, tokenizer)
-    line = prefix.count("\n") - healed.text.count("\n") if path else 0
-    parts = [
-        *bos,
-        *gap_parts(
-            limits.order,
-            file_part(ContextSource.PREFIX, path, healed.text, line, healed.token_ids),
-            file_part(ContextSource.SUFFIX, path, after.text, prefix.count("\n") if path else 0, after.token_ids),
-            fim,
-            tokenizer,
-        ),
-    ]
+    cursor_line = prefix.count("\n") if path else 0
+    start_line = cursor_line - healed.text.count("\n") if path else 0
+    gap = [file_part(ContextSource.PREFIX, path, healed.text, start_line, healed.token_ids)]
+    if fim is not None:
+        behind = file_part(ContextSource.SUFFIX, path, after.text, cursor_line, after.token_ids)
+        gap = gap_parts(limits.order, gap[0], behind, fim, tokenizer)
     forced = before.text[len(healed.text) :]
-    made = EditorPrompt(tuple(parts), (), before.dropped_tokens + after.dropped_tokens, forced)
-    return _assembled(request, made, budget, limits, tokenizer)
-
-
-def _prefix_only(
-    request: CompletionRequest,
-    prefix: str,
-    suffix: str,
-    path: str,
-    tokenizer: PromptTokenizer,
-    limits: PromptLimits,
-) -> AssembledPrompt:
-    bos = bos_parts(tokenizer)
-    budget = _infill_budget(request, limits)
-    before = keep_end(prefix, budget - len(bos), tokenizer)
-    unused = keep_start(suffix, 0, tokenizer)
-    healed = _healed(request, before, tokenizer)
-    line = prefix.count("\n") - healed.text.count("\n") if path else 0
-    parts = (*bos, file_part(ContextSource.PREFIX, path, healed.text, line, healed.token_ids))
-    forced = before.text[len(healed.text) :]
-    made = EditorPrompt(parts, (), before.dropped_tokens + unused.dropped_tokens, forced)
+    made = EditorPrompt((*bos, *gap), (), before.dropped_tokens + after.dropped_tokens, forced)
     return _assembled(request, made, budget, limits, tokenizer)
 
 

@@ -40,6 +40,16 @@ class EditorState:
     text: str
     cursor_offset: int
 
+    @property
+    def before(self) -> str:
+        """The text before the cursor."""
+        return self.text[: self.cursor_offset]
+
+    @property
+    def after(self) -> str:
+        """The text after the cursor."""
+        return self.text[self.cursor_offset :]
+
 
 @dataclass(frozen=True, slots=True)
 class TrackedEditor:

@@ -16,7 +16,6 @@ from zenray.api.totals import total_load
 from zenray.config import ZenrayConfig
 from zenray.context.assemble import AssembledPrompt
 from zenray.context.document_events import DocumentEvent, SessionEnded
-from zenray.context.pieces import ContextSource
 from zenray.context.request import CompletionRequest, EditorState
 from zenray.context.suggestion.model import CompletionStarted
 from zenray.context.suggestion.outcomes import OutcomeReport
@@ -246,9 +245,4 @@ def _prefetchable(request: CompletionRequest) -> tuple[Key, Gap]:
 
 
 def _attributed(started: Started, prompt: AssembledPrompt) -> CompletionStarted:
-    """Each source once, in the order in which they begin."""
-    num_tokens: dict[ContextSource, int] = {}
-    for piece in prompt.pieces:
-        num_tokens[piece.source] = num_tokens.get(piece.source, 0) + piece.token_count
-    attribution = tuple(num_tokens.items())
-    return CompletionStarted(started.prompt_tokens, started.cached_tokens, started.prompt_logprobs, attribution)
+    return CompletionStarted(started.prompt_tokens, started.cached_tokens, started.prompt_logprobs, prompt.attribution)

@@ -40,7 +40,6 @@ class Prompts:
         self._memory = PromptMemory.of(tokenizer)
         self._sessions = SessionStore(
             settings,
-            open_index=open_index,
             new_uploads=self._uploads.new_index,
             on_forgotten=self._memory.selections.end_session,
         )
@@ -130,7 +129,7 @@ def text_around(request: CompletionRequest) -> tuple[str, str]:
     """The text before and after the place a request is about, as far as it came as text."""
     given = request.input
     if isinstance(given, EditorState):
-        return given.text[: given.cursor_offset], given.text[given.cursor_offset :]
+        return given.before, given.after
     if isinstance(given, Infill):
         return given.prefix, given.suffix
     return (given.text if isinstance(given, TextPrompt) else ""), ""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from zenray.bench import infilling_cross_file
 from zenray.bench.document import update_document
-from zenray.bench.infilling import InfillingPlan, merge_rows, run_infilling_bench
+from zenray.bench.infilling import ROW_KEYS, InfillingPlan, run_infilling_bench
 from zenray.bench.infilling_gap import GAP_KINDS, Gap, GapKind
 from zenray.bench.infilling_measures import (
     Filling,
@@ -30,6 +30,7 @@ from zenray.bench.infilling_measures import (
 from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps
 from zenray.bench.infilling_tables import infilling_markdown, infilling_tables
 from zenray.bench.infilling_tasks import make_gaps
+from zenray.bench.report import merge_rows
 from zenray.bench.sandbox import Sandbox, SandboxUnavailable
 from zenray.context.budget import PromptLimits
 from zenray.context.suggestion.stops import make_text_rule
@@ -157,7 +158,7 @@ def row(**fields: Any) -> dict[str, Any]:
 
 def test_rows_measured_again_take_the_place_of_old_ones() -> None:
     old = [row(exact=0.5), row(treatment="all", exact=0.6)]
-    merged = merge_rows(old, [row(exact=0.7), row(model="other")])
+    merged = merge_rows(old, [row(exact=0.7), row(model="other")], ROW_KEYS)
     assert [(each["model"], each["treatment"], each["exact"]) for each in merged] == [
         ("tiny", "raw", 0.7), ("tiny", "all", 0.6), ("other", "raw", 1.0),
     ]  # fmt: skip

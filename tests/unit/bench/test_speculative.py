@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from zenray.bench.cli import app
 from zenray.bench.document import update_document
 from zenray.bench.plot import plot_report
-from zenray.bench.report import make_report
+from zenray.bench.report import make_report, merge_rows
 from zenray.bench.speculative import (
     PLAIN,
     Reference,
@@ -29,7 +29,7 @@ from zenray.bench.speculative import (
     num_turns,
 )
 from zenray.bench.speculative_prompts import SpeculativeKind, SpeculativePrompt
-from zenray.bench.speculative_report import MIN_TOKENS, first_difference, merge_rows, speculative_rows
+from zenray.bench.speculative_report import MIN_TOKENS, ROW_KEYS, first_difference, speculative_rows
 from zenray.bench.speculative_tables import speculative_markdown
 from zenray.bench.tables import show
 from zenray.engine.engine import Engine
@@ -247,7 +247,7 @@ def test_pieces_of_a_measurement_make_one_report() -> None:
         return {**LABELS, "kind": kind, "drafters": ["suffix"], "gamma": gamma, "value": value}
 
     old, new = [row("fresh", "auto", 1), row("fresh", 2, 2)], [row("fresh", 2, 3), row("edit", 2, 4)]
-    assert [entry["value"] for entry in merge_rows(old, new)] == [1, 3, 4]
+    assert [entry["value"] for entry in merge_rows(old, new, ROW_KEYS)] == [1, 3, 4]
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=6))

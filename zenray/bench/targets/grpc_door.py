@@ -40,7 +40,6 @@ class GrpcTarget:
             await self._client.close()
 
     async def stream(self, call: Call) -> AsyncIterator[Chunk | Ended]:
-        from zenray.v1 import common_pb2
 
         assert self._client is not None, "open first"
         cached = 0
@@ -52,14 +51,7 @@ class GrpcTarget:
                 elif kind == "delta":
                     yield Chunk(event.delta.text, event.delta.token_count)
                 elif kind == "final":
-                    final = event.final
-                    yield Ended(
-                        common_pb2.FinishReason.Name(final.finish_reason).removeprefix("FINISH_REASON_"),
-                        final.usage.prompt_tokens,
-                        cached,
-                        final.usage.completion_tokens,
-                        final.timings.first_token_ms,
-                    )
+                    yield ended(event.final, cached)
 
     def _request(self, call: Call) -> completion_pb2.CompleteRequest:
         from zenray.v1 import completion_pb2
@@ -73,3 +65,16 @@ class GrpcTarget:
         request.limits.max_tokens = call.max_tokens
         request.limits.ignore_eos = call.ignore_eos
         return request
+
+
+def ended(final: completion_pb2.Final, cached_tokens: int) -> Ended:
+    """The end of a stream."""
+    from zenray.v1 import common_pb2
+
+    return Ended(
+        common_pb2.FinishReason.Name(final.finish_reason).removeprefix("FINISH_REASON_"),
+        final.usage.prompt_tokens,
+        cached_tokens,
+        final.usage.completion_tokens,
+        final.timings.first_token_ms,
+    )

@@ -12,7 +12,7 @@ from zenray.context.prompt.candidates import Candidate
 from zenray.context.prompt.covering import CoveredText
 from zenray.context.prompt.duplicates import telling_lines, without_duplicates
 from zenray.context.prompt.gather import gather
-from zenray.context.prompt.layout import file_header, repository_header, snippet_parts
+from zenray.context.prompt.layout import file_header, num_tokens, repository_header, snippet_parts
 from zenray.context.prompt.memory import NO_WINDOW, DistantText, PromptMemory, Remembered
 from zenray.context.prompt.query import query_at
 from zenray.context.prompt.ranking import Ranked, rank
@@ -123,15 +123,12 @@ def choose_snippets(
 
 def snippet_tokens(snippet: Snippet, language: str, memory: PromptMemory) -> int:
     """What it costs, with its header."""
-    return sum(len(part.token_ids) for part in snippet_parts(snippet, 0.0, language, memory.tokenizer))
+    return num_tokens(snippet_parts(snippet, 0.0, language, memory.tokenizer))
 
 
 def _headers_tokens(document: Document, surroundings: Surroundings, memory: PromptMemory) -> int:
-    headers = (
-        *repository_header(surroundings.workspace, memory.tokenizer),
-        *file_header(document.path, document.language, memory.tokenizer),
-    )
-    return sum(len(part.token_ids) for part in headers)
+    repository = repository_header(surroundings.workspace, memory.tokenizer)
+    return num_tokens(repository) + num_tokens(file_header(document.path, document.language, memory.tokenizer))
 
 
 def _has_jumped(place: Place, last: Remembered) -> bool:

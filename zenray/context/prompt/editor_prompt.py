@@ -16,6 +16,7 @@ from zenray.context.prompt.layout import (
     control,
     file_header,
     gap_parts,
+    num_tokens,
     repository_header,
     snippet_parts,
     text_part,
@@ -63,8 +64,8 @@ def editor_prompt(
     lead = _lead(chosen, document, surroundings.workspace, memory)
     if not lead and not document.text.strip() and document.path:  # Nothing else says what is wanted.
         header = file_header(document.path, document.language, memory.tokenizer)
-        lead = header if _num_tokens(header) <= room // 2 else []
-    lead_tokens = _num_tokens(lead)
+        lead = header if num_tokens(header) <= room // 2 else []
+    lead_tokens = num_tokens(lead)
     last_start = chosen.window_start if session_id else None
     left = room - len(near.token_ids) - lead_tokens
     window = fit_before(document.text, cursor, left, tokenizer, shown, scale=budget, last_start=last_start)
@@ -108,10 +109,6 @@ def _near(
         if len(text) - cursor <= 2 * _CHARS_PER_TOKEN * budget:
             budget = min(share, 2 * budget)
     return keep_start(shown(cursor, cursor + MOST_CHARS_PER_TOKEN * budget), budget, memory.tokenizer)
-
-
-def _num_tokens(parts: Sequence[Part]) -> int:
-    return sum(len(part.token_ids) for part in parts)
 
 
 def _lead(chosen: Remembered, document: Document, workspace: str, memory: PromptMemory) -> list[Part]:

@@ -11,7 +11,7 @@ it is not: in PSM the text after the cursor is kept short and the rest of it sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from zenray.context.budget import LayoutOrder
@@ -26,6 +26,11 @@ class Part:
 
     piece: ContextPiece
     token_ids: Sequence[int]
+
+
+def num_tokens(parts: Iterable[Part]) -> int:
+    """Of all of them."""
+    return sum(len(part.token_ids) for part in parts)
 
 
 def control(token_id: int, tokenizer: PromptTokenizer) -> Part:

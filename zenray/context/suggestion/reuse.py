@@ -42,7 +42,7 @@ def gap_of(request: CompletionRequest) -> Gap:
     """The gap of a request, which must be an editor's."""
     given = request.input
     assert isinstance(given, EditorState)
-    return Gap(given.text[: given.cursor_offset], given.text[given.cursor_offset :], _terms(request, given.language))
+    return Gap(given.before, given.after, _terms(request, given.language))
 
 
 def _terms(request: CompletionRequest, language: str) -> Terms | None:
