@@ -115,3 +115,13 @@ class GetVerifierLoadResponse(_message.Message):
     load: _common_pb2.Load
     experts: _experts_pb2.ExpertStatus
     def __init__(self, load: _Optional[_Union[_common_pb2.Load, _Mapping]] = ..., experts: _Optional[_Union[_experts_pb2.ExpertStatus, _Mapping]] = ...) -> None: ...
+
+class GetTokenizerRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetTokenizerResponse(_message.Message):
+    __slots__ = ("part",)
+    PART_FIELD_NUMBER: _ClassVar[int]
+    part: bytes
+    def __init__(self, part: _Optional[bytes] = ...) -> None: ...

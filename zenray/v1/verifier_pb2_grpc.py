@@ -50,6 +50,11 @@ class VerifierServiceStub:
                 request_serializer=zenray_dot_v1_dot_verifier__pb2.GetVerifierLoadRequest.SerializeToString,
                 response_deserializer=zenray_dot_v1_dot_verifier__pb2.GetVerifierLoadResponse.FromString,
                 _registered_method=True)
+        self.GetTokenizer = channel.unary_stream(
+                '/zenray.v1.VerifierService/GetTokenizer',
+                request_serializer=zenray_dot_v1_dot_verifier__pb2.GetTokenizerRequest.SerializeToString,
+                response_deserializer=zenray_dot_v1_dot_verifier__pb2.GetTokenizerResponse.FromString,
+                _registered_method=True)
 
 
 class VerifierServiceServicer:
@@ -77,6 +82,13 @@ class VerifierServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTokenizer(self, request, context):
+        """The model's tokenizer, in pieces, so that a batch job needs neither weights nor a hub.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VerifierServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_VerifierServiceServicer_to_server(servicer, server):
                     servicer.GetVerifierLoad,
                     request_deserializer=zenray_dot_v1_dot_verifier__pb2.GetVerifierLoadRequest.FromString,
                     response_serializer=zenray_dot_v1_dot_verifier__pb2.GetVerifierLoadResponse.SerializeToString,
+            ),
+            'GetTokenizer': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetTokenizer,
+                    request_deserializer=zenray_dot_v1_dot_verifier__pb2.GetTokenizerRequest.FromString,
+                    response_serializer=zenray_dot_v1_dot_verifier__pb2.GetTokenizerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class VerifierService:
             '/zenray.v1.VerifierService/GetVerifierLoad',
             zenray_dot_v1_dot_verifier__pb2.GetVerifierLoadRequest.SerializeToString,
             zenray_dot_v1_dot_verifier__pb2.GetVerifierLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTokenizer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/zenray.v1.VerifierService/GetTokenizer',
+            zenray_dot_v1_dot_verifier__pb2.GetTokenizerRequest.SerializeToString,
+            zenray_dot_v1_dot_verifier__pb2.GetTokenizerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,1 @@
+"""Where documents come from: folders, git revisions, JSONL, Parquet."""

@@ -1,0 +1,1 @@
+"""Shards that exist once and whole: lease, manifest, writer, verification."""

@@ -1,0 +1,41 @@
+"""Rows of a job: who they are, and where their randomness comes from. Both are functions of content alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+Row = dict[str, Any]
+"""A JSON object that has a `row_id`. `error`, where a stage put it, says why later stages pass the row by."""
+
+ROW_ID = "row_id"
+ERROR = "error"
+
+_ROW_ID_BYTES = 16
+_SEED_BITS = 63  # A seed must fit a signed 64-bit column.
+
+
+def row_id(*parts: str) -> str:
+    """32 hexadecimal digits that name a row by what it is made of: the same content has the same id in every run."""
+    return _digest("row", *parts)[: 2 * _ROW_ID_BYTES]
+
+
+def derive_seed(job_seed: int, row: str, purpose: str, attempt: int = 0) -> int:
+    """The seed of one request of a row. `purpose` keeps a row's requests apart, `attempt` its tries."""
+    return int(_digest("seed", str(job_seed), row, purpose, str(attempt))[:16], 16) >> (64 - _SEED_BITS)
+
+
+def canonical_json(value: Mapping[str, Any] | list[Any]) -> str:
+    """One spelling for equal values: sorted keys, no spaces. Refuses NaN, which has none."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(*parts: str) -> str:
+    state = blake2b(digest_size=32)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        state.update(len(data).to_bytes(8, "little"))  # Lengths, so that ("ab", "c") is not ("a", "bc").
+        state.update(data)
+    return state.hexdigest()

@@ -1,0 +1,1 @@
+"""A jail for code that a model wrote."""
