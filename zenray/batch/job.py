@@ -1,6 +1,6 @@
 """What a job is: rows, stages that turn them into results, and a table. The pipeline runs any of them.
 
-A job's output is a function of its `JobSpec` alone. Whatever depends on time or place (durations, replica names, retries)
+A job's output is a function of its `JobSpec` alone. Whatever depends on time or place (durations, replicas, retries)
 belongs into logs, never into a row.
 """
 
