@@ -1,9 +1,16 @@
-"""The values of the unit-test job, stage by stage. Each is JSON through `to_row` and `from_row`."""
+"""The values of the unit-test job, stage by stage. Each is JSON through `codec.to_row` and `codec.from_row`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+
+FUNCTION = "function"
+"""Where a row carries its `MinedFunction`, from the start."""
+CANDIDATES = "candidates"
+"""Where generation puts `Candidates`."""
+SUITE = "suite"
+"""Where validation puts `SuiteScores`."""
 
 
 class SkipReason(Enum):
