@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -12,18 +11,22 @@ Value = TypeVar("Value")
 
 def to_row(value: Any) -> dict[str, Any]:
     """`value` (a dataclass) with tuples as lists and enums by their values: what `canonical_json` takes."""
-    row = _adapter(type(value)).dump_python(value, mode="json")
+    row = _adapter(value.__class__).dump_python(value, mode="json")
     assert isinstance(row, dict)
     return row
 
 
 def from_row(cls: type[Value], row: dict[str, Any]) -> Value:
     """What `to_row` was given. Raises ValueError that names each field that does not fit."""
-    hashable: Any = cls  # mypy does not see that a class is.
-    value: Value = _adapter(hashable).validate_python(row)
+    value: Value = _adapter(cls).validate_python(row)
     return value
 
 
-@cache
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    """Made once: building one takes a millisecond."""
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
