@@ -9,6 +9,8 @@ FUNCTION = "function"
 """Where a row carries its `MinedFunction`, from the start."""
 CANDIDATES = "candidates"
 """Where generation puts `Candidates`."""
+MODEL = "model"
+"""Where generation puts the `job.ModelIdentity` that answered, also as `to_row` writes it."""
 SUITE = "suite"
 """Where validation puts `SuiteScores`."""
 
