@@ -71,6 +71,8 @@ def speculator(drafters: Ordered[Drafter], gamma: int | str) -> DraftingSpeculat
     block_size=st.sampled_from([4, 5, 16]),
     max_step_tokens=st.integers(1, 90),
     mixed_step_tokens=st.integers(8, 40),
+    batch_step_tokens=st.integers(8, 40),
+    batch_tokens_beside_interactive=st.integers(0, 20),
     max_running_sequences=st.integers(1, 8),
     prefix_cache=st.booleans(),
     seed=st.integers(0, 2**32),

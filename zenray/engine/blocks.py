@@ -12,7 +12,12 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
+from zenray.engine.request import Priority
+
 ROOT_HASH = b"zenray"
+BATCH_CACHE_SHARE = 0.25
+"""Of all blocks, what batch sequences may keep cached at the cost of interactive ones. A job reads far more text in a
+night than the pool holds; without a bound it would push out every prompt that an editor comes back to."""
 
 
 def chain_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
@@ -21,7 +26,10 @@ def chain_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
 
 
 class BlockPool:
-    """Reference-counted blocks with least-recently-used eviction of the unreferenced cached ones."""
+    """Reference-counted blocks with least-recently-used eviction of the unreferenced cached ones.
+
+    Blocks that only batch sequences have used go first; see `BATCH_CACHE_SHARE`.
+    """
 
     def __init__(self, num_blocks: int, block_size: int, prefix_cache: bool = True) -> None:
         assert num_blocks > 0
@@ -32,7 +40,9 @@ class BlockPool:
         self._references = [0] * num_blocks
         self._hash_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
-        self._idle: OrderedDict[int, None] = OrderedDict()  # cached and unreferenced, oldest first
+        self._used_by = [Priority.BATCH] * num_blocks  # the most urgent that has used the block's content
+        # Cached and unreferenced, oldest first, by who used them.
+        self._idle: dict[Priority, OrderedDict[int, None]] = {priority: OrderedDict() for priority in Priority}
 
     @property
     def num_free(self) -> int:
@@ -41,12 +51,12 @@ class BlockPool:
     @property
     def num_cached(self) -> int:
         """Unreferenced blocks that still hold a findable prefix."""
-        return len(self._idle)
+        return sum(map(len, self._idle.values()))
 
     @property
     def num_available(self) -> int:
         """Blocks `allocate` can hand out."""
-        return len(self._free) + len(self._idle)
+        return len(self._free) + self.num_cached
 
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks that `num_tokens` tokens occupy."""
@@ -70,7 +80,7 @@ class BlockPool:
             count += self._references[self._block_of[block_hash]] == 0
         return count
 
-    def acquire_cached(self, hashes: Iterable[bytes]) -> list[int]:
+    def acquire_cached(self, hashes: Iterable[bytes], priority: Priority = Priority.INTERACTIVE) -> list[int]:
         """Takes a reference on each block of the longest cached prefix of a hash chain."""
         taken = []
         for block_hash in hashes:
@@ -78,24 +88,35 @@ class BlockPool:
             if block is None:
                 break
             if self._references[block] == 0:
-                del self._idle[block]
+                del self._idle[self._used_by[block]][block]
+            self._used_by[block] = min(self._used_by[block], priority)
             self._references[block] += 1
             taken.append(block)
         return taken
 
-    def allocate(self, count: int) -> list[int]:
+    def allocate(self, count: int, priority: Priority = Priority.INTERACTIVE) -> list[int]:
         """Takes `count` blocks for writing, evicting the least recently used cached ones if need be."""
         assert count <= self.num_available, "the scheduler asks before it allocates"
         taken = []
         for _ in range(count):
-            if self._free:
-                block = self._free.pop()
-            else:
-                block, _ = self._idle.popitem(last=False)
-                del self._block_of[self._hash_of.pop(block)]
+            if not self._free:
+                self._evict(self._idle[self._victims(priority)], last=False)
+            block = self._free.pop()
             self._references[block] = 1
+            self._used_by[block] = priority
             taken.append(block)
         return taken
+
+    def _victims(self, priority: Priority) -> Priority:
+        """Whose cached blocks make room for a sequence of `priority`; there is some cached block."""
+        batch, interactive = self._idle[Priority.BATCH], self._idle[Priority.INTERACTIVE]
+        may_stay = priority is Priority.BATCH and len(batch) <= BATCH_CACHE_SHARE * self.num_blocks
+        return Priority.INTERACTIVE if interactive and (may_stay or not batch) else Priority.BATCH
+
+    def _evict(self, idle: OrderedDict[int, None], *, last: bool) -> None:
+        block, _ = idle.popitem(last=last)
+        del self._block_of[self._hash_of.pop(block)]
+        self._free.append(block)
 
     def share(self, blocks: Iterable[int]) -> None:
         """Takes a further reference on each block of a table."""
@@ -122,24 +143,24 @@ class BlockPool:
             self._references[block] -= 1
             if self._references[block] == 0:
                 if block in self._hash_of:
-                    self._idle[block] = None
+                    self._idle[self._used_by[block]][block] = None
                 else:
                     self._free.append(block)
 
     def clear_cache(self) -> None:
         """Forgets every unreferenced cached block."""
-        while self._idle:
-            block, _ = self._idle.popitem()
-            del self._block_of[self._hash_of.pop(block)]
-            self._free.append(block)
+        for idle in self._idle.values():
+            while idle:
+                self._evict(idle, last=True)
 
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Asserts that references equal the tables' use and that every block is in exactly one state."""
         in_use = Counter(block for table in tables for block in table)
         for block in range(self.num_blocks):
             assert self._references[block] == in_use[block], f"block {block}: references disagree with the tables"
-        free, idle = set(self._free), set(self._idle)
+        free, idle = set(self._free), {block for kept in self._idle.values() for block in kept}
         assert len(free) == len(self._free), "a block is free twice"
+        assert len(idle) == self.num_cached, "a block is idle twice"
         referenced = set(in_use)
         assert not free & idle and not free & referenced and not idle & referenced, "a block is in two states"
         assert len(free) + len(idle) + len(referenced) == self.num_blocks, "a block is lost"

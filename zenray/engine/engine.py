@@ -25,6 +25,7 @@ from zenray.engine.request import (
     FinishReason,
     GenerateEvent,
     GenerateRequest,
+    Priority,
     Started,
 )
 from zenray.engine.runner import Runner
@@ -79,7 +80,7 @@ class Engine:
         self._lock = threading.Lock()
         self._inbox: list[Sequence] = []
         self._cancelled: set[int] = set()
-        self._num_live = 0  # sequences admitted and not finished
+        self._num_live = dict.fromkeys(Priority, 0)  # sequences admitted and not finished
         self._handles = itertools.count(1)
         self._siblings: dict[int, list[Sequence]] = {}  # choices 1.. wait for choice 0's prompt blocks
         self._open_choices: dict[int, int] = {}
@@ -88,7 +89,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self._num_live > 0
+        return any(self._num_live.values())
 
     @property
     def unavailable(self) -> str | None:
@@ -96,7 +97,7 @@ class Engine:
         return self.model.decoder.experts.unavailable
 
     def add(self, request: GenerateRequest) -> int:
-        """Queues a request and returns its handle. Raises `Overloaded` when the queue is full and
+        """Queues a request and returns its handle. Raises `Overloaded` when the queue of its priority is full and
         `InvalidRequest` when the sequence could never fit."""
         num_tokens = len(request.prompt_token_ids) + request.limits.max_tokens
         if not request.prompt_token_ids or num_tokens > self.max_sequence_tokens:
@@ -110,14 +111,18 @@ class Engine:
         rules = [self._text_rule(request) for _ in range(count)]
         with self._lock:
             capacity = self.settings.max_running_sequences + self.settings.max_waiting_sequences
-            if self._num_live + count > capacity:
-                raise Overloaded(f"{self._num_live} sequences are queued or running; this engine takes {capacity}")
+            num_live = self._num_live[request.priority]  # Batch work must not crowd interactive requests out.
+            if num_live + count > capacity:
+                raise Overloaded(
+                    f"{num_live} {request.priority.name.lower()} sequences are queued or running; "
+                    f"this engine takes {capacity}"
+                )
             handle = next(self._handles)
             now_s = self._clock()
             self._inbox += [
                 Sequence(handle, index, request, seed, now_s, handle, rule) for index, rule in enumerate(rules)
             ]
-            self._num_live += count
+            self._num_live[request.priority] += count
         return handle
 
     def _text_rule(self, request: GenerateRequest) -> TextRule | None:
@@ -160,7 +165,7 @@ class Engine:
 
     def _draftable(self) -> list[Sequence]:
         """Decoding sequences whose next token is free: drafters do not know of bytes that are forced."""
-        return [sequence for sequence in self.scheduler.decoding if not sequence.output.forced]
+        return [sequence for sequence in self.scheduler.draftable if not sequence.output.forced]
 
     def _run(self, plan: list[Scheduled], events: Events) -> None:
         start_s = self._clock()
@@ -187,7 +192,7 @@ class Engine:
         running = len(self.scheduler.running)
         return EngineLoad(
             running_sequences=running,
-            waiting_sequences=max(0, self._num_live - running),
+            waiting_sequences=max(0, sum(self._num_live.values()) - running),
             max_waiting_sequences=self.settings.max_waiting_sequences,
             free_blocks=self.pool.num_free,
             cached_blocks=self.pool.num_cached,
@@ -321,7 +326,7 @@ class Engine:
         final = Final(sequence.index, sequence.output.text, reason, sequence.usage(), sequence.timings(now_s))
         events.append((sequence.handle, final))
         with self._lock:
-            self._num_live -= 1
+            self._num_live[sequence.priority] -= 1
         self._open_choices[sequence.handle] -= 1
         if not self._open_choices[sequence.handle]:
             del self._open_choices[sequence.handle]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from zenray.config import EngineSettings
 from zenray.engine.blocks import BlockPool
+from zenray.engine.request import Priority
 from zenray.engine.sequence import Sequence
 
 MAX_PROMPT_LOGPROB_ROWS = 64
@@ -53,38 +54,58 @@ class Scheduler:
         self._drop_blocks(sequence)
 
     @property
-    def decoding(self) -> list[Sequence]:
-        """The running sequences whose next step produces a token: those a draft can help."""
-        return [sequence for sequence in self.running if sequence.is_decoding]
+    def draftable(self) -> list[Sequence]:
+        """The sequences whose next step produces a token and that a draft may help: the most urgent ones that decode.
+        Batch sequences get drafts only among themselves."""
+        return [sequence for sequence in self._urgent(self.running) if sequence.is_decoding]
 
     @property
     def draft_room(self) -> int:
-        """Draft tokens the next step takes. While prompts wait to be computed they get half of what the
+        """Draft tokens the next step takes. While prompts as urgent wait to be computed they get half of what the
         decoding sequences leave, so that drafts delay no first token for long."""
-        num_decoding = len(self.decoding)
+        num_decoding = len(self.draftable)
         spare = max(0, self._step_budget - num_decoding)
-        return spare // 2 if self.waiting or num_decoding < len(self.running) else spare
+        prompts_wait = self._urgent(self.waiting) or num_decoding < len(self._urgent(self.running))
+        return spare // 2 if prompts_wait else spare
+
+    @property
+    def _has_interactive(self) -> bool:
+        return any(queue and queue[0].priority is Priority.INTERACTIVE for queue in (self.running, self.waiting))
+
+    def _urgent(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Those of `sequences` that have the most urgent priority of all that are here."""
+        if not self._has_interactive:
+            return sequences
+        return [sequence for sequence in sequences if sequence.priority is Priority.INTERACTIVE]
 
     @property
     def _step_budget(self) -> int:
-        budget = self._settings.max_step_tokens
-        if self.decoding:
-            budget = min(budget, max(self._settings.mixed_step_tokens, len(self.running)))
-        return budget
+        """Tokens of a step: how long those may wait whom it must not stall."""
+        if not self._has_interactive:
+            budget = min(self._settings.batch_step_tokens, self._settings.max_step_tokens)
+        elif self.draftable:
+            budget = min(self._settings.mixed_step_tokens, self._settings.max_step_tokens)
+        else:
+            budget = self._settings.max_step_tokens
+        return max(budget, min(len(self.running), self._settings.max_step_tokens))
 
     def plan(self) -> list[Scheduled]:
         """The next step.
 
         Interactive before batch; within a priority decodes first (one token each, so no stream stalls),
         then prefills in order of arrival, then newcomers. The token budget bounds the step; it is
-        smaller while somebody decodes. A sequence that finds no block preempts a later one. A draft takes
-        tokens beside its sequence's own (at most `draft_room` in all), blocks only when nobody else needs them.
+        smaller while somebody decodes, and beside interactive sequences batch ones share a few tokens.
+        A sequence that finds no block preempts a later one. A draft takes tokens beside its sequence's own
+        (at most `draft_room` in all), blocks only when nobody else needs them.
         """
         plan: list[Scheduled] = []
         budget = self._step_budget
+        batch_budget = self._settings.batch_tokens_beside_interactive if self._has_interactive else budget
         for sequence in self.running:
             self._drop_draft_blocks(sequence)
         for sequence in list(self._candidates()):
+            if sequence.priority is Priority.BATCH:
+                budget = min(budget, batch_budget)
             if budget == 0:
                 break
             num_tokens = self._make_runnable(sequence, budget, plan)
@@ -101,7 +122,7 @@ class Scheduler:
             return scheduled
         end = sequence.num_computed + scheduled.num_tokens
         wanted = self._pool.blocks_for(end + scheduled.num_draft) - len(sequence.block_ids)
-        sequence.block_ids += self._pool.allocate(max(0, min(wanted, self._available_beside([]))))
+        sequence.block_ids += self._pool.allocate(max(0, min(wanted, self._available_beside([]))), sequence.priority)
         num_draft = min(scheduled.num_draft, len(sequence.block_ids) * self._pool.block_size - end)
         return Scheduled(sequence, scheduled.num_tokens, num_draft)
 
@@ -131,7 +152,7 @@ class Scheduler:
             if victim is None:
                 return 0
             self._preempt(victim)
-        sequence.block_ids += self._pool.allocate(max(0, missing))
+        sequence.block_ids += self._pool.allocate(max(0, missing), sequence.priority)
         return num_tokens
 
     def _admit(self, sequence: Sequence, plan: list[Scheduled]) -> bool:
@@ -148,7 +169,7 @@ class Scheduler:
                 return False
             self._preempt(victim)
             needed = self._pool.blocks_for(len(sequence.token_ids)) - self._pool.count_cached(hashes)
-        sequence.block_ids = self._pool.acquire_cached(hashes)
+        sequence.block_ids = self._pool.acquire_cached(hashes, sequence.priority)
         sequence.num_computed = len(sequence.block_ids) * self._pool.block_size
         if sequence.num_cached is None:
             sequence.num_cached = sequence.num_computed

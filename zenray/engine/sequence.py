@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from zenray.engine.blocks import ROOT_HASH, chain_hash
 from zenray.engine.noise import choice_seed
 from zenray.engine.output import OutputText
-from zenray.engine.request import DrafterUsage, FinishReason, GenerateRequest, Timings, TokenLogprob, Usage
+from zenray.engine.request import DrafterUsage, FinishReason, GenerateRequest, Priority, Timings, TokenLogprob, Usage
 from zenray.engine.speculation import Draft
 from zenray.engine.stopping import TextRule
 
@@ -61,6 +61,10 @@ class Sequence:
         self.first_scheduled_s: float | None = None
         self.first_token_s: float | None = None
         self.finish_reason: FinishReason | None = None
+
+    @property
+    def priority(self) -> Priority:
+        return self.request.priority
 
     @property
     def num_pending(self) -> int:

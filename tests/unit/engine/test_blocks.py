@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from zenray.engine.blocks import ROOT_HASH, BlockPool, chain_hash
+from zenray.engine.request import Priority
 
 
 def hashes_of(tokens: list[int], block_size: int) -> list[bytes]:
@@ -24,16 +25,16 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = BlockPool(num_blocks=8, block_size=2)
         self.tables: list[list[int]] = []
 
-    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=9))
-    def start_sequence(self, tokens: list[int]) -> None:
+    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=9), priority=st.sampled_from(Priority))
+    def start_sequence(self, tokens: list[int], priority: Priority) -> None:
         hashes = hashes_of(tokens, 2)
         expected = self.pool.count_cached(hashes)
         missing = self.pool.blocks_for(len(tokens)) - expected
         if missing > self.pool.num_available - self.pool.count_idle(hashes):
             return
-        table = self.pool.acquire_cached(hashes)
+        table = self.pool.acquire_cached(hashes, priority)
         assert len(table) == expected
-        table += self.pool.allocate(missing)
+        table += self.pool.allocate(missing, priority)
         for block, block_hash in zip(table, hashes, strict=False):
             self.pool.publish(block, block_hash)
         assert self.pool.count_cached(hashes) == len(hashes)
