@@ -212,6 +212,13 @@ class ServerSettings(Settings):
     host: str = Field("127.0.0.1", description="Loopback by default; anything else is a decision.")
     grpc_port: int = Field(9000, ge=0, le=65535)
     http_port: int = Field(8000, ge=0, le=65535)
+    dashboard_port: int | None = Field(
+        8265,
+        ge=0,
+        le=65535,
+        description="Ray's dashboard with its job server, on the loopback whatever `host` is; the next free port where "
+        "this one is taken; null starts none. An existing cluster has its own.",
+    )
     verifier_replicas: int = Field(1, ge=1)
     verifier_num_cpus: float = Field(1.0, gt=0)
     verifier_num_gpus: float = Field(0.0, ge=0)

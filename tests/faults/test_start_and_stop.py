@@ -25,7 +25,7 @@ import sys
 from zenray.config_load import load_config
 from zenray.serving.app import run
 
-overrides = ["server.grpc_port=0", "server.http_port=0", "draft.num_replicas=0"]
+overrides = ["server.grpc_port=0", "server.http_port=0", "server.dashboard_port=0", "draft.num_replicas=0"]
 say = lambda what: print(what, flush=True)
 try:
     run(load_config("tiny", None, overrides), lambda platform: say("ready"), say)

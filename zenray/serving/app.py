@@ -153,6 +153,11 @@ class Platform:
     def http_url(self) -> str:
         return f"http://{self.config.server.host}:{self.config.server.http_port}"
 
+    @property
+    def job_server(self) -> str | None:
+        """The URL of Ray's job server; None where there is none."""
+        return self._cluster.job_server
+
     def stop(self) -> None:
         """Drains, takes the application down and ends every process `start` began. May be called twice."""
         if self._stopped:
@@ -200,7 +205,7 @@ def start(
     config = _with_real_ports(config)
     settings = config.server
     say("Ray" if address is None else f"connecting to Ray at {address}")
-    cluster = Cluster(address, _cpus(config))
+    cluster = Cluster(address, _cpus(config), settings.dashboard_port)
     platform = None
     try:
         if config.context.mode == "local":

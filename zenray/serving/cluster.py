@@ -14,7 +14,9 @@ from typing import Any
 import psutil
 
 from zenray.errors import ConfigError, Unavailable
+from zenray.serving.environment import put_interpreter_first
 from zenray.serving.guard import Guard
+from zenray.serving.preflight import free_port
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +29,22 @@ _CONNECT_TIMEOUT_S = 5.0
 class Cluster:
     """A connection to Ray. `owned` when this process started Ray and therefore ends it.
 
-    `peer_host` is where replicas listen for each other; None is their node's address in the cluster.
+    `peer_host` is where replicas listen for each other; None is their node's address in the cluster. `job_server` is
+    the URL that takes jobs; None where there is none.
     """
 
-    def __init__(self, address: str | None, num_cpus: float) -> None:
+    def __init__(self, address: str | None, num_cpus: float, dashboard_port: int | None = None) -> None:
         """Connects to `address`, else uses the connection this process has, else starts Ray on this machine.
 
-        `num_cpus` are the logical CPUs a Ray of our own offers at least. Raises Unavailable when there is
+        `num_cpus` are the logical CPUs a Ray of our own offers at least; its dashboard is on `dashboard_port` of the
+        loopback or the next free one, 0 takes any, None starts none. Raises Unavailable when there is
         no cluster at `address`, ConfigError for an address that is none and when Ray cannot start here.
         """
         import ray
 
         self.owned = False
         self.peer_host: str | None = None
+        self.job_server: str | None = None
         self._connected = False
         self._processes: list[psutil.Process] = []
         self._guard: Guard | None = None
@@ -50,7 +55,7 @@ class Cluster:
         elif address is not None:
             self._connect(address)
         else:
-            self._start(num_cpus)
+            self._start(num_cpus, dashboard_port)
 
     def node_addresses(self) -> list[str]:
         """The machines that are part of the cluster now."""
@@ -86,24 +91,27 @@ class Cluster:
                 raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
         try:
             with _our_signals():
-                ray.init(address=address, **_options())
+                self.job_server = _job_server(ray.init(address=address, **_options()))
         except (ConnectionError, ValueError) as error:
             raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
         self._connected = True
 
-    def _start(self, num_cpus: float) -> None:
+    def _start(self, num_cpus: float, dashboard_port: int | None) -> None:
         import ray
 
+        put_interpreter_first()
         self.owned = self._connected = True
         self.peer_host = LOOPBACK
         self._guard = Guard()
         try:
             with _our_signals():
-                ray.init(
+                context = ray.init(
                     address="local",
                     num_cpus=max(os.cpu_count() or 1, round(num_cpus + 0.5)),
                     object_store_memory=_OBJECT_STORE_BYTES,
-                    include_dashboard=False,
+                    include_dashboard=dashboard_port is not None,
+                    dashboard_host=LOOPBACK,
+                    dashboard_port=None if dashboard_port is None else free_port(LOOPBACK, dashboard_port),
                     **_options(),
                 )
         except BaseException as error:
@@ -111,6 +119,7 @@ class Cluster:
             if isinstance(error, RuntimeError | OSError | ValueError):
                 raise ConfigError(f"Ray cannot start on this machine: {error}") from error
             raise
+        self.job_server = _job_server(context)
         self._processes = _descendants()
         self._guard.watch(process.pid for process in self._processes)
 
@@ -127,6 +136,10 @@ def _our_signals() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _job_server(context: Any) -> str | None:
+    return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
 def _options() -> dict[str, Any]:
@@ -146,7 +159,7 @@ def _descendants() -> list[psutil.Process]:
 def _is_rays(process: psutil.Process) -> bool:
     command = process.cmdline()
     return bool(command) and (
-        command[0].startswith("ray::") or any(f"{os.sep}ray{os.sep}" in word for word in command[:3])
+        command[0].startswith(("ray::", "ray-dashboard-")) or any(f"{os.sep}ray{os.sep}" in word for word in command[:3])
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -33,6 +34,8 @@ RAY_ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
     "RAY_metrics_report_interval_ms": "60000",
     "RAY_memory_monitor_refresh_ms": "1000",
+    # A job that is told to stop ends what it runs before it is killed.
+    "RAY_JOB_STOP_WAIT_TIME_S": "15",
     # A replica without a GPU must not see one; this is Ray's future default and silences the notice of it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
@@ -47,6 +50,14 @@ def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> N
         environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
+def put_interpreter_first(environment: MutableMapping[str, str] = os.environ) -> None:
+    """The entry point of a submitted job says `python` or `zenray`, and Ray looks for it where the node's PATH says:
+    there this interpreter's folder comes first, also when nobody activated its virtual environment."""
+    folder, path = str(Path(sys.executable).parent), environment.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != folder:
+        environment["PATH"] = f"{folder}{os.pathsep}{path}"
+
+
 def _can_keep_token() -> bool:
     """Whether Ray finds its token file in the user's home, or can write one there."""
     folder = Path.home() / ".ray"
@@ -57,6 +68,7 @@ def main() -> None:
     """Prints the variables as a shell takes them, for a node that starts Ray itself."""
     for name, value in RAY_ENVIRONMENT.items():
         print(f"export {name}={shlex.quote(os.environ.get(name, value))}")
+    print(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ WAIT_S = 60.0
 
 @contextlib.contextmanager
 def tiny_platform(*overrides: str) -> Iterator[Platform]:
-    """The `tiny` profile on free ports, taken down at the end."""
-    config = load_config("tiny", None, ["server.grpc_port=0", "server.http_port=0", *overrides])
+    """The `tiny` profile on free ports and without a dashboard, taken down at the end."""
+    ports = ("server.grpc_port=0", "server.http_port=0", "server.dashboard_port=null")
+    config = load_config("tiny", None, [*ports, *overrides])
     with start(config) as platform:
         yield platform
 

@@ -14,6 +14,7 @@ from zenray.model.presets import preset_config
 
 RUNTIME_MIB = 1024
 """What a verifier process may use beside weights and KV blocks: libraries, activations, tokenizer."""
+_NEARBY_PORTS = 50
 _BYTES_PER_PARAMETER = {"float32": 4.0, "bf16": 2.0, "int8": 1.1, "mixed": 0.8, "int4": 0.65}
 
 
@@ -44,8 +45,12 @@ def check_ports(settings: ServerSettings) -> None:
             )
 
 
-def free_port(host: str) -> int:
-    """A port nobody listens on now."""
+def free_port(host: str, wanted: int = 0) -> int:
+    """A port nobody listens on now: `wanted`, else one of those above it, else any."""
+    nearby = range(wanted, min(wanted + _NEARBY_PORTS, 65536)) if wanted else ()
+    for candidate in nearby:
+        if _bind_error(host, candidate) is None:
+            return candidate
     with _socket(host) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from zenray.serving import environment
-from zenray.serving.environment import RAY_ENVIRONMENT, prepare_environment
+from zenray.serving.environment import RAY_ENVIRONMENT, prepare_environment, put_interpreter_first
 
 
 def test_what_the_user_set_is_left_alone() -> None:
     variables = {"RAY_AUTH_MODE": "disabled"}
     prepare_environment(variables)
     assert variables == {**RAY_ENVIRONMENT, "RAY_AUTH_MODE": "disabled"}
+
+
+def test_a_jobs_python_is_the_one_that_runs_here() -> None:
+    variables = {"PATH": "/usr/bin"}
+    put_interpreter_first(variables)
+    assert shutil.which("python", path=variables["PATH"]) == str(Path(sys.executable).with_name("python"))
+    once = dict(variables)
+    put_interpreter_first(variables)
+    assert variables == once
 
 
 @pytest.mark.parametrize("can_keep", [True, False])

@@ -40,6 +40,15 @@ def test_a_port_shared_by_another_server_is_taken_too() -> None:
             check_ports(ServerSettings(grpc_port=taken.getsockname()[1], http_port=0))
 
 
+def test_a_wanted_port_that_is_taken_gives_the_next_one() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", port) not in (0, port)
+    assert free_port("127.0.0.1", port) == port
+
+
 def test_two_doors_need_two_ports() -> None:
     port = free_port("127.0.0.1")
     with pytest.raises(ConfigError, match="give them two ports"):
