@@ -149,3 +149,26 @@ class ConfigError(ZenrayError):
 
     grpc_status = "FAILED_PRECONDITION"
     http_code = 412
+
+
+class OutputError(ZenrayError):
+    """A batch job's output folder cannot be used as asked. What was finished in it stays."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    http_code = 412
+
+
+class OutputBusy(OutputError):
+    """Another driver writes the folder, or this one has lost it to another."""
+
+
+class OutputOfAnotherJob(OutputError):
+    """The folder was begun with another job, seed, input, model or parameter; the message lists what differs."""
+
+
+class OutputDamaged(OutputError):
+    """Something in the folder is not what was written, or not what the job planned."""
+
+
+class OutputNotWritten(OutputError):
+    """The disk refused (full, quota, I/O error). The shard in question is as if it had never been begun."""

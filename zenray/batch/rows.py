@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b, sha256
 from typing import Any
 
 Row = dict[str, Any]
@@ -20,6 +20,14 @@ _SEED_BITS = 63  # A seed must fit a signed 64-bit column.
 def row_id(*parts: str) -> str:
     """32 hexadecimal digits that name a row by what it is made of: the same content has the same id in every run."""
     return _digest("row", *parts)[: 2 * _ROW_ID_BYTES]
+
+
+def row_ids_digest(row_ids: Iterable[str]) -> str:
+    """SHA-256 of ids in their order, one a line: `JobSpec.row_ids_sha256` of the planned ones."""
+    state = sha256()
+    for each in row_ids:
+        state.update(each.encode() + b"\n")
+    return state.hexdigest()
 
 
 def derive_seed(job_seed: int, row: str, purpose: str, attempt: int = 0) -> int:

@@ -1,0 +1,148 @@
+"""Which shards are finished. While a job runs a journal tells, one line a shard; in the end the manifest.
+
+The journal's lines come in the order in which shards finished, so it can be no part of a finished output. The manifest
+is sorted, depends on the shards alone and takes the journal's place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zenray.batch.output.disk import Disk, write_durably, write_whole
+from zenray.batch.output.layout import JOURNAL, MANIFEST, shard_name
+from zenray.batch.rows import canonical_json
+from zenray.errors import OutputDamaged
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """A finished shard."""
+
+    shard: int
+    file: str
+    rows: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        numbers = (self.shard, self.rows, self.tokens, self.bytes)
+        if not all(type(each) is int and each >= 0 for each in numbers) or not isinstance(self.sha256, str):
+            raise ValueError("has numbers that are none")
+        if self.file != shard_name(self.shard):
+            raise ValueError(f"has the file {self.file!r} for shard {self.shard}")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The finished shards of an output by index, and whether that is all there will be."""
+
+    job_sha256: str
+    num_shards: int
+    shards: Mapping[int, ShardEntry]
+    complete: bool
+
+    @property
+    def rows(self) -> int:
+        return sum(each.rows for each in self.shards.values())
+
+    @property
+    def tokens(self) -> int:
+        return sum(each.tokens for each in self.shards.values())
+
+
+def manifest_bytes(contents: Contents) -> bytes:
+    """The one spelling of the manifest of complete contents."""
+    value = {
+        "job_sha256": contents.job_sha256,
+        "num_shards": contents.num_shards,
+        "rows": contents.rows,
+        "tokens": contents.tokens,
+        "shards": [asdict(contents.shards[index]) for index in sorted(contents.shards)],
+    }
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def load_contents(output: Path) -> Contents | None:
+    """What the manifest says, else the journal, else None: nothing was begun. Raises OutputDamaged.
+
+    Reads without a lease: the manifest is looked for again in case the journal has just become it.
+    """
+    for name, parse in ((MANIFEST, _parse_manifest), (JOURNAL, _parse_journal), (MANIFEST, _parse_manifest)):
+        try:
+            data = (output / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        try:
+            return parse(data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise OutputDamaged(f"{output / name}: {error}") from error
+    return None
+
+
+class Journal:
+    """Appends entries durably. Whatever an earlier run or a failed append left behind is written anew first."""
+
+    def __init__(self, output: Path, contents: Contents, disk: Disk) -> None:
+        self._path, self._disk = output / JOURNAL, disk
+        self._doubtful = True
+        self._rewrite(contents)
+
+    def append(self, entry: ShardEntry, contents: Contents) -> None:
+        """`contents` has the entry already. Raises OSError; the shard is then not in the journal for anybody here."""
+        if self._doubtful:
+            self._rewrite(contents)
+            return
+        self._doubtful = True
+        descriptor = self._disk.open_to_append(self._path)
+        try:
+            write_whole(descriptor, _line(asdict(entry)), self._disk)
+            self._disk.fsync(descriptor)
+        finally:
+            self._disk.close(descriptor)
+        self._doubtful = False
+
+    def _rewrite(self, contents: Contents) -> None:
+        """A torn end goes, and what only memory may hold since an fsync failed is on the disk again."""
+        head = _line({"job_sha256": contents.job_sha256, "num_shards": contents.num_shards})
+        lines = [_line(asdict(each)) for each in contents.shards.values()]
+        write_durably(self._path, b"".join([head, *lines]), self._disk)
+        self._doubtful = False
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return canonical_json(value).encode() + b"\n"
+
+
+def _parse_journal(data: bytes) -> Contents:
+    """Without a torn last line: its shard was not finished. A line that is no entry anywhere else is an error."""
+    first, *lines = data.split(b"\n")
+    head = json.loads(first)  # Whole from the start: the file was renamed into place.
+    if lines:
+        lines.pop()  # Empty, or torn.
+    return _contents(head["job_sha256"], head["num_shards"], map(json.loads, lines), complete=False)
+
+
+def _parse_manifest(data: bytes) -> Contents:
+    value = json.loads(data)
+    contents = _contents(value["job_sha256"], value["num_shards"], value["shards"], complete=True)
+    if manifest_bytes(contents) != data:
+        raise ValueError("is not spelled as zenray spells it; its totals or its order may be wrong")
+    if missing := contents.num_shards - len(contents.shards):
+        raise ValueError(f"lists {len(contents.shards)} shards, {missing} fewer than planned")
+    return contents
+
+
+def _contents(job_sha256: str, num_shards: int, entries: Iterable[Mapping[str, Any]], complete: bool) -> Contents:
+    shards: dict[int, ShardEntry] = {}
+    for fields in entries:
+        entry = ShardEntry(**fields)
+        if entry.shard >= num_shards:
+            raise ValueError(f"lists shard {entry.shard} of {num_shards}")
+        if shards.setdefault(entry.shard, entry) != entry:
+            raise ValueError(f"lists shard {entry.shard} twice with different content")
+    return Contents(job_sha256, num_shards, shards, complete)

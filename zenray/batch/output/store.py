@@ -1,0 +1,273 @@
+"""The one writer of a job's output. Each shard is written exactly once, however often the job is killed.
+
+A shard is finished when the journal says so, and the journal says so last: encode, write aside, fsync, read back and
+compare, rename, fsync the folder, append to the journal. Killed between any two of these, the next run finds either
+a finished shard or one that was never begun.
+
+- A shard under its name that the journal does not list is not trusted but made again: it costs one shard at most, as
+  there is one writer, and what it would save is the one case in which a file's content is nobody's word but its own.
+- A listed shard that is missing or has other bytes is made again as well, and must come out with the listed SHA-256.
+  A job is a function of its spec, so another result means that the promise is broken: that is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from zenray.batch.job import JobSpec
+from zenray.batch.output.disk import (
+    LOCAL_DISK,
+    Disk,
+    aside,
+    disk_errors,
+    is_temporary,
+    publish,
+    read_back,
+    remove_temporaries,
+    write_durably,
+    write_new,
+)
+from zenray.batch.output.layout import JOB, JOURNAL, LEASE, MANIFEST, RUNS, SHARDS, shard_name, shard_path
+from zenray.batch.output.lease import Lease
+from zenray.batch.output.manifest import Contents, Journal, ShardEntry, load_contents, manifest_bytes
+from zenray.batch.output.row_ids import RowIdCheck
+from zenray.batch.output.shard import decode_shard, encode_shard, own_schema, row_ids_of, shard_schema
+from zenray.batch.rows import ROW_ID
+from zenray.errors import OutputDamaged, OutputNotWritten, OutputOfAnotherJob
+
+_DIFFERENCES_SHOWN = 20
+
+
+class OutputStore:
+    """An output folder and the lease on it: a context manager, made by `open`. For one thread."""
+
+    def __init__(self, path: Path, spec: JobSpec, num_shards: int, lease: Lease, disk: Disk) -> None:
+        self._path, self._spec, self._lease, self._disk = path, spec, lease, disk
+        remove_temporaries(path, disk, besides=path / RUNS)
+        self._begin(num_shards)
+        contents = load_contents(path)
+        assert contents is not None
+        if contents.job_sha256 != spec.digest or contents.num_shards != num_shards:
+            raise OutputDamaged(
+                f"{path}: its list of shards is of job {contents.job_sha256[:12]} with {contents.num_shards} shards, "
+                f"not of {spec.digest[:12]} with {num_shards}"
+            )
+        self._contents = contents
+        self._shards = dict(contents.shards)
+        self._lost = {index: reason for index, entry in self._shards.items() if (reason := self._differs(entry))}
+        self._schema: pa.Schema | None = None
+        self._journal: Journal | None = None
+        if contents.complete:
+            self._remove_journal()
+        else:
+            self._journal = Journal(path, self._listed(), disk)
+
+    @classmethod
+    def open(cls, path: Path, spec: JobSpec, num_shards: int, disk: Disk = LOCAL_DISK) -> OutputStore:
+        """Begin an output or go on with it.
+
+        Raises OutputBusy when another driver has it, OutputOfAnotherJob when it was begun with another spec,
+        OutputDamaged when it is no output or cannot be trusted, OutputNotWritten when the disk refuses.
+        """
+        with disk_errors(path):
+            _refuse_foreign_folder(path)
+            disk.make_folder(path / RUNS)
+            lease = Lease.take(path / LEASE, spec.digest)
+        try:
+            with disk_errors(path):
+                return cls(path, spec, num_shards, lease, disk)
+        except BaseException:
+            lease.release()
+            raise
+
+    def __enter__(self) -> OutputStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the lease back. What is finished stays finished."""
+        self._lease.release()
+
+    @property
+    def finished(self) -> set[int]:
+        """Indices of the shards that need no work any more; each was compared with its SHA-256 by this driver."""
+        return set(self._shards) - set(self._lost)
+
+    @property
+    def lost(self) -> Mapping[int, str]:
+        """Shards that were finished once and are gone or changed, with what is wrong. They are to be made again."""
+        return dict(self._lost)
+
+    def write(self, shard_index: int, table: pa.Table, num_tokens: int) -> None:
+        """Make a shard finished. On return it is on the disk, verified and listed; on an error nothing of it counts.
+
+        Raises OutputDamaged when the table is not what the job planned, OutputNotWritten, OutputBusy.
+        """
+        assert shard_index not in self.finished and 0 <= shard_index < self._contents.num_shards
+        path = shard_path(self._path, shard_index)
+        self._check_plan(shard_index, table)
+        data = encode_shard(table, self._spec.digest, shard_index, num_tokens)
+        digest = sha256(data).hexdigest()
+        entry = ShardEntry(shard_index, shard_name(shard_index), table.num_rows, num_tokens, len(data), digest)
+        listed = self._shards.get(shard_index)
+        if listed is not None and listed != entry:
+            raise OutputDamaged(
+                f"{path} was lost and has come out differently: SHA-256 {digest[:12]}, listed {listed.sha256[:12]}. "
+                "The job is not a function of its spec here (other software or hardware?): begin a new output folder"
+            )
+        with aside(path, self._disk) as temporary:
+            write_new(temporary, data, self._disk)
+            self._verify(temporary, digest, row_ids_of(table), own_schema(table.schema))
+            self._lease.check()
+            publish(temporary, path, self._disk)
+            if listed is None:
+                self._append(entry)
+        self._lost.pop(shard_index, None)
+
+    def complete(self) -> None:
+        """The manifest takes the journal's place. All shards must be finished.
+
+        Raises OutputDamaged when the rows are not, in order and each once, the planned ones; OutputNotWritten.
+        """
+        assert self.finished == set(range(self._contents.num_shards))
+        if self._journal is None:
+            return
+        check = RowIdCheck()
+        for index in range(self._contents.num_shards):
+            check.add(row_ids_of(decode_shard(self._disk.read(shard_path(self._path, index)), columns=[ROW_ID])))
+        if check.repeated():
+            raise OutputDamaged(f"{self._path}: rows {check.repeated()[0]} (from 0) are one row twice")
+        if self._spec.row_ids_sha256 not in ("", check.hexdigest):
+            raise OutputDamaged(f"{self._path}: its rows are not the planned ones in the planned order")
+        self._lease.check()
+        write_durably(self._path / MANIFEST, manifest_bytes(self._listed()), self._disk)
+        self._remove_journal()
+        self._journal = None
+
+    def _begin(self, num_shards: int) -> None:
+        """job.json, an empty journal and a place for shards, or a look at whether what is there is ours."""
+        try:
+            begun = self._disk.read(self._path / JOB)
+        except FileNotFoundError:
+            write_durably(self._path / JOB, job_bytes(self._spec), self._disk)
+            begun = job_bytes(self._spec)
+        if begun != job_bytes(self._spec):
+            raise OutputOfAnotherJob(
+                f"{self._path} was begun with another job: {'; '.join(spec_differences(begun, self._spec))}. "
+                "Choose another output folder, or go back to what was there"
+            )
+        self._disk.make_folder(self._path / SHARDS)
+        if (self._path / MANIFEST).exists() or (self._path / JOURNAL).exists():
+            return
+        if any((self._path / SHARDS).iterdir()):
+            raise OutputDamaged(
+                f"{self._path} has shards but neither {MANIFEST} nor {JOURNAL}, so which of them are finished is not "
+                "known: put it back, or begin a new output folder"
+            )
+        Journal(self._path, Contents(self._spec.digest, num_shards, {}, complete=False), self._disk)
+
+    def _listed(self) -> Contents:
+        return Contents(self._spec.digest, self._contents.num_shards, self._shards, self._contents.complete)
+
+    def _append(self, entry: ShardEntry) -> None:
+        assert self._journal is not None
+        self._shards[entry.shard] = entry
+        try:
+            self._journal.append(entry, self._listed())
+        except BaseException:
+            del self._shards[entry.shard]
+            raise
+
+    def _remove_journal(self) -> None:
+        with disk_errors(self._path / JOURNAL), suppress(FileNotFoundError):
+            self._disk.remove(self._path / JOURNAL)
+            self._disk.fsync_folder(self._path)
+
+    def _differs(self, entry: ShardEntry) -> str | None:
+        try:
+            data = self._disk.read(shard_path(self._path, entry.shard))
+        except FileNotFoundError:
+            return "missing"
+        return None if sha256(data).hexdigest() == entry.sha256 else "its bytes have changed"
+
+    def _check_plan(self, index: int, table: pa.Table) -> None:
+        """A shard has `rows_per_shard` rows, the last one the rest; all have one schema."""
+        name, most = shard_name(index), self._spec.rows_per_shard
+        is_last = index == self._contents.num_shards - 1
+        if not (1 <= table.num_rows <= most if is_last else table.num_rows == most):
+            raise OutputDamaged(f"{name} would have {table.num_rows} rows, planned are {most}")
+        row_ids = row_ids_of(table)
+        if len(set(row_ids)) < len(row_ids):
+            raise OutputDamaged(f"{name} would have a row twice")
+        if self._schema is None and self.finished:
+            path = shard_path(self._path, min(self.finished))
+            self._schema = shard_schema(self._disk.read(path))
+        if self._schema is not None and not own_schema(table.schema).equals(self._schema, check_metadata=True):
+            raise OutputDamaged(f"{name} would have another schema than the shards before it")
+        self._schema = own_schema(table.schema)
+
+    def _verify(self, path: Path, digest: str, row_ids: list[str], schema: pa.Schema) -> None:
+        """What is on the disk is the shard. A full disk need not have failed any call until here."""
+        data = read_back(path, self._disk)
+        if sha256(data).hexdigest() != digest:
+            raise OutputNotWritten(f"{path} reads back differently from what was written; see to the disk")
+        table = decode_shard(data)
+        if row_ids_of(table) != row_ids or not own_schema(table.schema).equals(schema, check_metadata=True):
+            raise OutputNotWritten(f"{path} reads back with other rows or columns than were written")
+
+
+def job_bytes(spec: JobSpec) -> bytes:
+    return spec.to_json().encode() + b"\n"
+
+
+def spec_differences(begun: bytes, spec: JobSpec) -> list[str]:
+    """What differs from a job.json, field by field: there, then now."""
+    try:
+        there = _flat(json.loads(begun))
+    except ValueError:
+        return [f"its {JOB} cannot be read"]
+    now = _flat(json.loads(spec.to_json()))
+    absent = object()
+    differences = [
+        f"{name} is {_shown(there.get(name, absent), absent)} there, {_shown(now.get(name, absent), absent)} now"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name, absent) != now.get(name, absent)
+    ]
+    more = len(differences) - _DIFFERENCES_SHOWN
+    return differences[:_DIFFERENCES_SHOWN] + ([f"{more} more fields differ"] if more > 0 else [])
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Leaves by dotted names; an empty list or object is one."""
+    if isinstance(value, dict) and value:
+        items = [(f"{name}.{key}" if name else key, each) for key, each in value.items()]
+    elif isinstance(value, list) and value:
+        items = [(f"{name}[{index}]", each) for index, each in enumerate(value)]
+    else:
+        return {name: value}
+    return {leaf: each for key, part in items for leaf, each in _flat(part, key).items()}
+
+
+def _shown(value: Any, absent: object) -> str:
+    return "absent" if value is absent else json.dumps(value, ensure_ascii=False)
+
+
+def _refuse_foreign_folder(path: Path) -> None:
+    """A folder that has things in it but no job is somebody's, not an output that was begun."""
+    if (path / JOB).exists() or not path.exists():
+        return
+    foreign = sorted(each.name for each in path.iterdir() if each.name != RUNS and not is_temporary(each.name))
+    if foreign:
+        raise OutputDamaged(f"{path} has no {JOB} but {', '.join(foreign[:5])}: no output folder; choose another")

@@ -1,0 +1,228 @@
+"""Everything that can be asked of an output without running its job again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha256
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from zenray.batch.output.disk import is_temporary
+from zenray.batch.output.layout import (
+    DERIVED,
+    JOB,
+    JOURNAL,
+    MANIFEST,
+    RUNS,
+    SHARDS,
+    shard_name,
+    shard_path,
+)
+from zenray.batch.output.manifest import Contents, ShardEntry, load_contents
+from zenray.batch.output.row_ids import RowIdCheck
+from zenray.batch.output.shard import decode_shard, footer_problem, own_schema, row_ids_of
+from zenray.batch.rows import canonical_json
+from zenray.errors import OutputDamaged
+
+
+class Problem(Enum):
+    """What can be wrong with an output."""
+
+    JOB = "job"  # job.json is missing or not as it was written.
+    LIST = "list"  # manifest.json or the journal is missing, unreadable, or of another job.
+    MISSING = "missing"  # A listed shard is not there.
+    SIZE = "size"
+    CONTENT = "content"  # Other bytes than the listed SHA-256.
+    UNREADABLE = "unreadable"  # A page checksum, or Parquet's own structure.
+    MISPLACED = "misplaced"  # The footer says another job, shard or number of tokens.
+    SCHEMA = "schema"  # Other columns than the first shard's.
+    ROW_COUNT = "row_count"
+    REPEATED_ROW = "repeated_row"
+    ROW_IDS = "row_ids"  # Not the planned rows, or not in their order.
+    STRANGER = "stranger"  # A file that belongs to no output.
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem. `file` is relative to the output."""
+
+    problem: Problem
+    file: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.problem.value}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What is there, and everything that is wrong with it. An output still to be finished has no problem by that."""
+
+    complete: bool
+    num_shards: int
+    num_finished: int
+    rows: int
+    tokens: int
+    bytes: int
+    problems: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        return not self.problems
+
+
+def verify_output(path: Path) -> VerifyReport:
+    """Look at every byte of an output, one shard in memory at a time. Takes no lease and changes nothing.
+
+    Problems are findings, never exceptions; OSError where the folder itself cannot be read.
+    """
+    findings: list[Finding] = []
+    job = _check_job(path, findings)
+    contents = _check_list(path, job, findings)
+    _check_shards(path, job, contents, findings)
+    _check_strangers(path, contents, findings)
+    return VerifyReport(
+        complete=contents.complete,
+        num_shards=contents.num_shards,
+        num_finished=len(contents.shards),
+        rows=contents.rows,
+        tokens=contents.tokens,
+        bytes=sum(each.bytes for each in contents.shards.values()),
+        problems=tuple(findings),
+    )
+
+
+def read_shards(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The finished shards in their order, each verified as it is read. Raises OutputDamaged."""
+    contents = load_contents(path)
+    if contents is None:
+        raise OutputDamaged(f"{path} has neither {MANIFEST} nor {JOURNAL}: no output folder, or nothing was begun")
+    for index in sorted(contents.shards):
+        file = shard_path(path, index)
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError as error:
+            raise OutputDamaged(f"{file} is missing") from error
+        if sha256(data).hexdigest() != contents.shards[index].sha256:
+            raise OutputDamaged(f"{file} has changed since it was written")
+        yield decode_shard(data, columns)
+
+
+def _check_job(path: Path, findings: list[Finding]) -> dict[str, Any]:
+    """The spec as JSON; empty where there is none."""
+    try:
+        data = (path / JOB).read_bytes()
+        job = json.loads(data)
+        if not isinstance(job, dict) or canonical_json(job).encode() + b"\n" != data:
+            raise ValueError("not spelled as it was written")
+        return job
+    except (FileNotFoundError, ValueError) as error:
+        detail = "missing" if isinstance(error, FileNotFoundError) else str(error)
+        findings.append(Finding(Problem.JOB, JOB, detail))
+        return {}
+
+
+def _check_list(path: Path, job: dict[str, Any], findings: list[Finding]) -> Contents:
+    try:
+        contents = load_contents(path)
+    except OutputDamaged as error:
+        findings.append(Finding(Problem.LIST, MANIFEST if (path / MANIFEST).exists() else JOURNAL, str(error)))
+        contents = Contents("", 0, {}, complete=False)
+    if contents is None:
+        findings.append(Finding(Problem.LIST, MANIFEST, f"missing, and no {JOURNAL} either"))
+        contents = Contents("", 0, {}, complete=False)
+    elif job and contents.job_sha256 and contents.job_sha256 != sha256(canonical_json(job).encode()).hexdigest():
+        name = MANIFEST if contents.complete else JOURNAL
+        findings.append(Finding(Problem.LIST, name, f"is of job {contents.job_sha256[:12]}, {JOB} is another"))
+    return contents
+
+
+def _check_shards(path: Path, job: dict[str, Any], contents: Contents, findings: list[Finding]) -> None:
+    check, schema, readable = RowIdCheck(), None, []
+    for index in sorted(contents.shards):
+        entry = contents.shards[index]
+        table = _check_bytes(path, entry, findings)
+        if table is None:
+            continue
+        readable.append((index, table.num_rows))
+        schema = schema or own_schema(table.schema)
+        problems = _table_problems(table, entry, schema, contents, job)
+        findings += [Finding(problem, f"{SHARDS}/{entry.file}", detail) for problem, detail in problems]
+        try:
+            check.add(row_ids_of(table))
+        except OutputDamaged as error:
+            findings.append(Finding(Problem.ROW_IDS, f"{SHARDS}/{entry.file}", str(error)))
+            check.add([f"{index}:{row}" for row in range(table.num_rows)])  # Keeps the count for those after it.
+    for earlier, later in check.repeated():
+        first, second = _locate(earlier, readable), _locate(later, readable)
+        findings.append(
+            Finding(Problem.REPEATED_ROW, f"{SHARDS}/{second[0]}", f"row {second[1]} is row {first[1]} of {first[0]}")
+        )
+    planned = job.get("row_ids_sha256")
+    if contents.complete and planned and len(readable) == contents.num_shards and planned != check.hexdigest:
+        findings.append(Finding(Problem.ROW_IDS, MANIFEST, "the rows are not the planned ones in the planned order"))
+
+
+def _check_bytes(path: Path, entry: ShardEntry, findings: list[Finding]) -> pa.Table | None:
+    """The table, as far as there is one."""
+    name = f"{SHARDS}/{entry.file}"
+    try:
+        data = (path / name).read_bytes()
+    except FileNotFoundError:
+        findings.append(Finding(Problem.MISSING, name, "listed, but not there"))
+        return None
+    if len(data) != entry.bytes:
+        findings.append(Finding(Problem.SIZE, name, f"{len(data)} bytes, listed are {entry.bytes}"))
+    if (found := sha256(data).hexdigest()) != entry.sha256:
+        findings.append(Finding(Problem.CONTENT, name, f"SHA-256 is {found[:16]}…, listed is {entry.sha256[:16]}…"))
+    try:
+        return decode_shard(data)
+    except OutputDamaged as error:
+        findings.append(Finding(Problem.UNREADABLE, name, str(error)))
+        return None
+
+
+def _table_problems(
+    table: pa.Table, entry: ShardEntry, schema: pa.Schema, contents: Contents, job: dict[str, Any]
+) -> Iterator[tuple[Problem, str]]:
+    if detail := footer_problem(table, contents.job_sha256, entry.shard, entry.tokens):
+        yield Problem.MISPLACED, detail
+    if not own_schema(table.schema).equals(schema, check_metadata=True):
+        yield Problem.SCHEMA, "other columns, types or metadata than the first shard's"
+    if table.num_rows != entry.rows:
+        yield Problem.ROW_COUNT, f"{table.num_rows} rows, listed are {entry.rows}"
+    is_last = entry.shard == contents.num_shards - 1
+    planned = job.get("rows_per_shard", entry.rows)
+    if entry.rows > planned or (entry.rows < planned and not is_last):
+        yield Problem.ROW_COUNT, f"{entry.rows} rows are listed, planned are {planned}"
+
+
+def _locate(row: int, readable: list[tuple[int, int]]) -> tuple[str, int]:
+    """The shard of a row of the output, and its number there."""
+    ends = accumulate(num_rows for _, num_rows in readable)
+    index, num_rows, end = next((index, n, end) for (index, n), end in zip(readable, ends, strict=False) if row < end)
+    return shard_name(index), row - (end - num_rows)
+
+
+def _check_strangers(path: Path, contents: Contents, findings: list[Finding]) -> None:
+    """Files that no output has. Before the end a killed run's leftovers are none: the next run sees to them."""
+    known = {JOB, MANIFEST, SHARDS, RUNS, *DERIVED}
+    listed = {entry.file for entry in contents.shards.values()}
+    if not contents.complete:
+        known.add(JOURNAL)
+        listed.update(map(shard_name, range(contents.num_shards)))
+    shards = path / SHARDS
+    inside = shards.iterdir() if shards.is_dir() else ()
+    strangers = [each.name for each in path.iterdir() if each.name not in known]
+    strangers += [f"{SHARDS}/{each.name}" for each in inside if each.name not in listed]
+    findings += [
+        Finding(Problem.STRANGER, name, "belongs to no output")
+        for name in sorted(strangers)
+        if contents.complete or not is_temporary(Path(name).name)
+    ]
