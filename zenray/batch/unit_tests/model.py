@@ -30,6 +30,7 @@ class SkipReason(Enum):
     NESTED = "nested"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
+    NOT_CHOSEN = "not_chosen"  # Beyond the job's limit on functions.
 
 
 @dataclass(frozen=True, slots=True)
