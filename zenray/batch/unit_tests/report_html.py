@@ -18,7 +18,7 @@ body { margin: 0 auto; max-width: 72rem; padding: 2.5rem 1.5rem 4rem; background
   font: 16px/1.55 system-ui, sans-serif }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem } h2 { font-size: 1.2rem; margin: 2.6rem 0 .7rem }
 p { max-width: 46rem } .quiet { color: var(--quiet) } a { color: var(--link) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .9rem; margin: 1.6rem 0 }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.4rem, 1fr)); gap: .9rem; margin: 1.6rem 0 }
 .tile { border: 1px solid var(--line); border-radius: 10px; padding: .8rem 1rem }
 .tile b { display: block; font-size: 1.6rem; font-weight: 650; font-variant-numeric: tabular-nums }
 .tile span { color: var(--quiet); font-size: .85rem }

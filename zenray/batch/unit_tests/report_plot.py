@@ -76,6 +76,7 @@ def _draw_funnel(axes: Axes, title: str, funnel: Funnel, paper: Paper, colour: s
     scale = ""
     if counts[0] > _LINEAR_UP_TO * max(counts[-1], 1):
         axes.set_xscale("log")
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.set_xlim(0.9, counts[0] ** 1.2)
         scale = ", logarithmic"
     axes.set_title(f"{title}: {counts[0]:,} → {counts[-1]:,}{scale}")

@@ -1,0 +1,40 @@
+"""The jobs that can be submitted, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zenray.batch.inputs.spec import InputSpec
+from zenray.batch.job import Job
+from zenray.batch.unit_tests.job import UnitTestJob
+from zenray.batch.unit_tests.settings import UnitTestSettings
+from zenray.config import Settings
+from zenray.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class JobKind:
+    """A job as a user names it. The fields of `settings` are its options; all of them decide its bytes."""
+
+    name: str
+    summary: str
+    settings: type[Settings]
+    make: Callable[[Sequence[InputSpec], int, Any], Job]
+    """From inputs, a seed and an instance of `settings`."""
+
+
+JOBS: Mapping[str, JobKind] = {
+    kind.name: kind
+    for kind in (
+        JobKind("unit-tests", "Unit tests for Python functions, executed and validated", UnitTestSettings, UnitTestJob),
+    )
+}
+
+
+def job_kind(name: str) -> JobKind:
+    """Raises NotFound, which names the jobs there are."""
+    if name not in JOBS:
+        raise NotFound("job", name, JOBS)
+    return JOBS[name]

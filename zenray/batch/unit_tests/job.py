@@ -1,0 +1,119 @@
+"""The unit-test job: functions of Python repositories in, validated unit tests for them out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from zenray.batch.derived import replaced_folder
+from zenray.batch.inputs.document import InputAccount, SourceDocument
+from zenray.batch.inputs.read import account_of, read_documents
+from zenray.batch.inputs.spec import InputSpec
+from zenray.batch.job import Say, StagePlan
+from zenray.batch.output.layout import JOB
+from zenray.batch.output.verify import read_shards
+from zenray.batch.rows import ROW_ID, Row
+from zenray.batch.unit_tests.choose import choose_functions
+from zenray.batch.unit_tests.codec import to_row
+from zenray.batch.unit_tests.generate import GenerateStage
+from zenray.batch.unit_tests.mine import Mined, mine_functions
+from zenray.batch.unit_tests.model import CANDIDATES, FUNCTION, MinedFunction, Skipped, SkipReason
+from zenray.batch.unit_tests.record import SCHEMA, to_record
+from zenray.batch.unit_tests.report import write_report
+from zenray.batch.unit_tests.settings import UnitTestSettings
+from zenray.batch.unit_tests.tree import write_tree
+
+
+class UnitTestJob:
+    """Mines functions, asks the model for tests, runs these and keeps what holds. A `zenray.batch.job.Job`."""
+
+    name = "unit-tests"
+    version = 1
+    schema: pa.Schema = SCHEMA
+
+    def __init__(self, inputs: Sequence[InputSpec], seed: int, settings: UnitTestSettings) -> None:
+        self.seed = seed
+        self._specs, self._settings = tuple(inputs), settings
+        self._accounts: tuple[InputAccount, ...] = ()
+        self._mined: Mined | None = None
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Every setting of every stage, those without an option included: another default is another job."""
+        return {
+            "max_functions": self._settings.max_functions,
+            "mining": to_row(self._settings.mining.settings()),
+            "generation": self._settings.generation.model_dump(mode="json"),
+        }
+
+    @property
+    def inputs(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(account.to_json() for account in self._accounts)
+
+    @property
+    def rows_per_shard(self) -> int:
+        return self._settings.rows_per_shard
+
+    @property
+    def stages(self) -> tuple[StagePlan, ...]:
+        return (
+            StagePlan(
+                "generate",
+                partial(GenerateStage, self._settings.generation, self.seed),
+                needs_model=True,
+                rows_at_once=16,
+            ),
+        )
+
+    def rows(self, say: Say) -> list[Row]:
+        chosen, _ = self._functions(say)
+        return [{ROW_ID: function.row_id, FUNCTION: to_row(function)} for function in chosen]
+
+    def record(self, row: Row) -> Mapping[str, Any]:
+        return to_record(row)
+
+    def num_tokens(self, row: Row) -> int:
+        candidates: dict[str, Any] = row.get(CANDIDATES, {})
+        return int(candidates.get("num_generated_tokens", 0))
+
+    def finish(self, output: Path, say: Say) -> None:
+        """Writes `tests/`, the tree that pytest runs, and `report/`."""
+        _, skipped = self._functions(say)
+        records = partial(_records, output)
+        say("writing the tree of tests")
+        with replaced_folder(output, "tests") as folder:
+            write_tree(folder, records())
+        say("writing the report")
+        job = json.loads((output / JOB).read_text(encoding="utf-8"))
+        with replaced_folder(output, "report") as folder:
+            write_report(folder, job, records, skipped)
+
+    def _functions(self, say: Say) -> tuple[list[MinedFunction], list[Skipped]]:
+        """The functions that become rows, and all others with their reasons."""
+        if self._mined is None:
+            self._accounts = tuple(account_of(spec) for spec in self._specs)
+            self._mined = mine_functions(self._documents(say), self._settings.mining.settings())
+        chosen = choose_functions(self._mined.functions, self._settings.max_functions)
+        taken = {function.row_id for function in chosen}
+        beyond = [
+            Skipped(function.qualified_name, function.provenance.path, SkipReason.NOT_CHOSEN)
+            for function in self._mined.functions
+            if function.row_id not in taken
+        ]
+        return chosen, [*self._mined.skipped, *beyond]
+
+    def _documents(self, say: Say) -> Iterator[SourceDocument]:
+        for spec, account in zip(self._specs, self._accounts, strict=True):
+            say(f"reading {spec.display_name}")
+            yield from read_documents(spec, account)
+
+
+def _records(output: Path) -> Iterator[Mapping[str, Any]]:
+    """The job's rows as they were written, one shard in memory at a time."""
+    for table in read_shards(output):
+        yield from table.to_pylist()
