@@ -28,6 +28,7 @@ class SkipReason(Enum):
     TEST_CODE = "test_code"
     GENERATOR_OR_ASYNC = "generator_or_async"
     NESTED = "nested"
+    SPECIAL_METHOD = "special_method"  # `__add__` and the like, which nobody calls by name.
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     NOT_CHOSEN = "not_chosen"  # Beyond the job's limit on functions.

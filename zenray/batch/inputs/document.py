@@ -1,0 +1,112 @@
+"""What inputs give: documents, and an account of what they left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from zenray.context.privacy import is_secret_file, redact
+
+MAX_FILE_BYTES = 1_000_000
+"""Longer files are generated or data."""
+
+
+class InputError(Exception):
+    """An input cannot be read as a whole: it is missing, damaged or hostile."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDocument:
+    """A text and where it comes from. `path` is relative to the repository, with slashes. `revision` is a commit's id
+    or a file's digest, empty where there is neither; `licence_file` the nearest LICENSE or COPYING upwards."""
+
+    path: str
+    text: str
+    repository: str
+    revision: str
+    licence_file: str = ""
+
+
+@dataclass(slots=True)
+class InputAccount:
+    """What was read of one input, kept while it is read. `digest` speaks of the documents given so far, in order."""
+
+    name: str
+    kind: str
+    revision: str = ""
+    num_documents: int = 0
+    num_bytes: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    _state: Any = field(default_factory=sha256, repr=False)
+
+    def skip(self, reason: str) -> None:
+        self.skipped[reason] += 1
+
+    def add(self, document: SourceDocument) -> None:
+        self.num_documents += 1
+        for part in (document.path, document.repository, document.revision, document.licence_file, document.text):
+            data = part.encode()
+            self._state.update(len(data).to_bytes(8, "little"))
+            self._state.update(data)
+        self.num_bytes += len(data)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every document."""
+        return str(self._state.hexdigest())
+
+    def to_json(self) -> dict[str, Any]:
+        """For `JobSpec.inputs`: nothing of it depends on where the input lies."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "revision": self.revision,
+            "num_documents": self.num_documents,
+            "num_bytes": self.num_bytes,
+            "sha256": self.digest,
+            "skipped": dict(sorted(self.skipped.items())),
+        }
+
+
+def text_of(data: bytes, account: InputAccount) -> str | None:
+    """The text of a file with its secrets blotted out; None, and counted, where it is too large or no text."""
+    if len(data) > MAX_FILE_BYTES:
+        account.skip("larger than 1 MB")
+        return None
+    if b"\0" in data:
+        account.skip("binary")
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        account.skip("not UTF-8")
+        return None
+    return clean(text, account)
+
+
+def clean(text: str, account: InputAccount) -> str | None:
+    """`text` without secrets; None for a text that no file could hold."""
+    if not text.strip():
+        account.skip("empty")
+        return None
+    shown = redact(text)
+    if shown != text:
+        account.skip("secrets redacted")
+    return shown
+
+
+def is_wanted(path: str, suffixes: tuple[str, ...], account: InputAccount) -> bool:
+    """Whether a file is to be read, going by its path."""
+    if suffixes and not path.endswith(suffixes):
+        account.skip("other suffix")
+        return False
+    if is_secret_file(path):
+        account.skip("file of secrets")
+        return False
+    return True
+
+
+Documents = Iterator[SourceDocument]
