@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zenray.bench.aggregation import aggregation_markdown
+from zenray.bench.coserving_report import coserving_markdown
 from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.infilling_tables import infilling_markdown
 from zenray.bench.report import merge_rows
@@ -40,8 +41,8 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
     kind = {PEERS_SCHEMA: "peers", TYPING_SCHEMA: "typing"}.get(report.get("schema", ""), report.get("kind", ""))
     if kind not in _MARKDOWN:
         raise ConfigError(
-            "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation, .indexing and "
-            ".suggestions and of `zenray bench overhead`, `speculative` and `infilling` have a block"
+            "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation, .indexing, "
+            ".suggestions and .coserving and of `zenray bench overhead`, `speculative` and `infilling` have a block"
         )
     name = speculative_block(report) if kind == "speculative" else kind
     return replace_block(document, block or name, _MARKDOWN[kind](report))
@@ -176,5 +177,6 @@ _MARKDOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "infilling": infilling_markdown,
     "aggregation": aggregation_markdown,
     "suggestions": suggestions_markdown,
+    "coserving": coserving_markdown,
 }
 """By the kind of a report, which also names its block."""

@@ -8,12 +8,13 @@ import importlib.util
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zenray.batch.sandbox import SandboxPool, SandboxUnavailable
 from zenray.bench.document import replace_block, write_blocks
 from zenray.bench.infilling_cross_file import PACKAGES
 from zenray.bench.infilling_gap import Gap, GapKind
@@ -23,7 +24,6 @@ from zenray.bench.infilling_tasks import LIBRARY_PACKAGE, make_gaps
 from zenray.bench.machine import CpuClock
 from zenray.bench.report import make_report, merge_rows, write_report
 from zenray.bench.runs import check_outputs, deliver, model_label, plainly, progress_bar, prompt_limits, shown_config
-from zenray.bench.sandbox import Sandbox, SandboxUnavailable
 from zenray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,11 +79,10 @@ def run_infilling_bench(
         _many_at_once(load_config(profile, file, [*overrides, *([f"model.name={name}"] if name else [])]))
         for name in models or [""]
     ]
-    sandbox, why_not = _sandbox()
     before, start_s = CpuClock.read(), time.monotonic()
     is_kept = keep and json_out is not None and json_out.exists()
     rows = json.loads(json_out.read_text(encoding="utf-8"))["results"] if json_out is not None and is_kept else []
-    with progress_bar() as (bar, job):
+    with _sandbox() as (sandbox, why_not), progress_bar() as (bar, job):
         bar.update(job, description="making gaps")
         gaps = {kind: make_gaps(kind, plan.count, plan.seed) for kind in plan.kinds}
         tasks = {kind: _tasks(gaps[kind]) for kind in plan.kinds}
@@ -142,7 +141,7 @@ def _tasks(gaps: Sequence[Gap]) -> list[Task]:
     ]
 
 
-def _rows(filled: Mapping[Task, Filling], sandbox: Sandbox | None) -> list[dict[str, Any]]:
+def _rows(filled: Mapping[Task, Filling], sandbox: SandboxPool | None) -> list[dict[str, Any]]:
     passed = run_tests(list(filled.values()), sandbox) if sandbox is not None else {}
     arms: dict[tuple[bool, str], list[Filling]] = {}
     for task, filling in filled.items():
@@ -158,12 +157,16 @@ def _rows(filled: Mapping[Task, Filling], sandbox: Sandbox | None) -> list[dict[
     ]
 
 
-def _sandbox() -> tuple[Sandbox | None, str]:
+@contextlib.contextmanager
+def _sandbox() -> Iterator[tuple[SandboxPool | None, str]]:
     """The jail for tests, or why there is none."""
     try:
-        return Sandbox(), ""
+        pool = SandboxPool(1)
     except SandboxUnavailable as reason:
-        return None, str(reason)
+        yield None, str(reason)
+        return
+    with pool:
+        yield pool, ""
 
 
 def _identity(gaps: Sequence[Gap]) -> dict[str, Any]:

@@ -9,10 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zenray.batch.sandbox import Execution, SandboxPool
 from zenray.bench.infilling_gap import Gap
-from zenray.bench.sandbox import Sandbox, Verdict
 from zenray.context.languages.grammars import num_syntax_errors, parse
 
+_JUDGE = """
+import os, runpy
+runpy.run_path("program.py", run_name="__main__")
+os.write(int(os.environ["ZENRAY_REPORT_FD"]), b"reached the end")
+"""
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
@@ -56,7 +61,7 @@ def parses_no_worse(filling: Filling) -> bool:
     return with_text <= without
 
 
-def run_tests(fillings: Sequence[Filling], sandbox: Sandbox) -> dict[Filling, bool]:
+def run_tests(fillings: Sequence[Filling], sandbox: SandboxPool) -> dict[Filling, bool]:
     """Whether each filling with tests passes them; equal files run once. What is not shown does not pass."""
     verdicts: dict[str, bool] = {}
     passed: dict[Filling, bool] = {}
@@ -64,9 +69,15 @@ def run_tests(fillings: Sequence[Filling], sandbox: Sandbox) -> dict[Filling, bo
         if filling.gap.test:
             program = filling.gap.filled(filling.text) + filling.gap.test
             if program not in verdicts:
-                verdicts[program] = bool(filling.text.strip()) and sandbox.run(program) is Verdict.PASSED
+                verdicts[program] = bool(filling.text.strip()) and _reaches_its_end(program, sandbox)
             passed[filling] = verdicts[program]
     return passed
+
+
+def _reaches_its_end(program: str, sandbox: SandboxPool) -> bool:
+    """Leaving early, which any program can do with status 0, is not enough."""
+    files = {"judge.py": _JUDGE, "program.py": program}
+    return sandbox.run_blocking(Execution(files, "judge.py")).report == b"reached the end"
 
 
 def summarise_fillings(fillings: Sequence[Filling], passed: Mapping[Filling, bool]) -> dict[str, Any]:

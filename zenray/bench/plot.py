@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zenray.plot_style import COLOURS, GREY, INK, STYLE
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: distinguishable with colour-blind eyes.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#000000")
-_GREY = "#5f6368"
-_INK = "#202124"
 _DASHES = (0, (3, 2))
 _SERVING_PANELS = (
     ("ttft_ms", "Time to first token"),
@@ -29,13 +27,7 @@ def plot_report(report: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style: Any = {
-        "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": _GREY,
-        "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True,
-        "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#e3e5e8", "grid.linewidth": 0.8,
-        "xtick.color": _GREY, "ytick.color": _GREY, "axes.labelcolor": "#3c4043", "legend.frameon": False,
-    }  # fmt: skip
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(STYLE):
         draw = {
             "engine": _draw_engine,
             "serving": _draw_serving,
@@ -43,7 +35,7 @@ def plot_report(report: dict[str, Any], path: Path) -> None:
             "speculative": _draw_speculative,
         }[report["kind"]]
         figure = draw(report)
-        figure.text(0.01, 0.012, _footer(report), color=_GREY, fontsize=7.5)
+        figure.text(0.01, 0.012, _footer(report), color=GREY, fontsize=7.5)
         figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
         pyplot.close(figure)
 
@@ -61,7 +53,7 @@ def _draw_engine(report: dict[str, Any]) -> Figure:
     size = (1.5 + 3.0 * sum(widths), 4.1)
     figure, grid = pyplot.subplots(1, len(panels), squeeze=False, width_ratios=widths, figsize=size)
     series = _series(report["results"])
-    colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(series)}
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(series)}
     for name, axes in zip(panels, grid[0], strict=True):
         draw = {"decode": _draw_decode, "prefill": _draw_prefill, "repeat": _draw_repeat}[name]
         draw(axes, rows[name], report, colours)
@@ -69,7 +61,7 @@ def _draw_engine(report: dict[str, Any]) -> Figure:
     handles: list[Any] = [Patch(color=colour) for colour in colours.values()]
     labels = list(colours)
     if rows["decode"] and report["machine"]["read_gb_per_s"]:
-        handles.append(Line2D([], [], color=_INK, linestyle=_DASHES, lw=1.1))
+        handles.append(Line2D([], [], color=INK, linestyle=_DASHES, lw=1.1))
         labels.append(f"what {report['machine']['read_gb_per_s']:.0f} GB/s of memory bandwidth allows")
     figure.legend(
         handles, labels, loc="upper left", ncols=min(4, len(labels)), bbox_to_anchor=(0.005, 0.995), fontsize=9
@@ -90,7 +82,7 @@ def _draw_decode(axes: Axes, rows: list[dict[str, Any]], report: dict[str, Any],
             if limit:
                 bound = limit * 1e9 / (row["weight_bytes_per_step"] + row["kv_bytes_per_step"]) * row["batch"]
                 edges = at - width * 0.46, at + width * 0.46
-                axes.hlines(bound, *edges, color=_INK, linestyle=_DASHES, lw=1.1)
+                axes.hlines(bound, *edges, color=INK, linestyle=_DASHES, lw=1.1)
     axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
     axes.tick_params(axis="x", length=0)
     axes.set_title("Decode")
@@ -128,7 +120,7 @@ def _bar(axes: Axes, at: float, width: float, value: dict[str, Any], colour: str
     """A bar of the median with its spread; the number inside where it fits."""
     middle, low, high = value["p50"], value["minimum"], value["maximum"]
     axes.bar(at, middle, width, color=colour)
-    axes.vlines(at, low, high, color=_INK, lw=1.2)
+    axes.vlines(at, low, high, color=INK, lw=1.2)
     text = f"{middle:.0f}" if middle >= 100 else f"{middle:.1f}"
     if middle > top * 0.09:
         axes.annotate(text, (at, low), (0, -4), textcoords="offset points", ha="center", va="top", color="white",
@@ -153,7 +145,7 @@ def _draw_serving(report: dict[str, Any]) -> Figure:
     for kind, row_of_axes in zip(kinds, grid, strict=True):
         for place, target in enumerate(targets):
             rows = [row for row in results if (row["prompts"], row["target"]) == (kind, target)]
-            _draw_load(row_of_axes, rows, _COLOURS[place % len(_COLOURS)], target, band=len(targets) <= 2)
+            _draw_load(row_of_axes, rows, COLOURS[place % len(COLOURS)], target, band=len(targets) <= 2)
         for axes, (_, title) in zip(row_of_axes, (*_SERVING_PANELS, ("", "Throughput")), strict=True):
             axes.set_title(f"{title}, {kind}")
             axes.set_ylabel("tokens per second" if title == "Throughput" else "milliseconds")
@@ -164,7 +156,7 @@ def _draw_serving(report: dict[str, Any]) -> Figure:
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper left", ncols=min(4, len(targets)), bbox_to_anchor=(0.005, 1))
     band = " · band to p99" if len(targets) <= 2 else ""
-    figure.text(0.99, 1 - 0.2 / height, f"line p50 · dashed p95{band}", ha="right", color=_GREY, fontsize=8)
+    figure.text(0.99, 1 - 0.2 / height, f"line p50 · dashed p95{band}", ha="right", color=GREY, fontsize=8)
     return figure
 
 
@@ -195,8 +187,8 @@ def _draw_overhead(report: dict[str, Any]) -> Figure:
     ):
         for place, row in enumerate(rows):
             value = row[key]
-            axes.bar(place, value["p50"], 0.6, color=_COLOURS[place])
-            axes.vlines(place, value["p50"], value["p95"], color=_INK, lw=1.2)
+            axes.bar(place, value["p50"], 0.6, color=COLOURS[place])
+            axes.vlines(place, value["p50"], value["p95"], color=INK, lw=1.2)
             _above(axes, place, value["p95"], f"{value['p50']:.2f}")
         axes.set_xticks(range(len(rows)), [row["path"] for row in rows])
         axes.tick_params(axis="x", length=0)
@@ -210,7 +202,7 @@ def _draw_overhead(report: dict[str, Any]) -> Figure:
 def _draw_speculative(report: dict[str, Any]) -> Figure:
     from zenray.bench.speculative_plot import draw_speculative
 
-    return draw_speculative(report, _COLOURS, _INK)
+    return draw_speculative(report, COLOURS, INK)
 
 
 def _footer(report: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ ReportKind = Literal[
     "infilling",
     "aggregation",
     "suggestions",
+    "coserving",
 ]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zenray.plot_style import GREY, STYLE
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's palette: distinguishable with colour-blind eyes. A class of weights has a line style.
 _COLOURS = {"zenray": "#0072B2", "llama": "#D55E00", "vllm": "#009E73"}
 _STYLES = ("-", (0, (4, 1.6)), (0, (1, 1)))
-_GREY = "#5f6368"
 _TICKS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -23,26 +24,20 @@ def plot_typing(report: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style: Any = {
-        "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": _GREY,
-        "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True,
-        "axes.grid": True, "grid.color": "#e3e5e8", "grid.linewidth": 0.8, "xtick.color": _GREY,
-        "ytick.color": _GREY, "axes.labelcolor": "#3c4043", "legend.frameon": False,
-    }  # fmt: skip
     rows = report["results"]
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(STYLE | {"axes.grid.axis": "both"}):
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 4.3))
         requests = [(row, row["ttft_values_ms"], row["requests"] - row["failed"]) for row in rows]
         pauses = [(row, row["pause_line_ms"]["values_ms"], row["pause_line_ms"]["count"]) for row in rows]
         _draw(left, requests, rows, "Every key: time to first text", "share of all requests")
         _draw(right, pauses, rows, "In pauses: key to a line shown", "share of pauses of ½ s and more")
-        left.axvline(150, color=_GREY, linewidth=0.8, linestyle=":")
-        left.text(155, 1.0, "the next key, typically", fontsize=7.5, color=_GREY, va="center")
+        left.axvline(150, color=GREY, linewidth=0.8, linestyle=":")
+        left.text(155, 1.0, "the next key, typically", fontsize=7.5, color=GREY, va="center")
         handles, labels = left.get_legend_handles_labels()
         columns = min(len(rows), 5)
         figure.legend(handles, labels, loc="upper left", ncols=columns, bbox_to_anchor=(0.005, 0.995), fontsize=8.5)
         figure.tight_layout(rect=(0, 0.05, 1, 0.92), w_pad=3)
-        figure.text(0.01, 0.012, _footer(report), color=_GREY, fontsize=7.5)
+        figure.text(0.01, 0.012, _footer(report), color=GREY, fontsize=7.5)
         figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
         pyplot.close(figure)
 
