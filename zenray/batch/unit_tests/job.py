@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from zenray.batch.job import Say, StagePlan
 from zenray.batch.output.layout import JOB
 from zenray.batch.output.verify import read_shards
 from zenray.batch.rows import ROW_ID, Row
+from zenray.batch.sandbox.runtime import find_interpreter
 from zenray.batch.unit_tests.choose import choose_functions
 from zenray.batch.unit_tests.codec import to_row
 from zenray.batch.unit_tests.generate import GenerateStage
@@ -27,6 +29,11 @@ from zenray.batch.unit_tests.record import SCHEMA, to_record
 from zenray.batch.unit_tests.report import write_report
 from zenray.batch.unit_tests.settings import UnitTestSettings
 from zenray.batch.unit_tests.tree import write_tree
+from zenray.batch.unit_tests.validate_stage import ValidateStage
+
+_ROWS_GENERATED_AT_ONCE = 16  # Each has one request under way: as many as an engine runs together.
+_ROWS_VALIDATED_AT_ONCE = 4  # They share the sandboxes of a process, one per core.
+_TOOLS = ("coverage", "pytest")
 
 
 class UnitTestJob:
@@ -44,11 +51,14 @@ class UnitTestJob:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Every setting of every stage, those without an option included: another default is another job."""
+        """Every setting of every stage, those without an option included, as another default makes another job; and
+        the versions of what runs the tests. Raises SandboxUnavailable where there is no Python for a sandbox."""
         return {
             "max_functions": self._settings.max_functions,
             "mining": to_row(self._settings.mining.settings()),
             "generation": self._settings.generation.model_dump(mode="json"),
+            "validation": self._settings.validation.model_dump(mode="json"),
+            "versions": {"python": _sandbox_python(), **{name: version(name) for name in _TOOLS}},
         }
 
     @property
@@ -61,13 +71,11 @@ class UnitTestJob:
 
     @property
     def stages(self) -> tuple[StagePlan, ...]:
+        generate = partial(GenerateStage, self._settings.generation, self.seed)
+        validate = partial(ValidateStage, self._settings.validation)
         return (
-            StagePlan(
-                "generate",
-                partial(GenerateStage, self._settings.generation, self.seed),
-                needs_model=True,
-                rows_at_once=16,
-            ),
+            StagePlan("generate", generate, needs_model=True, rows_at_once=_ROWS_GENERATED_AT_ONCE),
+            StagePlan("validate", validate, rows_at_once=_ROWS_VALIDATED_AT_ONCE),
         )
 
     def rows(self, say: Say) -> list[Row]:
@@ -117,3 +125,7 @@ def _records(output: Path) -> Iterator[Mapping[str, Any]]:
     """The job's rows as they were written, one shard in memory at a time."""
     for table in read_shards(output):
         yield from table.to_pylist()
+
+
+def _sandbox_python() -> str:
+    return ".".join(map(str, find_interpreter().version))

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from zenray.batch.unit_tests.generate import GenerateSettings
 from zenray.batch.unit_tests.mine import MiningSettings
+from zenray.batch.unit_tests.validation_settings import ValidationSettings
 from zenray.config import Settings
 
 _MINED = MiningSettings()
@@ -29,3 +30,4 @@ class UnitTestSettings(Settings):
     rows_per_shard: int = Field(16, ge=1, le=10_000, description="Functions per Parquet file: what a kill costs.")
     mining: MiningOptions = Field(default_factory=MiningOptions)
     generation: GenerateSettings = Field(default_factory=GenerateSettings)
+    validation: ValidationSettings = Field(default_factory=ValidationSettings)
