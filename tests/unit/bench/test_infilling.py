@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zenray.batch.sandbox import SandboxPool, SandboxUnavailable
 from zenray.bench import infilling_cross_file
 from zenray.bench.document import update_document
 from zenray.bench.infilling import ROW_KEYS, InfillingPlan, run_infilling_bench
@@ -31,7 +32,6 @@ from zenray.bench.infilling_run import TREATMENTS, Task, fill_gaps
 from zenray.bench.infilling_tables import infilling_markdown, infilling_tables
 from zenray.bench.infilling_tasks import make_gaps
 from zenray.bench.report import merge_rows
-from zenray.bench.sandbox import Sandbox, SandboxUnavailable
 from zenray.context.budget import PromptLimits
 from zenray.context.suggestion.stops import make_text_rule
 from zenray.engine.engine import Engine
@@ -39,10 +39,14 @@ from zenray.errors import ConfigError
 
 GAP = Gap("library line", "x", "x.py", "def f(a):\n    return ", "a + 1", "\n\n\nf(2)\n")
 
-try:
-    SANDBOX: Sandbox | None = Sandbox()
-except SandboxUnavailable:
-    SANDBOX = None
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxPool]:
+    try:
+        with SandboxPool(1) as pool:
+            yield pool
+    except SandboxUnavailable as reason:
+        pytest.skip(f"no sandbox here: {reason}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,15 +75,13 @@ def test_more_gaps_than_there_are_is_an_error() -> None:
         make_gaps("humaneval lines", 165)
 
 
-@pytest.mark.skipif(SANDBOX is None, reason="no sandbox here")
 @pytest.mark.parametrize("kind", ["humaneval line", "humaneval lines"])
-def test_the_true_middle_passes_and_nothing_does_not(kind: GapKind) -> None:
-    assert SANDBOX is not None
+def test_the_true_middle_passes_and_nothing_does_not(kind: GapKind, sandbox: SandboxPool) -> None:
     gaps = make_gaps(kind, 12)
     true = [Filling(gap, gap.missing, 1, 1, "EOS") for gap in gaps]
     empty = [Filling(gap, "", 1, 1, "EOS") for gap in gaps]
     wrong = [Filling(gap, "raise ValueError", 1, 1, "EOS") for gap in gaps]
-    passed = run_tests([*true, *empty, *wrong], SANDBOX)
+    passed = run_tests([*true, *empty, *wrong], sandbox)
     assert all(passed[filling] for filling in true)
     assert not any(passed[filling] for filling in empty)
     assert sum(passed[filling] for filling in wrong) <= 2  # a line may be one that no test reaches

@@ -61,6 +61,8 @@ def _limit(limits: dict[str, Any]) -> None:
         ("AS", limits["memory_mib"] * MEBIBYTE, limits["memory_mib"] * MEBIBYTE),
     ):
         resource.setrlimit(getattr(resource, "RLIMIT_" + name), (soft, hard))
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # Where memory runs out, we are the first to go.
 
 
 def _become(entry: str, paths: list[str]) -> None:

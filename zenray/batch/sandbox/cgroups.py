@@ -20,57 +20,35 @@ class _Hierarchy:
 
 
 class ControlGroup:
-    """`folders` are this worker's groups, one per hierarchy; a process joins by writing 0 to each `cgroup.procs`."""
+    """A worker's group. `folder` is None where none can be written; a process joins by writing 0 to `cgroup.procs`.
+
+    Processes are not counted here: RLIMIT_NPROC does that per user namespace, while a group goes on counting the dead
+    of earlier sandboxes until the machine's first process has noticed them.
+    """
 
     def __init__(self, name: str) -> None:
-        self._memory: Path | None = None
-        self._pids: Path | None = None
+        self.folder: Path | None = None
         self._is_v2 = False
-        self.folders: list[Path] = []
         for hierarchy in _hierarchies():
-            wanted = {"memory", "pids"} & hierarchy.controllers
-            folder = hierarchy.own_group / name
-            if not wanted:
-                continue
-            try:
-                if hierarchy.is_v2:
-                    self._delegate(hierarchy, wanted)
-                folder.mkdir(exist_ok=True)
-            except OSError:
-                continue
-            self.folders.append(folder)
-            self._is_v2 |= hierarchy.is_v2
-            if "memory" in wanted:
-                self._memory = folder
-            if "pids" in wanted:
-                self._pids = folder
+            if "memory" in hierarchy.controllers:
+                folder = hierarchy.own_group / name
+                with contextlib.suppress(OSError):
+                    if hierarchy.is_v2:
+                        _hand_down_memory(hierarchy)
+                    folder.mkdir(exist_ok=True)  # One of a killed pool's is as good as new.
+                    self.folder, self._is_v2 = folder, hierarchy.is_v2
 
-    @staticmethod
-    def _delegate(hierarchy: _Hierarchy, wanted: set[str]) -> None:
-        """A v2 group hands controllers down only if told to, and only while no process is in it itself."""
-        control = hierarchy.own_group / "cgroup.subtree_control"
-        missing = wanted - set(control.read_text().split())
-        if missing:
-            control.write_text(" ".join(f"+{name}" for name in sorted(missing)))
-
-    @property
-    def bounds_memory(self) -> bool:
-        return self._memory is not None
-
-    @property
-    def bounds_processes(self) -> bool:
-        return self._pids is not None
-
-    def limit(self, memory_mib: int, num_processes: int) -> None:
-        """For the next sandbox in it. Raises OSError."""
-        if self._memory is not None and self._is_v2:
-            (self._memory / "memory.max").write_text(str(memory_mib * _MEBIBYTE))
-            with contextlib.suppress(OSError):  # Without swap there is none to forbid.
-                (self._memory / "memory.swap.max").write_text("0")
-        elif self._memory is not None:
-            self._set_v1(self._memory, memory_mib * _MEBIBYTE)
-        if self._pids is not None:
-            (self._pids / "pids.max").write_text(str(num_processes))
+    def limit_memory(self, mebibytes: int) -> None:
+        """Of the next sandbox in it. Raises OSError."""
+        size = mebibytes * _MEBIBYTE
+        if self.folder is None:
+            return
+        if not self._is_v2:
+            self._set_v1(self.folder, size)
+            return
+        (self.folder / "memory.max").write_text(str(size))
+        with contextlib.suppress(OSError):  # Without swap there is none to forbid.
+            (self.folder / "memory.swap.max").write_text("0")
 
     @staticmethod
     def _set_v1(folder: Path, size: int) -> None:
@@ -83,20 +61,38 @@ class ControlGroup:
 
     def num_out_of_memory(self) -> int:
         """How often the kernel ended a process here for want of memory, ever."""
-        if self._memory is None:
+        if self.folder is None:
             return 0
         name = "memory.events" if self._is_v2 else "memory.oom_control"
-        counts = dict(line.split() for line in (self._memory / name).read_text().splitlines())
+        counts = dict(line.split() for line in (self.folder / name).read_text().splitlines())
         return int(counts.get("oom_kill", 0))
 
     def remove(self) -> None:
         """Once it is empty."""
-        for folder in self.folders:
+        if self.folder is not None:
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                self.folder.rmdir()
 
 
-def _hierarchies() -> list[_Hierarchy]:
+def _hand_down_memory(hierarchy: _Hierarchy) -> None:
+    """A v2 group lets its children have a controller only if told to, and only while no process is in it itself."""
+    control = hierarchy.own_group / "cgroup.subtree_control"
+    if "memory" not in control.read_text().split():
+        control.write_text("+memory")
+
+
+def memory_of_machine_mib() -> int:
+    """What there is, or what the group that we are in may take, if that is less."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for hierarchy in _hierarchies(writable=False):
+        if "memory" in hierarchy.controllers:
+            name = "memory.max" if hierarchy.is_v2 else "memory.limit_in_bytes"
+            with contextlib.suppress(OSError, ValueError):  # "max", and the root of a tree has none.
+                sizes.append(int((hierarchy.own_group / name).read_text()))
+    return min(sizes) // _MEBIBYTE
+
+
+def _hierarchies(*, writable: bool = True) -> list[_Hierarchy]:
     """Every tree of control groups, from the mounts and from where we are in each."""
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
@@ -115,4 +111,4 @@ def _hierarchies() -> list[_Hierarchy]:
             with contextlib.suppress(OSError):
                 controllers = frozenset((folder / "cgroup.controllers").read_text().split())
                 found.append(_Hierarchy(controllers, folder, is_v2=True))
-    return [hierarchy for hierarchy in found if os.access(hierarchy.own_group, os.W_OK)]
+    return [hierarchy for hierarchy in found if not writable or os.access(hierarchy.own_group, os.W_OK)]

@@ -1,10 +1,10 @@
-"""The jail's walls: the command that puts a Python behind all of them."""
+"""The jail's walls: the command that puts a Python behind all of them, and the pipes through them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,57 +12,91 @@ from zenray.batch.sandbox.bootstrap import REPORT_FD
 from zenray.batch.sandbox.model import SandboxUnavailable
 from zenray.batch.sandbox.runtime import Interpreter
 
-SCRATCH = "/scratch"
-_RUNTIME = "/runtime"
-PACKAGES = f"{_RUNTIME}/packages"
+PACKAGES = "/runtime/packages"
+_SCRATCH = "/scratch"
 _PACKAGE_OF_TOOL = {"bwrap": "bubblewrap", "setpriv": "util-linux", "sh": "dash"}
 _SHARED_MEMORY_BYTES = 2**20  # Enough for the semaphores of multiprocessing.
-_JOIN_AND_GO_ON = 'while [ "$1" != -- ]; do echo 0 > "$1"/cgroup.procs || exit 1; shift; done; shift; exec "$@"'
+_JOIN_AND_GO_ON = 'echo 0 > "$1"/cgroup.procs && shift && exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """Our ends, or theirs. `info` is where bwrap names the jail's first process, `status` where the bootstrap says how
+    far it is, `report` where the entry reports; `seccomp` holds the filter for bwrap to read, on their side."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    status: int
+    report: int
+    info: int
+    seccomp: int = -1
+
+    @staticmethod
+    def open(seccomp_program: bytes) -> tuple[Pipes, Pipes]:
+        """Ours, which never block, and theirs."""
+        ours, theirs = [], []
+        try:
+            for is_stdin in (True, False, False, False, False, False):
+                reader, writer = os.pipe()
+                ours.append(writer if is_stdin else reader)
+                theirs.append(reader if is_stdin else writer)
+                os.set_blocking(ours[-1], False)
+            theirs.append(os.memfd_create("seccomp"))
+            os.write(theirs[-1], seccomp_program)
+            os.lseek(theirs[-1], 0, os.SEEK_SET)
+        except OSError:
+            for descriptor in (*ours, *theirs):
+                os.close(descriptor)
+            raise
+        return Pipes(*ours), Pipes(*theirs)
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Those that are no standard stream."""
+        return self.status, self.report, self.info, self.seccomp
+
+    def close(self) -> None:
+        for descriptor in (self.stdin, self.stdout, self.stderr, *self.inherited):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 @cache
 def tool(name: str) -> str:
+    """Where `name` is. Raises SandboxUnavailable."""
     path = shutil.which(name)
     if path is None:
-        package = _PACKAGE_OF_TOOL[name]
-        raise SandboxUnavailable(f"{name} is not installed: apt-get install {package}, or your system's like")
+        raise SandboxUnavailable(f"{name} is not installed: apt-get install {_PACKAGE_OF_TOOL[name]}, or its like")
     return path
 
 
 def jail_command(
     interpreter: Interpreter,
     runtime: Path,
+    pipes: Pipes,
     *,
     uid: int | None,
-    groups: Sequence[Path],
+    group: Path | None,
     scratch_mib: int,
     hash_seed: int,
-    seccomp_fd: int,
-    info_fd: int,
-    status_fd: int,
-    report_fd: int,
 ) -> list[str]:
-    """Joins the control groups, steps down to `uid` (None: stays who we are), and starts the bootstrap behind bwrap.
-
-    The four descriptors are inherited: the filter, where bwrap tells the jail's first process, where the bootstrap
-    tells how far it is, and where the entry reports.
-    """
-    join = [tool("sh"), "-c", _JOIN_AND_GO_ON, "sh", *map(str, groups), "--"] if groups else []
+    """Joins the control group, steps down to `uid` (None: stays who we are), and starts the bootstrap behind bwrap."""
+    join = [tool("sh"), "-c", _JOIN_AND_GO_ON, "sh", str(group)] if group else []
     identity = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
-    python = [interpreter.executable, "-S", "-s", "-P", "-B", f"{_RUNTIME}/bootstrap.py"]
     return [
         *join,
         tool("setpriv"), *identity, "--no-new-privs", "--",
         tool("bwrap"),
         "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session",
-        "--cap-drop", "ALL", "--seccomp", str(seccomp_fd), "--info-fd", str(info_fd),
+        "--cap-drop", "ALL", "--seccomp", str(pipes.seccomp), "--info-fd", str(pipes.info),
         *_read_only_system(interpreter.prefix),
-        "--ro-bind", str(runtime), _RUNTIME,
-        "--proc", "/proc", "--dev", "/dev",
+        "--ro-bind", str(runtime), "/runtime", "--proc", "/proc", "--dev", "/dev",
         "--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",  # noqa: S108
-        "--size", str(scratch_mib * 2**20), "--tmpfs", SCRATCH, "--remount-ro", "/", "--chdir", SCRATCH,
-        "--hostname", "sandbox", "--clearenv", *_environment(hash_seed),
-        "--", *python, str(status_fd), str(report_fd),
+        "--size", str(scratch_mib * 2**20), "--tmpfs", _SCRATCH, "--symlink", "scratch", "/tmp",  # noqa: S108
+        "--remount-ro", "/", "--chdir", _SCRATCH, "--hostname", "sandbox", "--clearenv", *_environment(hash_seed),
+        "--", interpreter.executable, "-S", "-s", "-P", "-B",
+        "/runtime/bootstrap.py", str(pipes.status), str(pipes.report),
     ]  # fmt: skip
 
 
@@ -74,7 +108,7 @@ def _read_only_system(prefix: str) -> list[str]:
             mounts += ["--symlink", os.readlink(name), name]
         elif os.path.isdir(name):
             mounts += ["--ro-bind", name, name]
-    if not prefix.startswith("/usr"):
+    if not Path(prefix).is_relative_to("/usr"):
         mounts += ["--ro-bind", prefix, prefix]
     return mounts
 
@@ -82,8 +116,8 @@ def _read_only_system(prefix: str) -> list[str]:
 def _environment(hash_seed: int) -> list[str]:
     variables = {
         "PATH": "/usr/bin:/bin",
-        "HOME": SCRATCH,
-        "TMPDIR": SCRATCH,
+        "HOME": _SCRATCH,
+        "TMPDIR": _SCRATCH,
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "PYTHONHASHSEED": str(hash_seed),
