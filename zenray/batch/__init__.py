@@ -1,1 +1,3 @@
-"""Batch jobs: rows in, exactly-once shards out, through the actors that serve editors."""
+"""Jobs that make training data with the running verifiers: Ray Data pipelines, their inputs, sandbox and output."""
+
+import zenray.serving  # noqa: F401  # Sets what Ray reads from the environment, before any module here imports Ray.

@@ -129,6 +129,11 @@ class Job(Protocol):
         ...
 
     @property
+    def seed(self) -> int:
+        """What all randomness of its rows is derived from."""
+        ...
+
+    @property
     def parameters(self) -> Mapping[str, Any]:
         """What of the job's settings decides its bytes."""
         ...

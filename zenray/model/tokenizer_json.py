@@ -1,15 +1,18 @@
-"""A tokenizer written beside converted weights, read back."""
+"""A tokenizer as JSON: beside converted weights, and on its way to a batch job that has no weights."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from zenray.errors import ModelFileError
 from zenray.model.bpe import BpeTokenizer
 from zenray.model.sentencepiece import SentencePieceTokenizer
-from zenray.model.tokenizer import FimTokens
+from zenray.model.tokenizer import ByteTokenizer, FimTokens, Tokenizer
 
 _KINDS: dict[str, type[BpeTokenizer]] = {kind.kind: kind for kind in (BpeTokenizer, SentencePieceTokenizer)}
+_BYTES = "bytes"
 
 
 def tokenizer_from_json(definition: str, data: Mapping[str, Any]) -> BpeTokenizer:
@@ -23,3 +26,25 @@ def tokenizer_from_json(definition: str, data: Mapping[str, Any]) -> BpeTokenize
         add_bos=data["add_bos"],
         fim=None if data["fim"] is None else FimTokens(**data["fim"]),
     )
+
+
+def dump_tokenizer(tokenizer: Tokenizer) -> bytes:
+    """One UTF-8 JSON document with everything `load_tokenizer` needs."""
+    if isinstance(tokenizer, BpeTokenizer):
+        document = {**tokenizer.to_json(), "definition": tokenizer.definition}
+    elif isinstance(tokenizer, ByteTokenizer):
+        document = {"kind": _BYTES, "vocab_size": tokenizer.vocab_size}
+    else:
+        raise TypeError(f"no JSON is known for {type(tokenizer).__name__}")
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def load_tokenizer(data: bytes) -> Tokenizer:
+    """The tokenizer that `dump_tokenizer` wrote. Raises ModelFileError for anything else."""
+    try:
+        document = json.loads(data)
+        if document["kind"] == _BYTES:
+            return ByteTokenizer(document["vocab_size"])
+        return tokenizer_from_json(document["definition"], document)
+    except Exception as error:  # The tokenizers library raises bare Exceptions.
+        raise ModelFileError(f"no tokenizer can be read from these {len(data)} bytes: {error}") from error

@@ -182,13 +182,14 @@ def start(
     progress: Progress | None = None,
     *,
     address: str | None = None,
+    cluster: Cluster | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Platform:
     """Brings the application up and returns when it answers.
 
-    Without `address` it runs on the Ray this process is connected to, else on a new one of its own, on the
-    loopback. A port 0 becomes a free port. `should_stop` is polled meanwhile. Whatever goes wrong or is
-    interrupted, nothing that was started stays.
+    It runs on `cluster`, which then ends with it; else at `address`; else on the Ray this process is connected to, else
+    on a new one of its own, on the loopback. A port 0 becomes a free port. `should_stop` is polled meanwhile. Whatever
+    goes wrong or is interrupted, nothing that was started stays.
 
     Raises:
         ConfigError: a port is taken, memory or cluster resources are too small, a replica refused its settings, or
@@ -205,7 +206,7 @@ def start(
     config = _with_real_ports(config)
     settings = config.server
     say("Ray" if address is None else f"connecting to Ray at {address}")
-    cluster = Cluster(address, _cpus(config), settings.dashboard_port)
+    cluster = cluster or Cluster(address, num_cpus(config), settings.dashboard_port)
     platform = None
     try:
         if config.context.mode == "local":
@@ -288,13 +289,21 @@ def _with_real_ports(config: ZenrayConfig) -> ZenrayConfig:
     return config.model_copy(update={"server": settings.model_copy(update=ports)})
 
 
-def _cpus(config: ZenrayConfig) -> float:
+def num_cpus(config: ZenrayConfig) -> float:
+    """Logical CPUs that the application's replicas reserve."""
     settings, experts = config.server, config.experts
     return (
         settings.verifier_replicas * (settings.verifier_num_cpus + (experts.num_shards - 1) * experts.shard_num_cpus)
         + settings.aggregator_replicas * AGGREGATOR_CPUS
         + config.has_draft_pool * config.draft.num_replicas * config.draft.num_cpus
     )
+
+
+def is_deployed() -> bool:
+    """Whether the cluster this process is connected to has the application, ready or not."""
+    from ray import serve
+
+    return _serve_runs() and APP_NAME in serve.status().applications
 
 
 def _serve_runs() -> bool:

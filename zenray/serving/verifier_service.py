@@ -20,11 +20,13 @@ from zenray.api.status import as_zenray_error, grpc_status
 from zenray.engine.async_engine import AsyncEngine
 from zenray.engine.request import GenerateEvent
 from zenray.experts.status import ExpertStatus
+from zenray.model.tokenizer_json import dump_tokenizer
 from zenray.v1 import common_pb2, verifier_pb2, verifier_pb2_grpc
 
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = verifier_pb2.DESCRIPTOR.services_by_name["VerifierService"].full_name
+TOKENIZER_PART_BYTES = 1024 * 1024
 WATCHDOG_PERIOD_S = 0.5
 
 
@@ -63,6 +65,13 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
         self, message: verifier_pb2.GetVerifierLoadRequest, context: grpc.aio.ServicerContext
     ) -> verifier_pb2.GetVerifierLoadResponse:
         return verifier_load_to_proto(VerifierLoad(self._engine.load(), self._experts()))
+
+    async def GetTokenizer(
+        self, message: verifier_pb2.GetTokenizerRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[verifier_pb2.GetTokenizerResponse, None]:
+        data = await asyncio.to_thread(dump_tokenizer, self._engine.engine.model.tokenizer)
+        for start in range(0, len(data), TOKENIZER_PART_BYTES):
+            yield verifier_pb2.GetTokenizerResponse(part=data[start : start + TOKENIZER_PART_BYTES])
 
 
 class EngineHealth(Protocol):

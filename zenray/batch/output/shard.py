@@ -34,6 +34,7 @@ def encode_shard(table: pa.Table, job_digest: str, index: int, num_tokens: int) 
         compression="zstd",
         compression_level=_ZSTD_LEVEL,
         use_dictionary=False,
+        use_compliant_nested_type=False,  # It renames the items of lists, so that a table reads back as another one.
         write_statistics=_numbers(table.schema),
         write_page_checksum=True,
     )

@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM as one exception in the main thread, that cannot get lost."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt in the main thread once SIGINT or SIGTERM has come; later ones are ignored, so that
+    what is being cleaned up ends in order."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._leaving = False
+
+    def insist(self) -> None:
+        """Asks again, from another thread: Python drops an exception that is raised inside a finaliser."""
+        if self._asked and not self._leaving:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    @contextlib.contextmanager
+    def raised_here(self) -> Iterator[None]:
+        """The block that an interrupt ends; what cleans up after it is left alone. Of the main thread, any other
+        one's block is not interrupted."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            self._leaving = True
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if not self._leaving:
+            raise KeyboardInterrupt
