@@ -96,9 +96,7 @@ def test_what_requests_share_comes_first(style: PromptStyle) -> None:
 def test_a_long_prompt_shows_less(style: PromptStyle) -> None:
     """Similar tests go first, the last one before the first; then the module; then it cannot be asked."""
     function = mined(SHAPE_MODULE, "Shape.area", "", ("def test_one(): ...", "def test_two(): ..."))
-    function = type(function)(
-        **{**{name: getattr(function, name) for name in function.__slots__}, "source": "def area"}
-    )
+    function = replace(function, source="def area")
     full = len(writer(style).tests(function, "").token_ids)
     shown = []
     for room in range(full, 0, -1):
