@@ -9,12 +9,16 @@ from hashlib import sha256
 from typing import Any
 
 from zenray.context.privacy import is_secret_file, redact
+from zenray.errors import ConfigError
 
 MAX_FILE_BYTES = 1_000_000
 """Longer files are generated or data."""
 
 
-class InputError(Exception):
+_MAX_PATH_CHARS = 4096
+
+
+class InputError(ConfigError):
     """An input cannot be read as a whole: it is missing, damaged or hostile."""
 
 
@@ -28,6 +32,9 @@ class SourceDocument:
     repository: str
     revision: str
     licence_file: str = ""
+
+
+Documents = Iterator[SourceDocument]
 
 
 @dataclass(slots=True)
@@ -92,6 +99,11 @@ def clean(text: str, account: InputAccount) -> str | None:
     if not text.strip():
         account.skip("empty")
         return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        account.skip("not UTF-8")
+        return None
     shown = redact(text)
     if shown != text:
         account.skip("secrets redacted")
@@ -109,4 +121,17 @@ def is_wanted(path: str, suffixes: tuple[str, ...], account: InputAccount) -> bo
     return True
 
 
-Documents = Iterator[SourceDocument]
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path lies in a folder, both relative to one root; an empty folder is the root."""
+    folder = folder.strip("/")
+    return folder in ("", ".") or path.startswith(f"{folder}/")
+
+
+def safe_path(name: str) -> str | None:
+    """A name out of an archive or a table as a relative path; None where it leads out of its root or is no name."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or name.startswith("/") or len(name) > _MAX_PATH_CHARS:
+        return None
+    if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in name):
+        return None
+    return "/".join(parts)

@@ -16,6 +16,7 @@ from zenray.batch.inputs.document import (
     is_wanted,
     text_of,
 )
+from zenray.batch.inputs.filesystem import local_path
 from zenray.batch.inputs.licence import Licences
 from zenray.batch.inputs.spec import InputSpec
 from zenray.context.privacy import IgnoreRules
@@ -23,8 +24,8 @@ from zenray.context.privacy import IgnoreRules
 
 def read_folder(spec: InputSpec, account: InputAccount) -> Documents:
     """Documents in the order of a walk by names. What .gitignore and .zenrayignore name stays out, and so do links."""
-    root = Path(spec.location)
-    if not root.is_dir():
+    root = Path(local_path(spec.location) or "")
+    if not (root / spec.subdirectory).is_dir():
         raise InputError(f"input {spec.location!r} is no folder")
     licences = Licences()
     for path in _walk(root, spec.subdirectory, licences, account):

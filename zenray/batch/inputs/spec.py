@@ -21,9 +21,9 @@ class InputKind(Enum):
     PARQUET = "parquet"
 
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip", ".whl")
-_JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-_PARQUET = (".parquet",)
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip", ".whl")
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+PARQUET = (".parquet",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +89,22 @@ class InputSpec:
         """`name`, or what it is taken for: a URL without credentials, the last part of a local path."""
         if self.name:
             return self.name
-        if "://" in self.location:
+        if "://" in self.location and not self.location.startswith("file://"):
             parts = urlsplit(self.location)
             return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
         name = PurePosixPath(re.sub(r"/+$", "", self.location)).name or "root"
         if self.kind is InputKind.ARCHIVE:
-            return name.removesuffix(
-                next((ending for ending in _longest_first(_ARCHIVES) if name.endswith(ending)), "")
-            )
+            return name.removesuffix(next((ending for ending in _longest_first(ARCHIVES) if name.endswith(ending)), ""))
         return name.removesuffix(".git")
 
 
 def _kind_of(location: str) -> InputKind:
     lower = location.lower()
-    if lower.endswith(_ARCHIVES):
+    if lower.endswith(ARCHIVES):
         return InputKind.ARCHIVE
-    if lower.endswith(_JSON_LINES):
+    if lower.endswith(JSON_LINES):
         return InputKind.JSONL
-    if lower.endswith(_PARQUET):
+    if lower.endswith(PARQUET):
         return InputKind.PARQUET
     return InputKind.FOLDER
 

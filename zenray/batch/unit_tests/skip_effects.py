@@ -16,41 +16,38 @@ from zenray.batch.unit_tests.module_names import Definition
 _IO, _CHANCE = SkipReason.INPUT_OUTPUT, SkipReason.NONDETERMINISTIC
 
 _INPUT_OUTPUT = """
-builtins.open builtins.input builtins.print builtins.breakpoint builtins.exit builtins.quit builtins.help
-io.open io.open_code io.FileIO codecs.open tokenize.open gzip.open bz2.open lzma.open
-os sys
-aifc asyncio asyncore asynchat audioop bdb cProfile cgi cgitb cmd code codeop compileall crypt ctypes curses dbm
-dis doctest ensurepip faulthandler fcntl fileinput filecmp ftplib getpass gettext glob grp http.client http.server
-imaplib imghdr importlib inspect lib2to3 linecache logging.config logging.handlers mailbox mailcap mimetypes mmap
-modulefinder msilib msvcrt multiprocessing netrc nis nntplib nt ossaudiodev pathlib.Path pathlib.PosixPath pdb pipes pkgutil platform
-poplib posix profile pstats pty pwd py_compile pydoc readline resource rlcompleter runpy select selectors shelve
-shutil signal site smtpd smtplib sndhdr socket socketserver spwd sqlite3 ssl subprocess sunau symtable sysconfig syslog
+builtins.open builtins.input builtins.print builtins.breakpoint builtins.exit builtins.quit builtins.help io.open
+io.open_code io.FileIO codecs.open tokenize.open gzip.open bz2.open lzma.open os sys aifc asyncio asyncore asynchat
+audioop bdb cProfile cgi cgitb cmd code codeop compileall crypt ctypes curses dbm dis doctest ensurepip faulthandler
+fcntl fileinput filecmp ftplib getpass gettext glob grp http.client http.server imaplib imghdr importlib inspect
+lib2to3 linecache logging.config logging.handlers mailbox mailcap mimetypes mmap modulefinder msilib msvcrt
+multiprocessing netrc nis nntplib nt ossaudiodev pathlib.Path pathlib.PosixPath pdb pipes pkgutil platform poplib
+posix profile pstats pty pwd py_compile pydoc readline resource rlcompleter runpy select selectors shelve shutil
+signal site smtpd smtplib sndhdr socket socketserver spwd sqlite3 ssl subprocess sunau symtable sysconfig syslog
 tarfile telnetlib tempfile termios tkinter trace tracemalloc tty turtle turtledemo unittest urllib.request
 urllib.robotparser venv wave webbrowser winreg winsound wsgiref xdrlib xmlrpc zipapp zipfile zipimport zoneinfo
-os.path.abspath os.path.exists os.path.expanduser os.path.expandvars os.path.getatime os.path.getctime os.path.getmtime
-os.path.getsize os.path.isdir os.path.isfile os.path.islink os.path.ismount os.path.lexists os.path.realpath
-os.path.relpath os.path.samefile os.path.sameopenfile os.path.samestat
+os.path.abspath os.path.exists os.path.expanduser os.path.expandvars os.path.getatime os.path.getctime
+os.path.getmtime os.path.getsize os.path.isdir os.path.isfile os.path.islink os.path.ismount os.path.lexists
+os.path.realpath os.path.relpath os.path.samefile os.path.sameopenfile os.path.samestat
 """
 _NONDETERMINISTIC = """
-builtins.id builtins.hash builtins.globals builtins.locals builtins.vars
-_random _thread _weakref contextvars gc locale random secrets sched sys._getframe sys.getrefcount threading time uuid
-concurrent.futures os.urandom os.getpid os.times traceback weakref queue
-datetime.date.today datetime.datetime.now datetime.datetime.today datetime.datetime.utcnow
-datetime.datetime.fromtimestamp datetime.date.fromtimestamp datetime.datetime.timestamp
+builtins.id builtins.hash builtins.globals builtins.locals builtins.vars _random _thread _weakref contextvars gc
+locale random secrets sched sys._getframe sys.getrefcount threading time uuid concurrent.futures os.urandom os.getpid
+os.times traceback weakref queue datetime.date.today datetime.datetime.now datetime.datetime.today
+datetime.datetime.utcnow datetime.datetime.fromtimestamp datetime.date.fromtimestamp datetime.datetime.timestamp
 """
 _HARMLESS = """
 os.path os.sep os.altsep os.pathsep os.curdir os.pardir os.extsep os.linesep os.name os.devnull os.fspath os.PathLike
-os.fsencode os.fsdecode os.error os.SEEK_SET os.SEEK_CUR os.SEEK_END
-sys.maxsize sys.maxunicode sys.byteorder sys.version_info sys.hexversion sys.float_info sys.int_info sys.hash_info
-sys.intern sys.getrecursionlimit sys.exc_info sys.getdefaultencoding sys.version sys.implementation sys.platform
-sys.getfilesystemencoding sys.getfilesystemencodeerrors sys.flags sys.float_repr_style sys.getsizeof
-time.struct_time time.gmtime time.strptime time.strftime threading.Lock threading.RLock _thread.RLock
-_thread.allocate_lock weakref.WeakKeyDictionary weakref.WeakValueDictionary contextvars.ContextVar
-inspect.cleandoc inspect.isclass inspect.isfunction inspect.ismethod inspect.isbuiltin inspect.isgenerator
-inspect.isgeneratorfunction inspect.signature inspect.Signature inspect.Parameter inspect.iscoroutinefunction
-inspect.isroutine inspect.getmro inspect.unwrap inspect.ismodule inspect.isdatadescriptor inspect.getfullargspec
-tracemalloc.Trace unittest.mock.sentinel zipfile.BadZipFile tarfile.TarError
-importlib.metadata.PackageNotFoundError
+os.fsencode os.fsdecode os.error os.SEEK_SET os.SEEK_CUR os.SEEK_END sys.maxsize sys.maxunicode sys.byteorder
+sys.version_info sys.hexversion sys.float_info sys.int_info sys.hash_info sys.intern sys.getrecursionlimit
+sys.exc_info sys.getdefaultencoding sys.version sys.implementation sys.platform sys.getfilesystemencoding
+sys.getfilesystemencodeerrors sys.flags sys.float_repr_style sys.getsizeof time.struct_time time.gmtime time.strptime
+time.strftime threading.Lock threading.RLock _thread.RLock _thread.allocate_lock weakref.WeakKeyDictionary
+weakref.WeakValueDictionary contextvars.ContextVar inspect.cleandoc inspect.isclass inspect.isfunction
+inspect.ismethod inspect.isbuiltin inspect.isgenerator inspect.isgeneratorfunction inspect.signature inspect.Signature
+inspect.Parameter inspect.iscoroutinefunction inspect.isroutine inspect.getmro inspect.unwrap inspect.ismodule
+inspect.isdatadescriptor inspect.getfullargspec tracemalloc.Trace unittest.mock.sentinel zipfile.BadZipFile
+tarfile.TarError importlib.metadata.PackageNotFoundError
 """
 
 _EFFECTS: Mapping[str, SkipReason | None] = {
