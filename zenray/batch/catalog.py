@@ -23,12 +23,26 @@ class JobKind:
     settings: type[Settings]
     make: Callable[[Sequence[InputSpec], int, Any], Job]
     """From inputs, a seed and an instance of `settings`."""
+    check: Callable[[], None] = lambda: None
+    """Raises a typed error where this machine lacks what the job needs."""
+
+
+def _check_sandbox() -> None:
+    from zenray.batch.sandbox import SandboxPool
+
+    SandboxPool(1).close()
 
 
 JOBS: Mapping[str, JobKind] = {
     kind.name: kind
     for kind in (
-        JobKind("unit-tests", "Unit tests for Python functions, executed and validated", UnitTestSettings, UnitTestJob),
+        JobKind(
+            "unit-tests",
+            "Unit tests for Python functions, executed and validated",
+            UnitTestSettings,
+            UnitTestJob,
+            _check_sandbox,
+        ),
     )
 }
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from zenray import __version__
-from zenray.cli import complete, config, index, models, plan, serve, status
+from zenray.cli import complete, config, index, jobs, models, plan, serve, status
 from zenray.cli.failures import show_failure
 from zenray.errors import ZenrayError
 
@@ -52,6 +52,7 @@ app.command()(serve.serve)
 app.command(no_args_is_help=True)(complete.complete)
 app.command(no_args_is_help=True, epilog=index.EPILOG)(index.index)
 app.add_typer(models.app, name="models")
+app.add_typer(jobs.app, name="jobs")
 app.command()(status.status)
 app.command(no_args_is_help=True, epilog=plan.EPILOG)(plan.plan)
 app.add_typer(config.app, name="config")

@@ -48,9 +48,7 @@ def run_server(config: ZenrayConfig, ray_address: str | None = None) -> None:
             from zenray.serving.preflight import check_ports
 
             check_ports(config.server)  # before minutes of fetching, rather than after
-            prepare_model(config.model.name, config.model.weight_format)
-            if config.draft.model is not None and {"draft_model", "draft_pool"} & set(config.speculation.drafters):
-                prepare_model(config.draft.model, config.draft.weight_format)
+            prepare_models(config)
         with _running(config, ray_address, stopping) as platform:
             _say_ready(platform)
             stopping.requested.wait()
@@ -86,6 +84,13 @@ def _running(config: ZenrayConfig, ray_address: str | None, stopping: _Stopping)
                 running.detail = "no process is left"
         except OSError:  # the terminal is gone: nobody to tell, everything to stop
             platform.stop()
+
+
+def prepare_models(config: ZenrayConfig) -> None:
+    """What the configuration serves: see `prepare_model`."""
+    prepare_model(config.model.name, config.model.weight_format)
+    if config.draft.model is not None and {"draft_model", "draft_pool"} & set(config.speculation.drafters):
+        prepare_model(config.draft.model, config.draft.weight_format)
 
 
 def prepare_model(name: str, weight_format: WeightFormat) -> None:
@@ -131,6 +136,7 @@ def _say_ready(platform: Platform) -> None:
         "curl": f"curl {platform.http_url}/v1/completions -H 'content-type: application/json' -d '{body}'",
         "status": f"{zenray} status --watch{where}",
         "metrics": f"{platform.http_url}/metrics",
+        "jobs": f"{zenray} jobs submit --help",
         "stop": "Ctrl-C",
     }
     console = stdout()

@@ -124,6 +124,16 @@ class Cluster:
         self._guard.watch(process.pid for process in self._processes)
 
 
+def find_cluster() -> str | None:
+    """HOST:PORT of the Ray that runs on this machine; None where none does. Raises ConfigError where several do."""
+    from ray._private.services import find_gcs_addresses
+
+    found = sorted(find_gcs_addresses())  # type: ignore[no-untyped-call]
+    if len(found) > 1:
+        raise ConfigError(f"several Ray clusters run on this machine: {', '.join(found)}; choose one by --ray-address")
+    return found[0] if found else None
+
+
 @contextlib.contextmanager
 def _our_signals() -> Iterator[None]:
     """Keeps this process's handling of signals: ray.init puts its own in place of SIGTERM's."""
@@ -159,7 +169,8 @@ def _descendants() -> list[psutil.Process]:
 def _is_rays(process: psutil.Process) -> bool:
     command = process.cmdline()
     return bool(command) and (
-        command[0].startswith(("ray::", "ray-dashboard-")) or any(f"{os.sep}ray{os.sep}" in word for word in command[:3])
+        command[0].startswith(("ray::", "ray-dashboard-"))
+        or any(f"{os.sep}ray{os.sep}" in word for word in command[:3])
     )
 
 

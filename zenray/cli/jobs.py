@@ -1,0 +1,171 @@
+"""`zenray jobs`: submit batch jobs to the running actors, watch them, check what they made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from zenray.cli.console import printable, stderr, stdout
+
+if TYPE_CHECKING:
+    from zenray.batch.catalog import JobKind
+
+
+class _JobsGroup(TyperGroup):
+    """What comes first is shown first, groups among it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["submit", "status", "list", "logs", "cancel", "verify"]
+
+
+app = typer.Typer(
+    cls=_JobsGroup,
+    no_args_is_help=True,
+    help="Make training data with the actors that serve: submit jobs, watch them, check what they made.",
+    epilog="A job writes each part of its output once: whatever is killed, the same command goes on to the same bytes.",
+)
+_SUBMIT_EPILOG = (
+    "zenray jobs submit unit-tests --help lists that job's options. Without --ray-address a job runs on the verifiers "
+    "of the zenray that runs on this machine; with --profile it can start the same actors for itself."
+)
+
+Target = Annotated[
+    str, typer.Argument(metavar="OUTPUT|ID", help="A job's output folder, or a submission's id.", show_default=False)
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        envvar="RAY_ADDRESS",
+        help="The cluster whose job server to ask: http://HOST:8265, or HOST:PORT of its head.",
+        show_default="the one on this machine",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+class _SubmitGroup(TyperGroup):
+    """A command for each job of the catalog, made when it is asked for: `zenray --help` imports no job."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from zenray.batch.catalog import JOBS
+
+        return list(JOBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from zenray.batch.catalog import job_kind
+
+        return _submit_command(job_kind(cmd_name))
+
+
+def _submit_command(kind: JobKind) -> Any:
+    from zenray.cli.jobs_options import with_options
+    from zenray.cli.jobs_submit import submit_command
+
+    made = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    made.command(name=kind.name, help=f"{kind.summary}.", no_args_is_help=True)(
+        with_options(submit_command(kind), kind.settings)
+    )
+    return typer.main.get_command(made)
+
+
+app.add_typer(
+    typer.Typer(
+        cls=_SubmitGroup,
+        no_args_is_help=True,
+        help="Run a job here, or hand it to a cluster's job server.",
+        epilog=_SUBMIT_EPILOG,
+    ),
+    name="submit",
+)
+
+
+@app.command(no_args_is_help=True)
+def status(
+    target: Target,
+    server: Server = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Once a second, until the job ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """How far is a job, how fast, and when will it be done?"""
+    from zenray.cli.jobs_find import find
+    from zenray.cli.jobs_view import job_fields, render, watch_job
+
+    if watch and not as_json:
+        watch_job(lambda: find(target, server))
+        return
+    found = find(target, server)
+    if as_json:
+        typer.echo(json.dumps(job_fields(found), indent=2))
+    else:
+        stdout().print(render(found))
+
+
+@app.command("list")
+def list_jobs(server: Server = None, as_json: AsJson = False) -> None:
+    """The jobs of this machine's folders and of the job server, the latest first."""
+    from zenray.cli.jobs_find import find_all
+    from zenray.cli.jobs_view import job_fields, render_list
+
+    found = find_all(server)
+    if as_json:
+        typer.echo(json.dumps([job_fields(each) for each in found], indent=2))
+    elif found:
+        stdout().print(render_list(found))
+    else:
+        stderr().print(Text("no job yet; begin one: zenray jobs submit --help", "quiet"))
+
+
+@app.command(no_args_is_help=True)
+def logs(
+    target: Target,
+    server: Server = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+) -> None:
+    """What a job that runs without a terminal has said."""
+    from zenray.cli.jobs_find import find, log_lines
+
+    for text in log_lines(find(target, server), server, follow=follow):
+        typer.echo(printable(text), nl=False)
+
+
+@app.command(no_args_is_help=True)
+def cancel(target: Target, server: Server = None) -> None:
+    """End a job, whoever runs it. What it has finished stays, and the same submission goes on from there."""
+    from zenray.cli.jobs_find import cancel_job, find
+
+    stdout().print(Text(cancel_job(find(target, server), server)))
+
+
+@app.command(no_args_is_help=True)
+def verify(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A job's output folder.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of an output: sums, checksums, schema, planned rows. Exit code 1 when something is wrong."""
+    from zenray.batch.output.verify import verify_output
+    from zenray.batch.status import read_status
+    from zenray.cli.jobs_view import render_findings, report_fields
+
+    read_status(output)  # says what is no output at all
+    report = verify_output(output)
+    if as_json:
+        typer.echo(json.dumps(report_fields(report), indent=2))
+    else:
+        stdout().print(render_findings(output, report))
+    if not report.sound:
+        raise typer.Exit(1)
+
+
+def command_of(name: str) -> Callable[..., Any]:
+    """The command that submits a job; for the entry points in jobs/."""
+    from zenray.batch.catalog import job_kind
+
+    return _submit_command(job_kind(name))  # type: ignore[no-any-return]

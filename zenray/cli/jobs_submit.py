@@ -1,0 +1,352 @@
+"""What `zenray jobs submit` does: check what can be known at once, then run the job here or hand it to a server."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from zenray.cli.console import printable, stderr
+from zenray.cli.options import profile_completions
+from zenray.errors import ConfigError, InvalidRequest, OutputBusy, Unavailable
+
+if TYPE_CHECKING:
+    from zenray.batch.catalog import JobKind
+    from zenray.batch.inputs.spec import InputSpec
+    from zenray.batch.submit import JobServer
+    from zenray.config import Settings
+
+_PLACE = "Where it runs (none of it changes the output)"
+_INTERRUPTED = 130
+
+Inputs = Annotated[
+    list[str],
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="INPUT",
+        help="A folder, archive, JSONL or Parquet file, or git+URL@REVISION#subdirectory=DIR; on disk or at a URL that "
+        "pyarrow or fsspec opens. Repeatable.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="New, or begun by the same command: then the job goes on where it ended.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Another seed, other samples.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        autocompletion=profile_completions,
+        help="Where no verifier runs, start this profile's actors for the job, and stop them after it.",
+        rich_help_panel=_PLACE,
+        show_default=False,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="YAML over the profile.", rich_help_panel=_PLACE, show_default=False
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Laid over both. Repeatable.", rich_help_panel=_PLACE),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        envvar="RAY_ADDRESS",
+        help="HOST:PORT of a cluster's head: the driver runs here. http://HOST:8265, its job server: the driver runs "
+        "there. local: start a Ray for the job.",
+        rich_help_panel=_PLACE,
+        show_default="the Ray on this machine",
+    ),
+]
+WorkingDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="For a job server: upload this folder and run in the copy, so that --input can name what is in it. "
+        "Weights, .git and what .gitignore names stay here.",
+        rich_help_panel=_PLACE,
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Worker processes of each stage.", rich_help_panel=_PLACE, show_default=True)
+]
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", "-d", help="Give the prompt back and run in the background.", rich_help_panel=_PLACE),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job as it was asked for on the command line."""
+
+    kind: JobKind
+    inputs: tuple[str, ...]
+    output: Path
+    seed: int
+    settings: Settings
+    profile: str | None
+    config: Path | None
+    overrides: tuple[str, ...]
+    ray_address: str | None
+    workers: int
+
+    def arguments(self) -> list[str]:
+        """The command's options again, without those that say where the driver runs."""
+        from zenray.cli.jobs_options import as_arguments
+
+        words = [word for each in self.inputs for word in ("--input", each)]
+        words += ["--output", str(self.output), "--seed", str(self.seed), "--workers", str(self.workers)]
+        words += ["--profile", self.profile] if self.profile else []
+        words += ["--config", str(self.config)] if self.config else []
+        words += [word for each in self.overrides for word in ("--set", each)]
+        return words + as_arguments(self.settings)
+
+
+def submit_command(kind: JobKind) -> Callable[..., None]:
+    """The command of a job, without the options of its settings."""
+
+    def submit(
+        inputs: Inputs,
+        output: Output,
+        settings: Any,
+        seed: Seed = 0,
+        profile: Profile = None,
+        config: ConfigFile = None,
+        overrides: Overrides = None,
+        ray_address: RayAddress = None,
+        working_dir: WorkingDir = None,
+        workers: Workers = 1,
+        detach: Detach = False,
+    ) -> None:
+        submission = Submission(
+            *(kind, tuple(inputs), output, seed, settings),
+            *(profile, config, tuple(overrides or ()), ray_address, workers),
+        )
+        if (ray_address or "").startswith(("http://", "https://")):
+            _hand_over(submission, ray_address, working_dir, detach=detach)
+            return
+        if working_dir is not None:
+            raise typer.BadParameter("--working-dir is for a job server: --ray-address http://HOST:8265")
+        _check(submission)
+        if detach:
+            _detach(submission)
+        else:
+            _run_here(submission)
+
+    return submit
+
+
+def _check(submission: Submission) -> None:
+    """What would fail anyway, before anything is started or fetched."""
+    from zenray.batch.recent import remember
+
+    for text in submission.inputs:
+        _check_input(_parse(text))
+    _check_output(submission.output)
+    if submission.profile is None and (submission.config or submission.overrides):
+        raise typer.BadParameter("--config and --set lie over a profile; name one: --profile local")
+    if _cluster(submission) is None and submission.profile is None:
+        raise ConfigError(
+            "no Ray runs on this machine whose verifiers could answer; "
+            "start one: zenray serve      or have the job start its own: --profile local"
+        )
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        submission.kind.check()  # A submitted job's driver may be on a machine that validates nothing.
+    remember(submission.output)
+
+
+def _parse(text: str) -> InputSpec:
+    from zenray.batch.inputs.spec import InputSpec
+
+    return InputSpec.parse(text)
+
+
+def _check_input(spec: InputSpec) -> None:
+    """Raises InvalidRequest with the nearest name for a local path that is not there."""
+    path = Path(spec.location).expanduser()
+    if "://" in spec.location or ("@" in spec.location and ":" in spec.location) or path.exists():
+        return
+    near: list[str] = []
+    if path.parent.is_dir():
+        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1)
+    hint = f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
+    raise InvalidRequest.of("--input", spec.location, f"a file or folder that exists, or a URL{hint}")
+
+
+def _check_output(output: Path) -> None:
+    """Raises InvalidRequest for a folder that cannot be written, OutputBusy for one that another driver writes."""
+    from zenray.batch.output.layout import JOB
+    from zenray.batch.status import read_status
+
+    folder = next(each for each in (output.absolute(), *output.absolute().parents) if each.exists())
+    if not folder.is_dir():
+        raise InvalidRequest.of("--output", str(output), f"a folder; {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidRequest.of("--output", str(output), f"a folder that can be written; {folder} cannot")
+    if (output / JOB).exists() and (writer := read_status(output).writer) is not None:
+        raise OutputBusy(
+            f"process {writer.pid} on {writer.host} writes {output}; watch it: zenray jobs status --watch {output}"
+        )
+
+
+def _cluster(submission: Submission) -> str | None:
+    """The address of the Ray to attach to; None to start one."""
+    from zenray.serving.cluster import find_cluster
+
+    return None if submission.ray_address == "local" else submission.ray_address or find_cluster()
+
+
+def _run_here(submission: Submission) -> None:
+    from zenray.batch.pipeline import JobStopped, RunSettings, run_job
+    from zenray.config_load import load_config
+
+    platform = None
+    address = _cluster(submission)
+    if submission.profile is not None:
+        platform = load_config(submission.profile, submission.config, submission.overrides)
+        if address is None:
+            _prepare_models(platform)
+    job = submission.kind.make([_parse(text) for text in submission.inputs], submission.seed, submission.settings)
+    settings = RunSettings(address, platform, submission.workers)
+    try:
+        summary = run_job(job, submission.output, settings, _say)
+    except JobStopped as stopped:
+        stderr().print(Text(str(stopped), "warn"))
+        raise typer.Exit(_INTERRUPTED) from None
+    stderr().print(Text.assemble(("✓ ", "good"), printable(str(summary))))
+    for name, what in (("shards", "Parquet"), ("tests", "a pytest tree"), ("report", "the report")):
+        if (submission.output / name).is_dir():
+            stderr().print(Text(f"  {submission.output / name}  {what}", "quiet"))
+
+
+def _say(what: str) -> None:
+    stderr().print(Text(printable(what), "quiet"))
+
+
+def _prepare_models(config: Any) -> None:
+    from zenray.cli.serving import prepare_models
+
+    prepare_models(config)
+
+
+def _detach(submission: Submission) -> None:
+    """To the job server of the Ray on this machine; without one, a process of its own that outlives the terminal."""
+    from zenray.batch.submit import JobServer
+
+    address = _cluster(submission)
+    if address is not None:
+        try:
+            server = JobServer(address)
+        except Unavailable:
+            server = None
+        if server is not None:
+            _hand_over(submission, address, None, detach=True, server=server)
+            return
+    _spawn(submission, address)
+
+
+def _hand_over(
+    submission: Submission,
+    address: str | None,
+    working_dir: Path | None,
+    *,
+    detach: bool,
+    server: JobServer | None = None,
+) -> None:
+    from zenray.batch.submit import JobServer
+
+    server = server or JobServer(address)
+    if server.is_here and working_dir is None:
+        _check(submission)
+        folder, output = Path.cwd(), str(submission.output.absolute())
+    else:
+        _check_there(submission, working_dir)
+        folder, output = None, str(submission.output)
+    submission_id = server.submit(
+        submission.kind.name, submission.arguments(), output, folder=folder, working_dir=working_dir
+    )
+    where = f" --ray-address {server.address}"
+    stderr().print(Text.assemble(("✓ ", "good"), f"submitted to {server.address}: ", (submission_id, "name")))
+    if detach:
+        _say_next(submission_id, where)
+        return
+    try:
+        for text in server.follow(submission_id):
+            typer.echo(printable(text), nl=False, err=True)
+    except KeyboardInterrupt:
+        if sys.stdin.isatty() and typer.confirm("\ncancel the job? Otherwise it goes on", default=False, err=True):
+            server.cancel(submission_id)
+            stderr().print(Text("told to stop; what it has finished stays, and the same command goes on", "warn"))
+        else:
+            _say_next(submission_id, where)
+        raise typer.Exit(_INTERRUPTED) from None
+    if server.job(submission_id).state != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+def _check_there(submission: Submission, working_dir: Path | None) -> None:
+    """Paths are the cluster's: whole ones, or within the folder that is uploaded."""
+    if not submission.output.is_absolute():
+        raise InvalidRequest.of(
+            "--output", str(submission.output), "a whole path of the cluster, such as one on its shared disk"
+        )
+    for text in submission.inputs:
+        location = _parse(text).location
+        if "://" in location or Path(location).is_absolute():
+            continue
+        if working_dir is None:
+            raise InvalidRequest.of(
+                "--input", text, "a URL or a whole path of the cluster, or a path within --working-dir"
+            )
+        if not (working_dir / location).exists():
+            raise InvalidRequest.of("--input", text, f"a path within {working_dir}")
+
+
+def _spawn(submission: Submission, address: str | None) -> None:
+    from zenray.batch.output.layout import RUNS
+    from zenray.batch.status import RUN_LOG
+
+    command = [sys.executable, "-m", "zenray.cli.main", "jobs", "submit", submission.kind.name, *submission.arguments()]
+    command += ["--ray-address", address] if address else []
+    runs = submission.output / RUNS
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with (runs / RUN_LOG).open("ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    except OSError as error:
+        raise ConfigError(f"{runs} cannot be written: {error.strerror}") from error
+    stderr().print(Text.assemble(("✓ ", "good"), "running in the background as process ", (str(process.pid), "name")))
+    _say_next(str(submission.output), "")
+
+
+def _say_next(target: str, where: str) -> None:
+    for what in ("status --watch", "logs --follow", "cancel"):
+        stderr().print(Text(f"  zenray jobs {what} {target}{where}"))
