@@ -104,7 +104,7 @@ def to_record(row: Row) -> dict[str, Any]:
     function = row[FUNCTION]
     candidates = from_row(Candidates, row[CANDIDATES]) if CANDIDATES in row else Candidates((), (), (), 0, ())
     suite = from_row(SuiteScores, row[SUITE]) if SUITE in row else None
-    return {
+    return dict.fromkeys(SCHEMA.names) | {
         ROW_ID: row[ROW_ID],
         ERROR: row.get(ERROR),
         **{name: function[name] for name in _OF_FUNCTION},

@@ -106,7 +106,7 @@ _IMPORTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(_IMPORTS, max_size=3, unique=True), min_size=1, max_size=6))
 def test_a_shared_module_gives_no_name_two_meanings(imports: list[list[str]]) -> None:
     tests = []
