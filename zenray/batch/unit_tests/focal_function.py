@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -33,9 +35,77 @@ def find_function(tree: ast.Module, name: str) -> FunctionNode | None:
     return functions[-1] if functions else None
 
 
-def body_lines(function: FunctionNode) -> tuple[int, int]:
-    """First and last line of what runs when the function is called."""
-    return function.body[0].lineno, function.end_lineno or function.body[-1].lineno
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Bytes of a module from `start` to `end` become `text`."""
+
+    start: int
+    end: int
+    text: bytes
+
+
+class FunctionText:
+    """A function, the module around it, and what edits make of them. As bytes: trees count columns in them."""
+
+    def __init__(self, source: str, node: FunctionNode) -> None:
+        self.node = node
+        self._bytes = _encode(source)
+        self._line_starts = [0]
+        for line in self._bytes.split(b"\n"):
+            self._line_starts.append(self._line_starts[-1] + len(line) + 1)
+        self._start = self._line_starts[_first_line(node) - 1]
+        self._end = self._place(node.end_lineno, node.end_col_offset)
+
+    @classmethod
+    def find(cls, module_source: str, name: str) -> FunctionText | None:
+        """None where the module does not parse or does not define `name`."""
+        source = module_source.replace("\r\n", "\n").replace("\r", "\n")  # As Python counts lines.
+        tree = parse_quietly(source)
+        node = find_function(tree, name) if tree else None
+        return cls(source, node) if node else None
+
+    @property
+    def body_lines(self) -> tuple[int, int]:
+        """First and last line of what runs when the function is called."""
+        assert self.node.end_lineno is not None
+        return _first_line(self.node.body[0]), self.node.end_lineno
+
+    def edit(self, node: ast.AST, text: str) -> Edit:
+        """Another text for an expression or a statement."""
+        place: Any = node
+        start = self._place(place.lineno, place.col_offset)
+        return Edit(start, self._place(place.end_lineno, place.end_col_offset), _encode(text))
+
+    def body_edit(self, statement: str) -> Edit:
+        """One statement in the place of all."""
+        first = self.node.body[0]
+        return Edit(self._place(_first_line(first), first.col_offset), self._end, _encode(statement))
+
+    def function(self, edit: Edit | None = None) -> str:
+        """The text of the function alone, indented as it is."""
+        if edit is None:
+            return _decode(self._bytes[self._start : self._end])
+        return _decode(self._bytes[self._start : edit.start] + edit.text + self._bytes[edit.end : self._end])
+
+    def module(self, edit: Edit) -> str:
+        return _decode(self._bytes[: edit.start] + edit.text + self._bytes[edit.end :])
+
+    def _place(self, line: int | None, column: int | None) -> int:
+        assert line is not None and column is not None
+        return self._line_starts[line - 1] + column
+
+
+def _first_line(node: ast.stmt) -> int:
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
 
 
 def _definitions(body: Sequence[ast.AST]) -> list[ast.AST]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import types
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from zenray.batch.unit_tests.focal_function import FunctionNode, find_function, parse_quietly
+from zenray.batch.unit_tests.focal_function import Edit, FunctionText
 from zenray.batch.unit_tests.model import Mutant
 from zenray.batch.unit_tests.mutation_operators import Change, changes_of
 
@@ -20,99 +20,65 @@ def make_mutants(module_source: str, function_name: str, max_mutants: int = 20) 
     Each differs from `module_source` in one place inside the function; no two compile to the same code, and none to
     the original's. Where there are too many, those are taken whose line and operator have fewest so far.
     """
-    source = module_source.replace("\r\n", "\n").replace("\r", "\n")  # As Python counts lines.
-    tree = parse_quietly(source)
-    function = find_function(tree, function_name) if tree else None
-    if function is None:
+    text = FunctionText.find(module_source, function_name)
+    if text is None:
         return ()
-    text = _Text(source, function)
+    try:
+        proposed = [_Proposal.of(change, text) for change in changes_of(text.node)]
+    except RecursionError:  # An expression that is nested too deep to be written anew.
+        return ()
     seen = {_meaning(text.function())}
-    chosen: list[_Edit] = []
-    for edit in _spread([text.edit(change) for change in changes_of(function)]):
+    chosen: list[_Proposal] = []
+    for proposal in _spread(proposed):
         if len(chosen) == max_mutants:
             break
-        meaning = _meaning(text.function(edit))
+        meaning = _meaning(text.function(proposal.edit))
         if meaning is not None and meaning not in seen:
             seen.add(meaning)
-            chosen.append(edit)
-    chosen.sort(key=lambda edit: (edit.start, edit.end, edit.operator, edit.text))
+            chosen.append(proposal)
+    chosen.sort(key=_Proposal.place)
     return tuple(
-        Mutant(name, edit.operator, edit.line, text.module(edit))
-        for name, edit in zip(_names(chosen), chosen, strict=True)
+        Mutant(name, proposal.operator, proposal.line, text.module(proposal.edit))
+        for name, proposal in zip(_names(chosen), chosen, strict=True)
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Edit:
-    """Bytes of the module from `start` to `end` become `text`."""
+class _Proposal:
+    """A change and where it is made."""
 
     operator: str
     line: int
     column: int
-    start: int
-    end: int
-    text: bytes
+    edit: Edit
 
-
-class _Text:
-    """A module's text and where the function stands in it; as bytes, which is what trees count columns in."""
-
-    def __init__(self, source: str, function: FunctionNode) -> None:
-        self._bytes = source.encode("utf-8", "surrogatepass")
-        self._line_starts = [0]
-        for line in self._bytes.split(b"\n"):
-            self._line_starts.append(self._line_starts[-1] + len(line) + 1)
-        first_line = min(node.lineno for node in [function, *function.decorator_list])
-        self._start = self._line_starts[first_line - 1]
-        self._end = self._place(function.end_lineno, function.end_col_offset)
-
-    def _place(self, line: int | None, column: int | None) -> int:
-        assert line is not None and column is not None
-        return self._line_starts[line - 1] + column
-
-    def edit(self, change: Change) -> _Edit:
+    @classmethod
+    def of(cls, change: Change, text: FunctionText) -> _Proposal:
         node: Any = change.node
-        return _Edit(
-            change.operator,
-            node.lineno,
-            node.col_offset,
-            self._place(node.lineno, node.col_offset),
-            self._place(node.end_lineno, node.end_col_offset),
-            change.text.encode("utf-8", "surrogatepass"),
-        )
+        return cls(change.operator, node.lineno, node.col_offset, text.edit(change.node, change.text))
 
-    def function(self, edit: _Edit | None = None) -> str:
-        """The text of the function alone, indented as it is."""
-        if edit is None:
-            return _decode(self._bytes[self._start : self._end])
-        return _decode(self._bytes[self._start : edit.start] + edit.text + self._bytes[edit.end : self._end])
-
-    def module(self, edit: _Edit) -> str:
-        return _decode(self._bytes[: edit.start] + edit.text + self._bytes[edit.end :])
+    def place(self) -> tuple[int, int, str, bytes]:
+        return self.edit.start, self.edit.end, self.operator, self.edit.text
 
 
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
-
-
-def _spread(edits: Sequence[_Edit]) -> Iterator[_Edit]:
-    """All edits, those first whose line and operator were taken least often so far; then in the order of the text."""
-    left = sorted(set(edits), key=lambda edit: (edit.start, edit.end, edit.operator, edit.text))
+def _spread(proposals: Iterable[_Proposal]) -> Iterator[_Proposal]:
+    """All of them, those first whose line and operator were taken least often so far; then in the order of the text."""
+    left = sorted(set(proposals), key=_Proposal.place)
     lines: Counter[int] = Counter()
     operators: Counter[str] = Counter()
     while left:
-        edit = min(left, key=lambda edit: lines[edit.line] + operators[edit.operator])
-        left.remove(edit)
-        lines[edit.line] += 1
-        operators[edit.operator] += 1
-        yield edit
+        proposal = min(left, key=lambda each: lines[each.line] + operators[each.operator])
+        left.remove(proposal)
+        lines[proposal.line] += 1
+        operators[proposal.operator] += 1
+        yield proposal
 
 
-def _names(edits: Iterable[_Edit]) -> Iterator[str]:
+def _names(proposals: Iterable[_Proposal]) -> Iterator[str]:
     """`LINE.COLUMN-operator`, with a number from the second of a kind at one place."""
     seen: Counter[str] = Counter()
-    for edit in edits:
-        name = f"{edit.line}.{edit.column}-{edit.operator}"
+    for each in proposals:
+        name = f"{each.line}.{each.column}-{each.operator}"
         seen[name] += 1
         yield name if seen[name] == 1 else f"{name}-{seen[name]}"
 

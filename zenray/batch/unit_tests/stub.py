@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-
-from zenray.batch.unit_tests.focal_function import find_function, parse_quietly
+from zenray.batch.unit_tests.focal_function import FunctionText
 
 _BODIES = ("return None", "return object()")
 
@@ -16,12 +14,5 @@ def make_stubs(module_source: str, function_name: str) -> tuple[str, ...]:
     for the first and `assert f(x)` for the second, as `assert not f(x)` for the first; what passes on both does not
     look at the result, nor at the exception, nor at what the function does to its arguments.
     """
-    stubs = []
-    for body in _BODIES:
-        tree = parse_quietly(module_source)
-        function = find_function(tree, function_name) if tree else None
-        if tree is None or function is None:
-            return ()
-        function.body = ast.parse(f"def stub():\n    {body}").body[0].body  # type: ignore[attr-defined]
-        stubs.append(ast.unparse(tree))
-    return tuple(stubs)
+    text = FunctionText.find(module_source, function_name)
+    return tuple(text.module(text.body_edit(body)) for body in _BODIES) if text else ()

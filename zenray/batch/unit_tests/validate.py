@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from zenray.batch.job import RowError
 from zenray.batch.rows import derive_seed
-from zenray.batch.unit_tests.assertions import asserts_something
+from zenray.batch.unit_tests.assertions import why_no_assertion
 from zenray.batch.unit_tests.conflicts import settle_conflicts
 from zenray.batch.unit_tests.execution import Plan, Pool, Run, RunResult, TestRun, execute
-from zenray.batch.unit_tests.focal_function import body_lines, find_function, parse_quietly
+from zenray.batch.unit_tests.focal_function import FunctionText
 from zenray.batch.unit_tests.minimise import minimise
 from zenray.batch.unit_tests.model import (
     Candidates,
@@ -40,7 +41,8 @@ _MAX_TIMEOUTS = 2
 async def validate(
     function: MinedFunction, candidates: Candidates, pool: Pool, settings: ValidationSettings
 ) -> SuiteScores:
-    """Everything the tests of one function are worth. Raises SandboxUnavailable; nothing the code does raises."""
+    """Everything the tests of one function are worth. Raises SandboxUnavailable, and RowError for a
+    function that its module does not define; nothing that the code does raises."""
     return await _Validation(function, candidates, pool, settings).run()
 
 
@@ -90,14 +92,16 @@ class _Validation:
         self._function, self._pool, self._settings = function, pool, settings
         self._implementations = candidates.implementations
         self._cases = [_Case(test) for test in candidates.tests]
-        tree = parse_quietly(function.module_source)
-        self._node = find_function(tree, function.call_name) if tree else None
+        text = FunctionText.find(function.module_source, function.call_name)
+        if text is None:
+            raise RowError(f"{function.call_name} is not defined in its module")
+        self._body_lines = text.body_lines
         self._mutant_names: tuple[str, ...] = ()
 
     async def run(self) -> SuiteScores:
         for case in self._cases:
-            if not asserts_something(case.test.source, self._function.import_name):
-                case.reject(Verdict.NO_ASSERTION, "no assertion depends on the function")
+            if reason := why_no_assertion(case.test.source):
+                case.reject(Verdict.NO_ASSERTION, reason)
         runs_on_reference = await self._run_first()
         await self._run_again()
         if self._open:
@@ -210,11 +214,9 @@ class _Validation:
 
     async def _measure(self) -> None:
         cases = self._open
-        if self._node is None:
-            return
         plan = self._plan(cases, (Run(0, (index,)) for index in range(len(cases))))
         cpu_s = self._settings.test_cpu_s + _COVERAGE_SLOWDOWN * max(case.cpu_s for case in cases)
-        plan = replace(plan, cpu_s=cpu_s, watch=False, measure=body_lines(self._node))
+        plan = replace(plan, cpu_s=cpu_s, watch=False, measure=self._body_lines)
         for case, (run,) in zip(cases, await execute(self._pool, plan), strict=True):
             case.coverage = run
 
