@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
@@ -50,7 +51,7 @@ def as_arguments(settings: Settings) -> list[str]:
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         else:
-            words += [word for each in _several(value) for word in (f"--{name}", str(each))]
+            words += [f"--{name}={each.value if isinstance(each, Enum) else each}" for each in _several(value)]
     return words
 
 

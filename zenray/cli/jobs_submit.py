@@ -216,10 +216,14 @@ def _check_output(output: Path) -> None:
 
 
 def _cluster(submission: Submission) -> str | None:
-    """The address of the Ray to attach to; None to start one."""
-    from zenray.serving.cluster import find_cluster
+    """The address of the Ray to attach to; None to start one. Raises what `check_address` and `find_cluster` raise."""
+    from zenray.serving.cluster import check_address, find_cluster
 
-    return None if submission.ray_address == "local" else submission.ray_address or find_cluster()
+    given = submission.ray_address
+    if given not in (None, "local", "auto"):
+        check_address(given)
+        return given
+    return None if given == "local" else find_cluster()
 
 
 def _run_here(submission: Submission) -> None:

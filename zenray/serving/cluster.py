@@ -81,14 +81,8 @@ class Cluster:
     def _connect(self, address: str) -> None:
         import ray
 
-        host, _, port = address.rpartition(":")
         if address != "auto":
-            if not (host and port.isdigit()) or "/" in host:
-                raise ConfigError(f"a Ray cluster's address is HOST:PORT of its head, or auto, not {address!r}")
-            try:  # Ray itself would go on trying for minutes.
-                socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
-            except OSError as error:
-                raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
+            check_address(address)
         try:
             with _our_signals():
                 self.job_server = _job_server(ray.init(address=address, **_options()))
@@ -122,6 +116,17 @@ class Cluster:
         self.job_server = _job_server(context)
         self._processes = _descendants()
         self._guard.watch(process.pid for process in self._processes)
+
+
+def check_address(address: str) -> None:
+    """Raises ConfigError for what is not HOST:PORT, Unavailable where nothing listens. Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()) or "/" in host:
+        raise ConfigError(f"a Ray cluster's address is HOST:PORT of its head, or auto, not {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise Unavailable(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def find_cluster() -> str | None:
