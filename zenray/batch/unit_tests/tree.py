@@ -37,7 +37,7 @@ def write_tree(folder: Path, records: Iterable[Mapping[str, Any]]) -> int:
         files = function_files(record)
         if not files:
             continue
-        repository = _slug(record["provenance"]["repository"])
+        repository = function_folder(record)
         (folder / repository).mkdir(exist_ok=True)
         folders.add(repository)
         for name, text in files.items():
@@ -45,6 +45,11 @@ def write_tree(folder: Path, records: Iterable[Mapping[str, Any]]) -> int:
         num_tests += len(kept_tests(record))
     (folder / "pytest.ini").write_text(_SETTINGS.format(folders=" ".join(sorted(folders)) or "."), encoding="utf-8")
     return num_tests
+
+
+def function_folder(record: Mapping[str, Any]) -> str:
+    """The folder of its repository, which holds the files of a function."""
+    return _slug(record["provenance"]["repository"])
 
 
 def function_files(record: Mapping[str, Any]) -> dict[str, str]:
