@@ -36,8 +36,10 @@ def derive_seed(job_seed: int, row: str, purpose: str, attempt: int = 0) -> int:
 
 
 def canonical_json(value: Mapping[str, Any] | list[Any]) -> str:
-    """One spelling for equal values: sorted keys, no spaces. Refuses NaN, which has none."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """One spelling for equal values: sorted keys, no spaces, ASCII, so that whatever a file name or a model's text
+    holds can be encoded. Refuses NaN, which has no spelling.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _digest(*parts: str) -> str:

@@ -44,7 +44,7 @@ class Disk:
         os.unlink(path)
 
     def make_folder(self, path: Path) -> None:
-        os.makedirs(path, exist_ok=True)
+        path.mkdir(exist_ok=True)
 
     def fsync_folder(self, path: Path) -> None:
         """A new name in a folder outlives a power cut only after this."""
@@ -100,6 +100,14 @@ def publish(temporary: Path, path: Path, disk: Disk) -> None:
     """Give a finished file its name."""
     disk.rename(temporary, path)
     disk.fsync_folder(path.parent)
+
+
+def make_folders(path: Path, disk: Disk) -> None:
+    """A folder and those above it, on the disk like what will be written into it."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            disk.make_folder(folder)
+            disk.fsync_folder(folder.parent)
 
 
 @contextmanager

@@ -68,11 +68,12 @@ def manifest_bytes(contents: Contents) -> bytes:
 
 
 def load_contents(output: Path) -> Contents | None:
-    """What the manifest says, else the journal, else None: nothing was begun. Raises OutputDamaged.
+    """What the journal says, else the manifest, else None: nothing was begun. Raises OutputDamaged.
 
-    Reads without a lease: the manifest is looked for again in case the journal has just become it.
+    While there is a journal the output is not complete, even if a manifest stands beside it already. That order also
+    lets anyone read without the lease: the manifest is there before the journal goes.
     """
-    for name, parse in ((MANIFEST, _parse_manifest), (JOURNAL, _parse_journal), (MANIFEST, _parse_manifest)):
+    for name, parse in ((JOURNAL, _parse_journal), (MANIFEST, _parse_manifest)):
         try:
             data = (output / name).read_bytes()
         except FileNotFoundError:

@@ -48,8 +48,7 @@ def decode_shard(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     A column that is not read is not verified by this; its file's SHA-256 covers it.
     """
     try:
-        source = pa.BufferReader(data)
-        return pq.read_table(source, columns=columns, page_checksum_verification=True, partitioning=None)
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(columns=columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputDamaged(f"not a readable shard: {error}") from error
 

@@ -29,6 +29,7 @@ from zenray.batch.output.disk import (
     aside,
     disk_errors,
     is_temporary,
+    make_folders,
     publish,
     read_back,
     remove_temporaries,
@@ -65,9 +66,7 @@ class OutputStore:
         self._lost = {index: reason for index, entry in self._shards.items() if (reason := self._differs(entry))}
         self._schema: pa.Schema | None = None
         self._journal: Journal | None = None
-        if contents.complete:
-            self._remove_journal()
-        else:
+        if not contents.complete:
             self._journal = Journal(path, self._listed(), disk)
 
     @classmethod
@@ -79,7 +78,7 @@ class OutputStore:
         """
         with disk_errors(path):
             _refuse_foreign_folder(path)
-            disk.make_folder(path / RUNS)
+            make_folders(path / RUNS, disk)
             lease = Lease.take(path / LEASE, spec.digest)
         try:
             with disk_errors(path):
@@ -153,7 +152,10 @@ class OutputStore:
             raise OutputDamaged(f"{self._path}: its rows are not the planned ones in the planned order")
         self._lease.check()
         write_durably(self._path / MANIFEST, manifest_bytes(self._listed()), self._disk)
-        self._remove_journal()
+        with disk_errors(self._path / JOURNAL):
+            with suppress(FileNotFoundError):  # Gone already, where only the folder's fsync failed.
+                self._disk.remove(self._path / JOURNAL)
+            self._disk.fsync_folder(self._path)
         self._journal = None
 
     def _begin(self, num_shards: int) -> None:
@@ -168,7 +170,7 @@ class OutputStore:
                 f"{self._path} was begun with another job: {'; '.join(spec_differences(begun, self._spec))}. "
                 "Choose another output folder, or go back to what was there"
             )
-        self._disk.make_folder(self._path / SHARDS)
+        make_folders(self._path / SHARDS, self._disk)
         if (self._path / MANIFEST).exists() or (self._path / JOURNAL).exists():
             return
         if any((self._path / SHARDS).iterdir()):
@@ -189,11 +191,6 @@ class OutputStore:
         except BaseException:
             del self._shards[entry.shard]
             raise
-
-    def _remove_journal(self) -> None:
-        with disk_errors(self._path / JOURNAL), suppress(FileNotFoundError):
-            self._disk.remove(self._path / JOURNAL)
-            self._disk.fsync_folder(self._path)
 
     def _differs(self, entry: ShardEntry) -> str | None:
         try:
