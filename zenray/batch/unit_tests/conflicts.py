@@ -24,6 +24,7 @@ def settle_conflicts(disturbs: Iterable[tuple[int, int]]) -> tuple[tuple[int, in
             ),
         )
         disturbed = [second for first, second in left if first == worst]
-        gone.append((worst, min(disturbed or [first for first, _ in left if worst != first])))
+        disturbing = [first for first, second in left if second == worst]
+        gone.append((worst, min(disturbed or disturbing)))
         left = {pair for pair in left if worst not in pair}
     return tuple(gone)

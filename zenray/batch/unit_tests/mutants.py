@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from zenray.batch.unit_tests.focal_function import Edit, FunctionText
@@ -62,12 +63,13 @@ class _Proposal:
 
 
 def _spread(proposals: Iterable[_Proposal]) -> Iterator[_Proposal]:
-    """All of them, those first whose line and operator were taken least often so far; then in the order of the text."""
-    left = sorted(set(proposals), key=_Proposal.place)
+    """All of them: those first whose line was taken least often so far, of these those whose operator was; of equals
+    any, so that not the beginning of a long function alone is tested, but always the same."""
+    left = sorted(set(proposals), key=lambda each: blake2b(repr(each.place()).encode()).digest())
     lines: Counter[int] = Counter()
     operators: Counter[str] = Counter()
     while left:
-        proposal = min(left, key=lambda each: lines[each.line] + operators[each.operator])
+        proposal = min(left, key=lambda each: (lines[each.line], operators[each.operator]))
         left.remove(proposal)
         lines[proposal.line] += 1
         operators[proposal.operator] += 1
