@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +159,9 @@ def _check_shards(path: Path, job: dict[str, Any], contents: Contents, findings:
             findings.append(Finding(Problem.ROW_IDS, f"{SHARDS}/{entry.file}", str(error)))
             check.add([f"{index}:{row}" for row in range(table.num_rows)])  # Keeps the count for those after it.
     for earlier, later in check.repeated():
-        first, second = _locate(earlier, readable), _locate(later, readable)
-        findings.append(
-            Finding(Problem.REPEATED_ROW, f"{SHARDS}/{second[0]}", f"row {second[1]} is row {first[1]} of {first[0]}")
-        )
+        (first, first_row), (second, second_row) = _locate(earlier, readable), _locate(later, readable)
+        detail = f"row {second_row} has the id of row {first_row} of {shard_name(first)}"
+        findings.append(Finding(Problem.REPEATED_ROW, f"{SHARDS}/{shard_name(second)}", detail))
     planned = job.get("row_ids_sha256")
     if contents.complete and planned and len(readable) == contents.num_shards and planned != check.hexdigest:
         findings.append(Finding(Problem.ROW_IDS, MANIFEST, "the rows are not the planned ones in the planned order"))
@@ -203,11 +201,13 @@ def _table_problems(
         yield Problem.ROW_COUNT, f"{entry.rows} rows are listed, planned are {planned}"
 
 
-def _locate(row: int, readable: list[tuple[int, int]]) -> tuple[str, int]:
-    """The shard of a row of the output, and its number there."""
-    ends = accumulate(num_rows for _, num_rows in readable)
-    index, num_rows, end = next((index, n, end) for (index, n), end in zip(readable, ends, strict=False) if row < end)
-    return shard_name(index), row - (end - num_rows)
+def _locate(row: int, shards: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The shard of a row of the output, of shards and their numbers of rows, and the row's place in it."""
+    for index, num_rows in shards:
+        if row < num_rows:
+            return index, row
+        row -= num_rows
+    raise AssertionError("no shard has the row")
 
 
 def _check_strangers(path: Path, contents: Contents, findings: list[Finding]) -> None:
