@@ -151,6 +151,7 @@ class _Child:
 
     def _live(self, pipe: int, output: int, word: str) -> NoReturn:
         """The child's whole life."""
+        me = os.getpid()
         try:
             os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -163,10 +164,13 @@ class _Child:
             module, error = self._import()
             for code in self._tests:
                 record = error or _run_test(module, code, self._plan)
+                if os.getpid() != me:  # The test has split itself.
+                    break
                 if self._measure:
                     record = {**record, **self._measure.stop()}
                 os.write(pipe, json.dumps([word, record]).encode()[:_MAX_RECORD_BYTES] + b"\n")
-            os.write(pipe, b"\n")
+            else:
+                os.write(pipe, b"\n")
         finally:
             os._exit(0)
 
@@ -273,22 +277,30 @@ def _execute(code: Code, names: dict[str, Any]) -> None:
 
 def _record_of(error: BaseException) -> Record:
     """What an exception says of a run."""
-    kind = type(error)
-    library = str(getattr(kind, "__module__", "")).split(".")[0]
+    name = type(error).__name__
     if isinstance(error, _Unfit):
         return {"outcome": error.outcome, "detail": _plain(error.detail)}
     if isinstance(error, MemoryError):
-        return {"outcome": "out_of_memory", "detail": "MemoryError"}
-    if library in ("_pytest", "unittest") and kind.__name__ in ("Skipped", "SkipTest"):
+        return {"outcome": "out_of_memory", "detail": name}
+    if isinstance(error, _exceptions("skip", "SkipTest")):
         return {"outcome": "skipped", "detail": "skips itself"}
-    has_failed = isinstance(error, AssertionError) or (library == "_pytest" and kind.__name__ == "Failed")
+    has_failed = isinstance(error, (AssertionError, *_exceptions("fail")))
     try:
         said = str(error)
     except BaseException:
         said = ""
     line = _line_of_test(error)
-    detail = (f"line {line}: " if line else "") + kind.__name__ + (f": {said}" if said else "")
+    detail = (f"line {line}: " if line else "") + name + (f": {said}" if said else "")
     return {"outcome": "failed" if has_failed else "raised", "detail": _plain(detail)}
+
+
+def _exceptions(of_pytest: str, of_unittest: str = "") -> tuple[type[BaseException], ...]:
+    """By which a test of pytest or unittest says so, if it has imported them."""
+    pytest, unittest = sys.modules.get("pytest"), sys.modules.get("unittest")
+    return (
+        *((getattr(pytest, of_pytest).Exception,) if pytest else ()),
+        *((getattr(unittest, of_unittest),) if unittest and of_unittest else ()),
+    )
 
 
 def _line_of_test(error: BaseException) -> int | None:

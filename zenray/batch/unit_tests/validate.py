@@ -31,7 +31,7 @@ from zenray.batch.unit_tests.validation_settings import ValidationSettings
 _LIMITS_EXCEEDED = frozenset({TestOutcome.TIMED_OUT, TestOutcome.OUT_OF_MEMORY, TestOutcome.CRASHED})
 _NOTICED = _LIMITS_EXCEEDED | {TestOutcome.FAILED, TestOutcome.RAISED}
 _TEST_OF_IMPORT = "def test_import():\n    pass\n"
-_MUTANT_CPU_S = 0.25
+_MUTANT_CPU_S = 0.15
 _MUTANT_SLOWDOWN = 10.0
 _COVERAGE_SLOWDOWN = 100.0
 _MAX_TIMEOUTS = 2
