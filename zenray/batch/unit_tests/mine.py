@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zenray.batch.inputs.document import SourceDocument
 from zenray.batch.rows import row_id
@@ -16,6 +16,7 @@ from zenray.batch.unit_tests.module_map import ModuleMap, Piece, UnreadableModul
 from zenray.batch.unit_tests.module_names import DEFINITIONS, Definition
 from zenray.batch.unit_tests.module_slice import CannotStandAlone, SliceLimits, slice_module
 from zenray.batch.unit_tests.module_text import module_text
+from zenray.batch.unit_tests.retrieval import TestLibrary, Wanted, existing_tests, wanted
 from zenray.batch.unit_tests.skip_effects import effects_of
 from zenray.batch.unit_tests.skip_rules import is_test_path, skip_by_body, skip_by_place
 
@@ -49,6 +50,7 @@ class Mined:
 @dataclass(frozen=True, slots=True)
 class _Found:
     function: MinedFunction
+    wanted: Wanted
     key: bytes
     shingles: Shingles
 
@@ -58,22 +60,29 @@ def mine_functions(documents: Iterable[SourceDocument], settings: MiningSettings
     settings = settings or MiningSettings()
     found: list[_Found] = []
     skipped: list[Skipped] = []
+    library = TestLibrary()
     for document in documents:
-        for each in _mine_document(document, settings):
+        for each in _mine_document(document, settings, library):
             if isinstance(each, Skipped):
                 skipped.append(each)
             else:
                 found.append(each)
     found.sort(key=lambda each: _place(each.function.provenance))
     kept, duplicates = _without_duplicates(found)
-    return Mined(tuple(kept), tuple(skipped + duplicates))
+    functions = tuple(_with_similar_tests(each, library) for each in kept)
+    return Mined(functions, tuple(skipped + duplicates))
+
+
+def _with_similar_tests(found: _Found, library: TestLibrary) -> MinedFunction:
+    function = found.function
+    return replace(function, similar_tests=library.similar_tests(function.provenance.repository, found.wanted))
 
 
 def _place(provenance: Provenance) -> tuple[str, str, str, int]:
     return provenance.repository, provenance.revision, provenance.path, provenance.start_line
 
 
-def _without_duplicates(found: list[_Found]) -> tuple[list[MinedFunction], list[Skipped]]:
+def _without_duplicates(found: list[_Found]) -> tuple[list[_Found], list[Skipped]]:
     first: dict[bytes, _Found] = {}
     skipped = []
     for each in found:
@@ -83,7 +92,7 @@ def _without_duplicates(found: list[_Found]) -> tuple[list[MinedFunction], list[
     unique = list(first.values())
     near = near_duplicates([each.shingles for each in unique])
     skipped += [_skip_duplicate(unique[at], unique[of], SkipReason.NEAR_DUPLICATE) for at, of in near.items()]
-    return [each.function for at, each in enumerate(unique) if at not in near], skipped
+    return [each for at, each in enumerate(unique) if at not in near], skipped
 
 
 def _skip_duplicate(each: _Found, earlier: _Found, reason: SkipReason) -> Skipped:
@@ -92,7 +101,9 @@ def _skip_duplicate(each: _Found, earlier: _Found, reason: SkipReason) -> Skippe
     return Skipped(function.qualified_name, function.provenance.path, reason, detail)
 
 
-def _mine_document(document: SourceDocument, settings: MiningSettings) -> Iterator[_Found | Skipped]:
+def _mine_document(
+    document: SourceDocument, settings: MiningSettings, library: TestLibrary
+) -> Iterator[_Found | Skipped]:
     try:
         module = parse_module(document.path, document.text)
         functions = list(functions_of(module.tree))
@@ -100,6 +111,8 @@ def _mine_document(document: SourceDocument, settings: MiningSettings) -> Iterat
         yield Skipped("", document.path, SkipReason.NO_SOURCE, str(error))
         return
     is_test = is_test_path(document.path)
+    if is_test:
+        library.add(document.repository, existing_tests(module))
     for node, around in functions:
         name = ".".join([*(each.name for each in around if isinstance(each, (*DEFINITIONS, ast.ClassDef))), node.name])
         try:
@@ -152,7 +165,8 @@ def _mine_function(
         provenance=provenance,
     )
     normalised = normalised_source(node)
-    return _Found(function, exact_key(normalised), shingles_of(normalised))
+    owner = focal.node.name if isinstance(focal.node, ast.ClassDef) else ""
+    return _Found(function, wanted(node, owner, document.path), exact_key(normalised), shingles_of(normalised))
 
 
 def _member(module: ModuleMap, focal: Piece, node: Definition) -> Piece:

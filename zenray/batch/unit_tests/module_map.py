@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from zenray.batch.unit_tests.module_names import DEFINITIONS, Definition, Names, names_of
+from zenray.batch.unit_tests.class_operators import operators_of
+from zenray.batch.unit_tests.module_names import DEFINITIONS, Definition, Names, names_of, unguarded_imports
 
 BUILTIN_NAMES = frozenset(dir(builtins))
 MODULE_NAMES = frozenset(
@@ -44,6 +45,19 @@ class Piece:
     @cached_property
     def names(self) -> Names:
         return names_of(self.node)
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        return operators_of(self.node)
+
+    @cached_property
+    def hard_imports(self) -> tuple[ast.Import | ast.ImportFrom, ...]:
+        """Imports without which it does not run."""
+        return tuple(unguarded_imports(self.node))
+
+    @cached_property
+    def imports_star(self) -> bool:
+        return any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(self.node))
 
     @property
     def binds(self) -> frozenset[str]:
@@ -109,7 +123,12 @@ class ModuleMap:
     @cached_property
     def origins(self) -> Mapping[str, str]:
         """What names of the module's imports stand for: `{"join": "os.path.join"}`."""
-        return origins_of(self.tree.body)
+        return {name: self._absolute(origin) for name, origin in origins_of(self.tree.body).items()}
+
+    def _absolute(self, origin: str) -> str:
+        """`..utils.f` of a package of the standard library by its full name."""
+        level = len(origin) - len(origin.lstrip("."))
+        return absolute_module(self.path, origin[level:], level) or origin if level else origin
 
     def class_pieces(self, piece: Piece) -> ClassPieces:
         assert isinstance(piece.node, ast.ClassDef)

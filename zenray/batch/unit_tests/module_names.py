@@ -110,6 +110,26 @@ def _mutated(statement: ast.stmt) -> Iterator[str]:
             yield root.id
 
 
+def unguarded_imports(statement: ast.stmt) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements of a statement whose failure nothing handles."""
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.Try) and any(_catches_import_error(handler) for handler in node.handlers):
+            waiting += [*node.handlers, *node.orelse, *node.finalbody]
+        else:
+            waiting += list(ast.iter_child_nodes(node))
+
+
+def _catches_import_error(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    names = {each.id for each in ast.walk(handler.type) if isinstance(each, ast.Name)}
+    return bool(names & {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
+
+
 def root_name(node: ast.AST) -> ast.Name | None:
     """`x` of `x.a[b].c`."""
     while isinstance(node, ast.Attribute | ast.Subscript):

@@ -10,7 +10,6 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from zenray.batch.unit_tests.class_operators import operators_of
 from zenray.batch.unit_tests.model import SkipReason
 from zenray.batch.unit_tests.module_map import (
     BUILTIN_NAMES,
@@ -22,6 +21,7 @@ from zenray.batch.unit_tests.module_map import (
     absolute_module,
 )
 from zenray.batch.unit_tests.module_names import DEFINITIONS
+from zenray.batch.unit_tests.module_selves import missing_attributes
 
 _ALWAYS_WORDS = """
 __init__ __new__ __post_init__ __getattr__ __getattribute__ __setattr__ __delattr__ __get__ __set__ __delete__
@@ -103,6 +103,12 @@ class _Slicer:
             self._keep_member(focal, member)
         self._settle()
         self._check_order()
+        if member is not None:
+            missing = missing_attributes(
+                self._module, focal, [each.node for each in self._slice.members[focal.index].values()]
+            )
+            if missing:
+                raise CannotStandAlone(f"needs self.{min(missing)}, which its class does not set")
         self._resolve_annotations()
         return self._slice
 
@@ -149,7 +155,7 @@ class _Slicer:
         if piece.index in self._slice.pieces:
             return
         self._slice.pieces[piece.index] = piece
-        self._check_imports(piece.node)
+        self._check_imports(piece)
         if isinstance(piece.node, ast.ClassDef):
             pieces = self._module.class_pieces(piece)
             self._slice.members[piece.index] = {}
@@ -177,19 +183,21 @@ class _Slicer:
         self._names += [*(names.outer - frozenset(class_names)), *names.inner]
         self._soft |= names.annotations - frozenset(class_names)
         self._attributes |= names.attributes
-        self._operators |= operators_of(piece.node)
+        self._operators |= piece.operators
 
     def _keep_member(self, owner: Piece, member: Piece) -> None:
         kept = self._slice.members[owner.index]
         if member.index in kept:
             return
         kept[member.index] = member
-        self._check_imports(member.node)
+        self._check_imports(member)
         by_name = self._module.class_pieces(owner).members_by_name
-        self._take(member, by_name)
+        # In `x = x` the first is the class's and the second the module's.
+        before = {name for name, pieces in by_name.items() if pieces[0].index < member.index}
+        self._take(member, before)
         self._count(member)
-        for name in (*member.names.outer, *member.binds):
-            for each in by_name.get(name, ()):  # Decorators, defaults, aliases; and setters beside their getter.
+        for name in (member.names.outer & before) | member.binds:  # Decorators, defaults, aliases; a setter's getter.
+            for each in by_name.get(name, ()):
                 self._keep_member(owner, each)
 
     def _keep_members_in_use(self) -> bool:
@@ -215,18 +223,20 @@ class _Slicer:
             elif name not in BUILTIN_NAMES or providers:
                 self._slice.needs_lazy_annotations = True
 
-    def _check_imports(self, statement: ast.stmt) -> None:
-        """Only the standard library, but where a failure to import is handled."""
-        for node in _unguarded_imports(statement):
+    def _check_imports(self, piece: Piece) -> None:
+        """Only the standard library, but where a failure to import is handled. Names of a star are not known."""
+        if piece.imports_star:
+            raise CannotStandAlone("imports *")
+        for node in piece.hard_imports:
             if isinstance(node, ast.ImportFrom) and node.level:
                 module = absolute_module(self._module.path, node.module, node.level)
-                if module is None or not isinstance(statement, ast.ImportFrom):
+                if module is None or not isinstance(piece.node, ast.ImportFrom):
                     raise CannotStandAlone(f"imports {'.' * node.level}{node.module or ''}")
                 modules = [module]
             elif isinstance(node, ast.ImportFrom):
                 modules = [node.module or ""]
             else:
-                modules = [alias.name for alias in node.names if self._is_needed(statement, alias)]
+                modules = [alias.name for alias in node.names if self._is_needed(piece.node, alias)]
             for module in modules:
                 if module.partition(".")[0] not in STANDARD_LIBRARY:
                     raise CannotStandAlone(f"imports {module}")
@@ -274,22 +284,3 @@ def _imports_types(node: ast.stmt) -> bool:
         and not node.level
         and node.module in ("typing", "collections.abc", "types", "collections", "numbers", "fractions", "decimal")
     ) or (isinstance(node, ast.Import) and all(alias.name == "typing" for alias in node.names))
-
-
-def _unguarded_imports(statement: ast.stmt) -> Iterator[ast.Import | ast.ImportFrom]:
-    waiting: list[ast.AST] = [statement]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif isinstance(node, ast.Try) and any(_catches_import_error(handler) for handler in node.handlers):
-            waiting += [*node.handlers, *node.orelse, *node.finalbody]
-        else:
-            waiting += list(ast.iter_child_nodes(node))
-
-
-def _catches_import_error(handler: ast.ExceptHandler) -> bool:
-    if handler.type is None:
-        return True
-    names = {each.id for each in ast.walk(handler.type) if isinstance(each, ast.Name)}
-    return bool(names & {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})

@@ -68,7 +68,7 @@ def skip_by_body(node: Definition, num_lines: int, max_lines: int) -> Skip | Non
     if num_lines > max_lines:
         return SkipReason.TOO_LONG, f"{num_lines} lines"
     if not _has_effect_on_caller(node):
-        return SkipReason.NO_RESULT, "returns nothing, changes nothing it was given, raises nothing"
+        return SkipReason.NO_RESULT, "returns nothing, raises nothing, changes no argument"
     return None
 
 
@@ -89,13 +89,16 @@ def _weight(body: list[ast.stmt]) -> int:
 
 
 def _has_effect_on_caller(node: Definition) -> bool:
-    """Returns or yields something, raises, or changes what a parameter holds."""
-    parameters = set(parameters_of(node))
+    """Returns or yields something, raises, or changes what a parameter holds.
+
+    A change of `self` alone does not count: what would show it may not be in the slice of the class.
+    """
+    parameters = set(parameters_of(node)) - {"self", "cls"}
     for each in _own_nodes(node):
         if isinstance(each, ast.Return) and each.value is not None:
             if not (isinstance(each.value, ast.Constant) and each.value.value is None):
                 return True
-        elif isinstance(each, ast.Yield | ast.YieldFrom | ast.Raise):
+        elif isinstance(each, ast.Yield | ast.YieldFrom) or (isinstance(each, ast.Raise) and each.exc is not None):
             return True
         elif isinstance(each, ast.Subscript | ast.Attribute) and not isinstance(each.ctx, ast.Load):
             root = root_name(each)
