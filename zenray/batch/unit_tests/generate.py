@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from pydantic import Field
 
-from zenray.batch.job import Generated, Generator
+from zenray.batch.job import Generator
 from zenray.batch.rows import Row, derive_seed
 from zenray.batch.unit_tests.candidates import Answer, collect_implementations, collect_tests, not_asked
 from zenray.batch.unit_tests.candidates_implementations import why_not_asked
 from zenray.batch.unit_tests.codec import from_row, to_row
-from zenray.batch.unit_tests.model import CANDIDATES, FUNCTION, MODEL, Candidates, MinedFunction, RejectedText
-from zenray.batch.unit_tests.prompts import Prompt, PromptStyle, PromptWriter
-from zenray.batch.unit_tests.prompts_source import FocalSource, locate
+from zenray.batch.unit_tests.model import (
+    CANDIDATES,
+    FUNCTION,
+    MODEL,
+    Candidates,
+    Implementation,
+    MinedFunction,
+    RejectedText,
+)
+from zenray.batch.unit_tests.prompts import Opening, Prompt, PromptStyle, PromptWriter
+from zenray.batch.unit_tests.prompts_source import locate
 from zenray.config import Settings
 from zenray.engine.request import FinishReason, Limits, Sampling
+from zenray.errors import InvalidRequest
 
 
 class GenerateSettings(Settings):
     """How candidates are asked for. All of it decides the bytes of a job's output."""
 
     style: PromptStyle = Field(PromptStyle.AUTO, description="How the model is asked: base, instruct or auto.")
-    hints: tuple[str, ...] = Field(
-        ("",), description="What the first test's name of an answer ends in, such as edge cases."
-    )
-    num_test_answers: int = Field(2, ge=0, description="Answers for each hint; each may hold several tests.")
+    openings: tuple[Opening, ...] = Field((Opening.NAME,), description="How answers with tests are begun.")
+    num_test_answers: int = Field(2, ge=0, description="Answers for each opening; each may hold several tests.")
     num_implementations: int = Field(2, ge=0, description="Re-implementations asked for.")
     max_test_tokens: int = Field(160, ge=1, description="Of one answer with tests.")
     max_implementation_tokens: int = Field(160, ge=1, description="Of one re-implementation.")
@@ -63,66 +68,55 @@ class GenerateStage:
         self._generator = self._prompts = None
 
     async def _candidates(self, function: MinedFunction) -> Candidates:
-        settings, prompts = self._settings, self._prompts
-        assert prompts is not None, "open comes first"
-        asked = _Asked(self, function)
+        assert self._generator is not None and self._prompts is not None, "open comes first"
+        settings = self._settings
+        asked = _Asked(function, self._generator, settings, self._job_seed)
         test_answers: list[Answer] = []
-        for hint in settings.hints:
-            prompt = prompts.tests(function, hint)
-            test_answers += await asked.answers(
-                f"tests:{hint}", prompt, settings.num_test_answers, settings.max_test_tokens
-            )
+        for opening in settings.openings:
+            prompt = self._prompts.tests(function, opening)
+            count, max_tokens = settings.num_test_answers, settings.max_test_tokens
+            test_answers += await asked.answers(f"tests:{opening.value}", prompt, count, max_tokens)
         tests, rejected = collect_tests(function, test_answers, settings.max_tests)
-        source = _implementable(function)
-        if isinstance(source, RejectedText) or settings.num_implementations == 0:
-            refused = [source] if isinstance(source, RejectedText) else []
-            return Candidates(tuple(tests), (), (*rejected, *refused), asked.num_tokens, tuple(asked.seeds))
-        prompt = prompts.implementation(function, source)
-        answers = await asked.answers(
-            "implementations", prompt, settings.num_implementations, settings.max_implementation_tokens
-        )
-        implementations, refused = collect_implementations(function, source, answers)
+        implementations, refused = await self._implementations(function, self._prompts, asked)
         return Candidates(
             tuple(tests), tuple(implementations), (*rejected, *refused), asked.num_tokens, tuple(asked.seeds)
         )
 
-    async def request(self, prompt: Prompt, seed: int, count: int, max_tokens: int) -> tuple[Generated, ...]:
-        assert self._generator is not None, "open comes first"
-        sampling = Sampling(self._settings.temperature, top_p=self._settings.top_p, seed=seed, n=count)
-        return await self._generator.generate(prompt.token_ids, sampling, Limits(max_tokens, stop=prompt.stop))
-
-    @property
-    def job_seed(self) -> int:
-        return self._job_seed
+    async def _implementations(
+        self, function: MinedFunction, prompts: PromptWriter, asked: _Asked
+    ) -> tuple[list[Implementation], list[RejectedText]]:
+        count, max_tokens = self._settings.num_implementations, self._settings.max_implementation_tokens
+        if not count:
+            return [], []
+        if reason := why_not_asked(function):
+            return [], [not_asked(reason)]
+        try:
+            source = locate(function)
+            prompt = prompts.implementation(function, source)
+        except (ValueError, InvalidRequest) as error:
+            return [], [not_asked(str(error))]
+        return collect_implementations(
+            function, source, await asked.answers("implementations", prompt, count, max_tokens)
+        )
 
 
 class _Asked:
-    """The requests of one function."""
+    """The requests of one function, and what they took."""
 
-    def __init__(self, stage: GenerateStage, function: MinedFunction) -> None:
-        self._stage, self._function = stage, function
+    def __init__(
+        self, function: MinedFunction, generator: Generator, settings: GenerateSettings, job_seed: int
+    ) -> None:
+        self._function, self._generator = function, generator
+        self._settings, self._job_seed = settings, job_seed
         self.num_tokens = 0
         self.seeds: list[int] = []
 
     async def answers(self, purpose: str, prompt: Prompt, count: int, max_tokens: int) -> list[Answer]:
-        seed = derive_seed(self._stage.job_seed, self._function.row_id, purpose)
+        seed = derive_seed(self._job_seed, self._function.row_id, purpose)
+        sampling = Sampling(self._settings.temperature, top_p=self._settings.top_p, seed=seed, n=count)
+        choices = await self._generator.generate(prompt.token_ids, sampling, Limits(max_tokens, stop=prompt.stop))
         self.seeds.append(seed)
-        choices = await self._stage.request(prompt, seed, count, max_tokens)
         self.num_tokens += sum(len(choice.token_ids) for choice in choices)
-        return list(_answers(prompt, choices))
-
-
-def _answers(prompt: Prompt, choices: Iterable[Generated]) -> Iterable[Answer]:
-    for choice in choices:
-        is_cut = choice.finish_reason is FinishReason.LENGTH
-        yield Answer(prompt.answer + choice.text, begins_in_code=True, is_cut=is_cut)
-
-
-def _implementable(function: MinedFunction) -> FocalSource | RejectedText:
-    """Where the function stands in its module, or why nobody is asked to write it anew."""
-    if reason := why_not_asked(function):
-        return not_asked(reason)
-    try:
-        return locate(function)
-    except ValueError as error:
-        return not_asked(str(error))
+        return [
+            Answer(prompt.answer + choice.text, True, choice.finish_reason is FinishReason.LENGTH) for choice in choices
+        ]

@@ -26,6 +26,14 @@ class PromptStyle(Enum):
     AUTO = "auto"  # A conversation where the model has its control tokens.
 
 
+class Opening(Enum):
+    """How much of its first test an answer is given."""
+
+    NAME = "name"  # def test_f
+    RESULTS = "results"  # def test_f(): assert f(
+    ERRORS = "errors"  # def test_f_errors(): with pytest.raises(
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt and the answer's given beginning, which the generated text continues."""
@@ -38,7 +46,7 @@ class Prompt:
 _SYSTEM = "You are an expert Python developer. You answer with one block of code."
 _TEST_TASK = (
     "Write pytest tests for `{name}` of the module above. Each test is short, calls `{name}` with concrete values and "
-    "asserts the exact result."
+    "asserts the exact result. No comments, no docstrings."
 )
 _IMPLEMENTATION_TASK = "Write the body of `{name}` of the module above."
 
@@ -61,13 +69,13 @@ class PromptWriter:
     def style(self) -> PromptStyle:
         return PromptStyle.BASE if self._chat is None else PromptStyle.INSTRUCT
 
-    def tests(self, function: MinedFunction, hint: str) -> Prompt:
-        """Asks for tests; `hint` (words such as `edge cases`, or nothing) is part of the first test's name.
+    def tests(self, function: MinedFunction, opening: Opening) -> Prompt:
+        """Asks for tests.
 
         What does not fit is left out: similar tests, the last first, then all of the module but the function. Raises
         InvalidRequest where the function alone is too long.
         """
-        answer = f"import pytest\n\nfrom focal import {function.import_name}\n\n\ndef test_{_test_name(function, hint)}"
+        answer = f"import pytest\n\nfrom focal import {function.import_name}\n\n\n{_opened(function, opening)}"
         shown = [(function.module_source, count) for count in range(len(function.similar_tests), -1, -1)]
         for module, num_similar in [*shown, (function.source, 0)]:
             similar = function.similar_tests[:num_similar]
@@ -83,19 +91,23 @@ class PromptWriter:
         raise self._too_long(function, len(ids))
 
     def implementation(self, function: MinedFunction, source: FocalSource) -> Prompt:
-        """Asks for the function's body. The mined one is not shown. Raises InvalidRequest where it does not fit."""
+        """Asks for the function's body. The mined one is not shown, nor the module where that does not fit.
+
+        Raises InvalidRequest where the header alone is too long.
+        """
         answer = _opened_classes(source) + source.header
-        if self._chat is None:
-            module = f"# focal.py\n{source.before}{source.header}"
-            if source.after.strip():
-                module = f"# focal.py\n{source.without_body}\n\n# focal.py, completed\n{answer}"
-            ids = self._base(module)
-        else:
-            task = _IMPLEMENTATION_TASK.format(name=function.call_name)
-            ids = self._conversation(f"{_fenced(source.without_body)}\n\n{task}", answer)
-        if len(ids) > self._max_tokens:
-            raise self._too_long(function, len(ids))
-        return Prompt(tuple(ids), answer, _implementation_stops(source))
+        opened = f"# focal.py\n{source.before}{source.header}"
+        if source.after.strip():
+            opened = f"# focal.py\n{source.without_body.strip()}\n\n\n# focal.py, completed\n{answer}"
+        for module, continued in ((source.without_body, opened), (f"{answer}{source.indentation}...", answer)):
+            if self._chat is None:
+                ids = self._base(continued)
+            else:
+                task = _IMPLEMENTATION_TASK.format(name=function.call_name)
+                ids = self._conversation(f"{_fenced(module)}\n\n{task}", answer)
+            if len(ids) <= self._max_tokens:
+                return Prompt(tuple(ids), answer, _implementation_stops(source))
+        raise self._too_long(function, len(ids))
 
     def _base(self, text: str) -> list[int]:
         bos = self._tokenizer.bos_token_id if self._tokenizer.add_bos else None
@@ -114,9 +126,17 @@ def _fenced(code: str) -> str:
     return f"```python\n{code.strip()}\n```"
 
 
-def _test_name(function: MinedFunction, hint: str) -> str:
+def _opened(function: MinedFunction, opening: Opening) -> str:
     name = re.sub(r"\W+", "_", function.call_name).strip("_").lower()
-    return f"{name}_{hint.replace(' ', '_')}():\n" if hint else name
+    match opening:
+        case Opening.NAME:
+            return f"def test_{name}"
+        case Opening.RESULTS:
+            is_method = function.call_name != function.import_name
+            called = function.import_name if is_method else f"{function.import_name}("
+            return f"def test_{name}():\n    assert {called}"
+        case Opening.ERRORS:
+            return f"def test_{name}_errors():\n    with pytest.raises("
 
 
 def _opened_classes(source: FocalSource) -> str:

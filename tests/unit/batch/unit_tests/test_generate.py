@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from zenray.batch.unit_tests.candidates import DUPLICATE
 from zenray.batch.unit_tests.codec import from_row, to_row
 from zenray.batch.unit_tests.generate import GenerateSettings, GenerateStage
 from zenray.batch.unit_tests.model import CANDIDATES, FUNCTION, Candidates, MinedFunction
+from zenray.batch.unit_tests.prompts import Opening
 from zenray.build import build_engine
 from zenray.config_load import load_config
 from zenray.engine.request import FinishReason, Limits, Sampling
@@ -51,13 +53,15 @@ async def processed(function: MinedFunction, scribe: Any, settings: GenerateSett
     return from_row(Candidates, json.loads(canonical_json(row))[CANDIDATES])
 
 
-SETTINGS = GenerateSettings(hints=("", "edge cases"), num_test_answers=2, num_implementations=2, temperature=0.7)
+SETTINGS = GenerateSettings(
+    openings=(Opening.NAME, Opening.ERRORS), num_test_answers=2, num_implementations=2, temperature=0.7
+)
 TESTS = ("():\n    assert clamp(1, 0, 9) == 1\n", "():\n    assert clamp(-1, 0, 9) == 0\n")
 BODIES = ("    return min(high, max(low, value))\n", "    return 1 if")
 
 
 async def test_answers_become_candidates() -> None:
-    found = await processed(CLAMP, Scribe(TESTS, BODIES), GenerateSettings(hints=("",)))
+    found = await processed(CLAMP, Scribe(TESTS, BODIES), GenerateSettings(openings=(Opening.NAME,)))
     assert [test.source.splitlines()[-1].strip() for test in found.tests] == [
         "assert clamp(1, 0, 9) == 1",
         "assert clamp(-1, 0, 9) == 0",
@@ -84,7 +88,7 @@ async def test_every_request_has_a_seed_of_its_own() -> None:
 async def test_what_cannot_be_reimplemented_is_not_asked_for() -> None:
     scribe = Scribe(TESTS, BODIES)
     unnamed = mined("def f(x):\n    return x * 2\n", "f")
-    found = await processed(unnamed, scribe, GenerateSettings(hints=("",)))
+    found = await processed(unnamed, scribe, GenerateSettings(openings=(Opening.NAME,)))
     assert len(scribe.asked) == 1
     assert any("no docstring" in each.reason for each in found.rejected)
 
@@ -93,6 +97,15 @@ async def test_a_function_without_room_is_the_rows_error() -> None:
     long = mined("def f(x):\n" + "    x = x + 1\n" * 1000 + "    return x\n", "f", "Adds.")
     with pytest.raises(InvalidRequest, match="prompt of f"):
         await processed(long, Scribe(TESTS, BODIES), GenerateSettings())
+
+
+async def test_a_header_without_room_is_only_not_asked_for_anew() -> None:
+    documented = f"def f(x):\n    {'words ' * 900!r}\n    return x\n"
+    function = replace(mined(documented, "f", "Words."), source="def f(x):\n    return x\n")
+    scribe = Scribe(("():\n    assert f(1) == 1\n",), ())
+    found = await processed(function, scribe, GenerateSettings(openings=(Opening.NAME,)))
+    assert len(found.tests) == len(scribe.asked) == 1
+    assert any("prompt of f" in each.reason for each in found.rejected)
 
 
 async def test_the_same_row_gives_the_same_bytes_from_a_real_engine() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.batch.unit_tests.focal_examples import CLAMP, CLAMP_MODULE, SHAPE_AREA, SHAPE_MODULE, mined
 from zenray.batch.unit_tests.chat import ChatLayout, Turn
-from zenray.batch.unit_tests.prompts import PromptStyle, PromptWriter
+from zenray.batch.unit_tests.prompts import Opening, PromptStyle, PromptWriter
 from zenray.batch.unit_tests.prompts_source import locate
 from zenray.errors import InvalidRequest
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer
@@ -64,9 +64,15 @@ def test_a_model_without_chat_tokens_is_asked_in_code() -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_the_answer_is_begun_for_the_model(style: PromptStyle) -> None:
     prompts = writer(style)
-    tests = prompts.tests(SHAPE_AREA, "edge cases")
-    assert text_of(tests.token_ids).endswith(tests.answer)
-    assert tests.answer.endswith("from focal import Shape\n\n\ndef test_shape_area_edge_cases():\n")
+    for opening, function, begun in (
+        (Opening.NAME, SHAPE_AREA, "from focal import Shape\n\n\ndef test_shape_area"),
+        (Opening.RESULTS, SHAPE_AREA, "def test_shape_area():\n    assert Shape"),
+        (Opening.RESULTS, CLAMP, "def test_clamp():\n    assert clamp("),
+        (Opening.ERRORS, CLAMP, "def test_clamp_errors():\n    with pytest.raises("),
+    ):
+        tests = prompts.tests(function, opening)
+        assert tests.answer.endswith(begun)
+        assert text_of(tests.token_ids).endswith(tests.answer)
     anew = prompts.implementation(SHAPE_AREA, locate(SHAPE_AREA))
     header = '    def area(self, factor=1):\n        """Width times height times factor."""\n'
     assert anew.answer == f"class Shape:\n{header}"
@@ -75,18 +81,22 @@ def test_the_answer_is_begun_for_the_model(style: PromptStyle) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_reimplementation_does_not_see_the_mined_body(style: PromptStyle) -> None:
-    text = text_of(writer(style).implementation(SHAPE_AREA, locate(SHAPE_AREA)).token_ids)
+    source = locate(SHAPE_AREA)
+    text = text_of(writer(style).implementation(SHAPE_AREA, source).token_ids)
     assert "secret" not in text
     assert "self.width * self.height" not in text
     assert "def helper" in text
+    shorter = text_of(writer(style, len(text) - 30).implementation(SHAPE_AREA, source).token_ids)
+    assert "def helper" not in shorter
+    assert shorter.endswith(source.header)
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_what_requests_share_comes_first(style: PromptStyle) -> None:
     prompts = writer(style)
-    tests, edge = prompts.tests(SHAPE_AREA, "").token_ids, prompts.tests(SHAPE_AREA, "edge cases").token_ids
+    tests, longer = (prompts.tests(SHAPE_AREA, each).token_ids for each in (Opening.NAME, Opening.RESULTS))
     anew = prompts.implementation(SHAPE_AREA, locate(SHAPE_AREA)).token_ids
-    assert edge[: len(tests)] == tests
+    assert longer[: len(tests)] == tests
     shared = next(index for index, (left, right) in enumerate(zip(tests, anew, strict=False)) if left != right)
     before_the_body = SHAPE_MODULE.partition("        # the secret")[0].strip()
     assert before_the_body in text_of(tests[:shared])
@@ -97,14 +107,14 @@ def test_a_long_prompt_shows_less(style: PromptStyle) -> None:
     """Similar tests go first, the last one before the first; then the module; then it cannot be asked."""
     function = mined(SHAPE_MODULE, "Shape.area", "", ("def test_one(): ...", "def test_two(): ..."))
     function = replace(function, source="def area")
-    full = len(writer(style).tests(function, "").token_ids)
+    full = len(writer(style).tests(function, Opening.NAME).token_ids)
     shown = []
     for room in range(full, 0, -1):
         try:
-            text = text_of(writer(style, room).tests(function, "").token_ids)
+            text = text_of(writer(style, room).tests(function, Opening.NAME).token_ids)
         except InvalidRequest:
             break
-        assert len(writer(style, room).tests(function, "").token_ids) <= room
+        assert len(writer(style, room).tests(function, Opening.NAME).token_ids) <= room
         kept = tuple(word in text for word in ("test_two", "test_one", "def helper"))
         if kept not in shown:
             shown.append(kept)
