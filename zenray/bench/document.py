@@ -20,6 +20,7 @@ from zenray.bench.speculative_tables import speculative_block, speculative_markd
 from zenray.bench.suggestion_tables import suggestions_markdown
 from zenray.bench.typing_report import SCHEMA as TYPING_SCHEMA
 from zenray.bench.typing_report import typing_markdown
+from zenray.bench.unit_tests_tables import unit_tests_markdown
 from zenray.errors import ConfigError
 
 PEERS_SCHEMA = "zenray.peers/1"
@@ -41,8 +42,8 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
     kind = {PEERS_SCHEMA: "peers", TYPING_SCHEMA: "typing"}.get(report.get("schema", ""), report.get("kind", ""))
     if kind not in _MARKDOWN:
         raise ConfigError(
-            "only reports of compare_peers.py and compare_typing.py, of zenray.bench.aggregation, .indexing, "
-            ".suggestions and .coserving and of `zenray bench overhead`, `speculative` and `infilling` have a block"
+            "only reports of compare_peers.py, compare_typing.py and generate_tests.py, of zenray.bench.aggregation, "
+            ".indexing, .suggestions and .coserving and of `zenray bench overhead`, `speculative` and `infilling` have a block"
         )
     name = speculative_block(report) if kind == "speculative" else kind
     return replace_block(document, block or name, _MARKDOWN[kind](report))
@@ -177,6 +178,7 @@ _MARKDOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "infilling": infilling_markdown,
     "aggregation": aggregation_markdown,
     "suggestions": suggestions_markdown,
+    "unit_tests": unit_tests_markdown,
     "coserving": coserving_markdown,
 }
 """By the kind of a report, which also names its block."""
