@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +11,7 @@ from zenray.batch.rows import row_id
 from zenray.batch.unit_tests.candidates_implementations import implementation_of, original_key
 from zenray.batch.unit_tests.candidates_imports import FocalModule, Refused
 from zenray.batch.unit_tests.candidates_tests import DraftRejection, DraftTest, tests_of
-from zenray.batch.unit_tests.candidates_text import Unparsable, code_of, parse_complete
+from zenray.batch.unit_tests.candidates_text import Unparsable, code_of, parse_complete, parse_module
 from zenray.batch.unit_tests.model import CandidateTest, Implementation, MinedFunction, RejectedText
 from zenray.batch.unit_tests.prompts_source import FocalSource
 
@@ -84,7 +86,8 @@ def collect_implementations(
     for answer in answers:
         code = code_of(answer.text, answer.begins_in_code)
         try:
-            module, key = implementation_of(parse_complete(code, answer.is_cut), source)
+            tree, is_whole = _parsed(code, answer.is_cut)
+            module, key = implementation_of(tree, is_whole, source)
         except (Unparsable, Refused) as error:
             reason = f"does not parse: {error}" if isinstance(error, Unparsable) else str(error)
             rejected.append(_rejected(_IMPLEMENTATION, reason, code))
@@ -98,6 +101,14 @@ def collect_implementations(
                 name = row_id("implementation", function.row_id, module)
                 implementations.append(Implementation(name, module))
     return implementations, rejected
+
+
+def _parsed(code: str, is_cut: bool) -> tuple[ast.Module, bool]:
+    """The tree of the code as far as it is complete, and whether that is all of it. Raises Unparsable."""
+    if not is_cut:
+        with contextlib.suppress(Unparsable):
+            return parse_module(code), True
+    return parse_complete(code, is_cut), False
 
 
 def not_asked(reason: str) -> RejectedText:

@@ -19,13 +19,15 @@ _TYPE_CHECKS = frozenset({"isinstance", "issubclass", "callable", "hasattr", "ty
 def split_claims(body: Iterable[ast.stmt]) -> list[list[ast.stmt]]:
     """For each top-level statement that claims something, it and those before it that it depends on."""
     done: list[ast.stmt] = []
-    claims = []
+    claims: list[list[ast.stmt]] = []
     for statement in body:
+        if len(claims) == MAX_CLAIMS:
+            break
         if is_claim(statement):
             claims.append([*_needed(done, statement), statement])
         elif not _is_idle(statement):
             done.append(statement)
-    return claims[:MAX_CLAIMS]
+    return claims
 
 
 def is_claim(statement: ast.stmt) -> bool:

@@ -35,11 +35,16 @@ def why_not_asked(function: MinedFunction) -> str | None:
     return None if telling else "nothing says what it should do: no docstring, no telling name"
 
 
-def implementation_of(answer: ast.Module, source: FocalSource) -> tuple[str, str]:
-    """The whole module with the answer's body, and a key that is equal for equal bodies. Raises Refused."""
+def implementation_of(answer: ast.Module, is_whole: bool, source: FocalSource) -> tuple[str, str]:
+    """The whole module with the answer's body, and a key that is equal for equal bodies.
+
+    Where the answer is not whole, its last statements may be missing. Raises Refused.
+    """
     found = _find(answer, source.node.name)
     if found is None:
         raise Refused("does not define the function")
+    if not is_whole and not _is_followed(found, answer):
+        raise Refused("ends within the function")
     if ast.dump(_plain(found.args)) != ast.dump(_plain(source.node.args)):
         raise Refused("has another signature")
     body = without_docstring(found.body)
@@ -71,6 +76,11 @@ def _find(answer: ast.Module, name: str) -> Definition | None:
         if isinstance(node, Definition) and node.name == name:
             return node
     return None
+
+
+def _is_followed(found: Definition, answer: ast.Module) -> bool:
+    end = found.end_lineno or 0
+    return any(isinstance(node, ast.stmt) and node.lineno > end for node in ast.walk(answer))
 
 
 def _plain(arguments: ast.arguments) -> ast.arguments:

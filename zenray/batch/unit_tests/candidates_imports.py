@@ -95,7 +95,7 @@ class Imports:
         """
         meant = _names_with_attributes(body)
         found = set()
-        for name in names:
+        for name in sorted(names):
             if name in self.statements:
                 found.add(self.statements[name])
             elif name in self.focal.imports:

@@ -7,6 +7,7 @@ import builtins
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from zenray.batch.unit_tests.candidates_claims import (
     loaded_names,
@@ -48,12 +49,12 @@ def tests_of(module: ast.Module, focal: FocalModule) -> Iterator[DraftTest | Dra
     imports = Imports.of(module, focal)
     helpers = {name: node for node in module.body for name in _defined(node)}
     loose = [node for node in module.body if isinstance(node, ast.Assert)]
-    written = [test for node in module.body for test in _test_functions(node)]
+    written = list(islice((test for node in module.body for test in _test_functions(node)), _MAX_TESTS))
     if loose:
         written.append(_Written(f"test_{focal.function_name}", [*_setting(module), *loose], ""))
     if not written:
         yield DraftRejection("no test function", _shown(module))
-    for test in written[:_MAX_TESTS]:
+    for test in written:
         if test.refused:
             yield DraftRejection(test.refused, _shown(test.body))
             continue

@@ -48,7 +48,7 @@ _TEST_TASK = (
     "Write pytest tests for `{name}` of the module above. Each test is short, calls `{name}` with concrete values and "
     "asserts the exact result. No comments, no docstrings."
 )
-_IMPLEMENTATION_TASK = "Write the body of `{name}` of the module above."
+_IMPLEMENTATION_TASK = "Write the body of `{name}` of the module above. No comments."
 
 _FENCE_END = "\n```"
 _TEST_STOPS = (_FENCE_END, "\nclass ", "\nif __name__", "\n# focal.py", "\n\n\n\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from textwrap import dedent
 
 import pytest
@@ -268,6 +270,22 @@ def test_fences_are_found_where_the_beginning_was_not_given() -> None:
     """
     tests, _ = collected(text, begins_in_code=False)
     assert [test.source for test in tests] == ["def test_clamp():\n    assert clamp(1, 0, 9) == 1\n"]
+
+
+def test_the_bytes_do_not_depend_on_the_hash_seed() -> None:
+    text = """
+        import os, re, sys
+        A, B, C = 1, 2, 3
+        def helper(x): return A + B + C + x
+        def test_clamp():
+            d, e, f = helper(1), helper(2), helper(3)
+            assert clamp(d, e, f) == re.sub(os.name, sys.platform, "")
+            assert clamp(one, two, three) == four
+    """
+    program = f"from {__name__} import collected; print(collected({text!r}))"
+    command = [sys.executable, "-c", program]
+    outputs = {subprocess.check_output(command, env={"PYTHONHASHSEED": seed}) for seed in "123"}
+    assert len(outputs) == 1
 
 
 _PIECES = st.sampled_from(

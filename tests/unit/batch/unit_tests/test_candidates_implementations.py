@@ -70,6 +70,17 @@ def test_annotations_are_no_part_of_a_signature() -> None:
     assert len(modules) == 1
 
 
+def test_a_body_that_was_cut_is_not_taken_for_a_whole_one() -> None:
+    """Its first half parses, and would count as an implementation that disagrees."""
+    body = "def clamp(value, low, high):\n    if value < low:\n        return low\n    return min(high, val"
+    for text, is_cut in ((body, True), (body + "ue", True), (body + "ue +", False)):
+        found = collect_implementations(CLAMP, locate(CLAMP), [Answer(text, True, is_cut)])
+        assert found[0] == []
+        assert [each.reason for each in found[1]] == ["ends within the function"]
+    followed = body + "ue)\n\ndef helper(x):\n    return x\n\ndef more("
+    assert len(collect_implementations(CLAMP, locate(CLAMP), [Answer(followed, True, True)])[0]) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "docstring", "is_asked"),
     [
