@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,8 +124,13 @@ def rejections(outcomes: Sequence[Outcome]) -> dict[str, int]:
     for outcome in outcomes:
         for (kind, reason), count in outcome.rejected_texts.items():
             if kind == "test":
-                counts[reason] += count
+                counts[_kind_of(reason)] += count
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _kind_of(reason: str) -> str:
+    """A reason without what it says of one text alone: the record has that."""
+    return re.sub(r"^\S+ (is not defined)$", r"a name \1", reason.partition(":")[0])
 
 
 @dataclass(frozen=True, slots=True)
