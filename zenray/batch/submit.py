@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import shlex
 import time
@@ -15,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import zenray.serving  # noqa: F401 - sets Ray's environment, the token's part of it included
 from zenray.errors import ConfigError, NotFound, Unavailable
@@ -30,7 +30,6 @@ NOT_SHIPPED = (
 """What of a working folder stays here, besides what .gitignore names. Weights are where the verifiers are: a job
 gets even the tokenizer from them."""
 
-_LOOPBACKS = ("127.0.0.1", "localhost", "::1")
 _JOB, _OUTPUT = "zenray_job", "zenray_output"
 
 
@@ -56,19 +55,13 @@ class SubmittedJob:
 
 
 class JobServer:
-    """A connection to the job server at `address` (`http://HOST:PORT`), else to that of the Ray on this machine."""
+    """A connection to the job server at `address`: http://HOST:PORT, or HOST:PORT of its cluster's head. Without one,
+    to that of the Ray on this machine."""
 
     def __init__(self, address: str | None = None) -> None:
         """Raises Unavailable where none answers, ConfigError where it refuses the token or is none."""
         self._client = _connect(address)
         self.address: str = self._client.get_address()
-
-    @property
-    def is_here(self) -> bool:
-        """Paths mean the same there: it is on this machine."""
-        from ray.util import get_node_ip_address
-
-        return urlsplit(self.address).hostname in (*_LOOPBACKS, get_node_ip_address())  # type: ignore[no-untyped-call]
 
     def submit(
         self, job: str, arguments: Sequence[str], output: str, *, folder: Path | None, working_dir: Path | None
@@ -138,9 +131,8 @@ def _connect(address: str | None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.WARNING)  # Uploads and closed sockets are its affair.
     where = address or "on this machine"
-    if address is not None and urlsplit(address).scheme not in ("http", "https"):
-        raise ConfigError(f"a job server's address is http://HOST:PORT, not {address!r}")
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,7 @@ class _JobsGroup(TyperGroup):
     """What comes first is shown first, groups among it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["submit", "status", "list", "logs", "cancel", "verify"]
+        return ["submit", "status", "list", "logs", "cancel", "verify", "recheck"]
 
 
 app = typer.Typer(
@@ -164,8 +163,22 @@ def verify(
         raise typer.Exit(1)
 
 
-def command_of(name: str) -> Callable[..., Any]:
-    """The command that submits a job; for the entry points in jobs/."""
-    from zenray.batch.catalog import job_kind
+@app.command(no_args_is_help=True)
+def recheck(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The output of a unit-tests job.", show_default=False)
+    ],
+    sample: Annotated[int, typer.Option(min=0, help="Functions whose mutation score and coverage to measure.")] = 20,
+    workers: Annotated[int, typer.Option(min=0, help="Sandboxes at once; 0 takes one per core.")] = 0,
+) -> None:
+    """Run every kept test again, under plain pytest, and measure a sample's scores by other means. Exit code 1 when
+    something differs."""
+    from zenray.batch.status import read_status
+    from zenray.batch.unit_tests import recheck as again
+    from zenray.errors import ConfigError
 
-    return _submit_command(job_kind(name))  # type: ignore[no-any-return]
+    job = read_status(output).spec.get("job")
+    if job != "unit-tests":
+        raise ConfigError(f"{output} is of job {job}; only outputs of unit-tests have tests to run again")
+    options = ["--sample", str(sample), *(["--workers", str(workers)] if workers else [])]
+    raise typer.Exit(again.main([str(output), *options]))

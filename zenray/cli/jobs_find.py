@@ -137,7 +137,7 @@ def _reachable(server: str | None) -> JobServer | None:
 
 def _submission_of(output: Path, server: JobServer | None) -> SubmittedJob | None:
     """The latest that writes there."""
-    jobs = server.jobs() if server is not None and server.is_here else []
+    jobs = server.jobs() if server is not None else []
     return next((each for each in jobs if each.output == str(output)), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import subprocess
@@ -149,7 +150,10 @@ def submit_command(kind: JobKind) -> Callable[..., None]:
             *(profile, config, tuple(overrides or ()), ray_address, workers),
         )
         if (ray_address or "").startswith(("http://", "https://")):
-            _hand_over(submission, ray_address, working_dir, detach=detach)
+            from zenray.batch.submit import JobServer
+
+            _check_there(submission, working_dir)
+            _hand_over(submission, JobServer(ray_address), str(output), working_dir=working_dir, detach=detach)
             return
         if working_dir is not None:
             raise typer.BadParameter("--working-dir is for a job server: --ray-address http://HOST:8265")
@@ -230,6 +234,8 @@ def _run_here(submission: Submission) -> None:
     from zenray.batch.pipeline import JobStopped, RunSettings, run_job
     from zenray.config_load import load_config
 
+    # The driver's part of Ray writes its own affairs to the terminal, such as notes to Ray Data's authors.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     platform = None
     address = _cluster(submission)
     if submission.profile is not None:
@@ -260,38 +266,30 @@ def _prepare_models(config: Any) -> None:
 
 
 def _detach(submission: Submission) -> None:
-    """To the job server of the Ray on this machine; without one, a process of its own that outlives the terminal."""
+    """To the job server of the Ray that runs on this machine; else as a process that outlives the terminal."""
     from zenray.batch.submit import JobServer
 
     address = _cluster(submission)
-    if address is not None:
-        try:
+    server = None
+    if address is not None and submission.ray_address in (None, "auto"):
+        with contextlib.suppress(Unavailable):
             server = JobServer(address)
-        except Unavailable:
-            server = None
-        if server is not None:
-            _hand_over(submission, address, None, detach=True, server=server)
-            return
-    _spawn(submission, address)
+    if server is None:
+        _spawn(submission, address)
+    else:
+        _hand_over(submission, server, str(submission.output.absolute()), folder=Path.cwd(), detach=True)
 
 
 def _hand_over(
     submission: Submission,
-    address: str | None,
-    working_dir: Path | None,
+    server: JobServer,
+    output: str,
     *,
+    folder: Path | None = None,
+    working_dir: Path | None = None,
     detach: bool,
-    server: JobServer | None = None,
 ) -> None:
-    from zenray.batch.submit import JobServer
-
-    server = server or JobServer(address)
-    if server.is_here and working_dir is None:
-        _check(submission)
-        folder, output = Path.cwd(), str(submission.output.absolute())
-    else:
-        _check_there(submission, working_dir)
-        folder, output = None, str(submission.output)
+    """The driver runs there, in `folder` or in a copy of `working_dir`. Without `detach`, shows what it says."""
     submission_id = server.submit(
         submission.kind.name, submission.arguments(), output, folder=folder, working_dir=working_dir
     )

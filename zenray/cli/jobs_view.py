@@ -51,17 +51,16 @@ def render(found: FoundJob) -> RenderableType:
 
 
 def render_list(found: list[FoundJob]) -> RenderableType:
-    shown = table("job", "state", "rows", "output", "submission", "begun", right=("rows",))
+    shown = table("job", "state", "rows", "begun", "output", right=("rows",))
     for each in found:
         done = _rows_done(each.status) if each.status else None
         output = str(each.status.path) if each.status else each.submission.output if each.submission else ""
         shown.add_row(
-            Text(_name(each), "name"),
+            Text(each.submission.submission_id if each.submission else _name(each), "name"),
             Text(each.state, _STYLES.get(each.state, "")),
             f"{done[0]:,}/{done[1]:,}" if done else "",
-            printable(output),
-            each.submission.submission_id if each.submission else "",
             _begun(each.started_at_s),
+            printable(output),
         )
     return shown
 
@@ -201,4 +200,4 @@ def _reason(found: FoundJob) -> str:
 
 
 def _begun(started_at_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(started_at_s)) if started_at_s else ""
+    return time.strftime("%m-%d %H:%M", time.localtime(started_at_s)) if started_at_s else ""
