@@ -1,0 +1,51 @@
+"""What is handed to a job server: a command line that means there what it meant here, and a folder without weights."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from zenray.batch.submit import NOT_SHIPPED, entrypoint, runtime_env
+from zenray.cli.main import app
+
+ROOT = Path(__file__).parents[3]
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(st.lists(words), words)
+def test_a_shell_reads_the_entry_point_as_it_was_written(arguments: list[str], name: str) -> None:
+    plain = shlex.split(entrypoint("unit-tests", arguments))
+    assert plain[-len(arguments) - 3 :] == ["jobs", "submit", "unit-tests", *arguments]
+    folder = Path("/x") / name
+    assert shlex.split(entrypoint("unit-tests", arguments, folder)) == ["cd", str(folder), "&&", "exec", *plain]
+
+
+def test_what_stays_here_is_the_same_by_either_command() -> None:
+    by_ray = yaml.safe_load((ROOT / "jobs" / "runtime_env.yaml").read_text())
+    assert by_ray["excludes"] == list(NOT_SHIPPED)
+    assert runtime_env(Path("/code")) == {"working_dir": "/code", "excludes": list(NOT_SHIPPED)}
+    assert runtime_env(None) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-i", "src", "-o", "/shared/out"), "within --working-dir"),
+        (("-i", "/src", "-o", "out"), "a whole path of the cluster"),
+        (("-i", "src", "-o", "/shared/out", "--working-dir", "{tmp}"), "a path within {tmp}"),
+    ],
+)
+def test_paths_of_a_cluster_elsewhere_are_whole_or_shipped(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    given = [each.format(tmp=tmp_path) for each in arguments]
+    command = ["jobs", "submit", "unit-tests", "--ray-address", "http://127.0.0.1:1", *given]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert said.format(tmp=tmp_path) in result.stderr
