@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 from zenray.batch.derived import replaced_folder
 from zenray.batch.inputs.document import InputAccount, SourceDocument
 from zenray.batch.inputs.read import account_of, read_documents
-from zenray.batch.inputs.spec import InputSpec
+from zenray.batch.inputs.spec import InputKind, InputSpec
 from zenray.batch.job import Say, StagePlan
 from zenray.batch.output.layout import JOB
 from zenray.batch.output.verify import read_shards
@@ -45,7 +46,8 @@ class UnitTestJob:
 
     def __init__(self, inputs: Sequence[InputSpec], seed: int, settings: UnitTestSettings) -> None:
         self.seed = seed
-        self._specs, self._settings = tuple(inputs), settings
+        self._specs = tuple(_python_of(spec) for spec in inputs)
+        self._settings = settings
         self._accounts: tuple[InputAccount, ...] = ()
         self._mined: Mined | None = None
 
@@ -119,6 +121,12 @@ class UnitTestJob:
         for spec, account in zip(self._specs, self._accounts, strict=True):
             say(f"reading {spec.display_name}")
             yield from read_documents(spec, account)
+
+
+def _python_of(spec: InputSpec) -> InputSpec:
+    """The Python files of a tree, unless others were asked for; a table may name its texts as it likes."""
+    is_tree = spec.kind in (InputKind.FOLDER, InputKind.GIT, InputKind.ARCHIVE)
+    return replace(spec, suffixes=(".py",)) if is_tree and not spec.suffixes else spec
 
 
 def _records(output: Path) -> Iterator[Mapping[str, Any]]:
