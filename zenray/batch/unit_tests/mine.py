@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -62,11 +63,13 @@ def mine_functions(documents: Iterable[SourceDocument], settings: MiningSettings
     skipped: list[Skipped] = []
     library = TestLibrary()
     for document in documents:
-        for each in _mine_document(document, settings, library):
-            if isinstance(each, Skipped):
-                skipped.append(each)
-            else:
-                found.append(each)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About the code that is read; they are its authors'.
+            for each in _mine_document(document, settings, library):
+                if isinstance(each, Skipped):
+                    skipped.append(each)
+                else:
+                    found.append(each)
     found.sort(key=lambda each: _place(each.function.provenance))
     kept, duplicates = _without_duplicates(found)
     functions = tuple(_with_similar_tests(each, library) for each in kept)
@@ -185,9 +188,8 @@ def _decorators(piece: Piece) -> list[ast.expr]:
 
 
 def _refuse_effects(module: ModuleMap, pieces: Iterable[Piece], prefix: str) -> None:
-    bound = frozenset(module.by_name)
     for piece in pieces:
         if isinstance(piece.node, DEFINITIONS) and piece.node.name in ("__hash__", "__repr__"):
             continue  # Kept for what may need it; their effects are seldom seen.
-        for reason, what in effects_of(piece.node, module.origins, bound):
+        for reason, what in effects_of(piece, module):
             raise CannotStandAlone(f"{prefix or 'uses '}{what}", reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -148,7 +147,7 @@ class ModuleMap:
 
 
 def parse_module(path: str, text: str) -> ModuleMap:
-    """A module's text in pieces. Nothing is run, and nothing printed: warnings about the code are its authors'.
+    """A module's text in pieces. Nothing is run.
 
     Raises UnreadableModule.
     """
@@ -158,10 +157,8 @@ def parse_module(path: str, text: str) -> ModuleMap:
     if "\f" in source:
         source = source.replace("\f", " ")  # Python counts lines by \n alone, str.splitlines does not.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source)
-            compile(tree, "focal", "exec", dont_inherit=True)  # Such as `return` outside of a function.
+        tree = ast.parse(source)
+        compile(tree, "focal", "exec", dont_inherit=True)  # Such as `return` outside of a function.
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnreadableModule(f"{type(error).__name__}: {error}") from None
     pieces = tuple(Piece(node, index) for index, node in enumerate(tree.body))

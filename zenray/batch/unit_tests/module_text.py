@@ -91,10 +91,14 @@ def _joined(blocks: list[str]) -> str:
     return "".join(_with_gaps(blocks))
 
 
+def _is_import(block: str) -> bool:
+    return block.startswith(("import ", "from "))
+
+
 def _with_gaps(blocks: list[str]) -> Iterator[str]:
-    """Two empty lines around definitions, one between other statements."""
+    """Two empty lines around definitions, one between imports and other statements."""
     for number, block in enumerate(blocks):
         if number:
-            is_large = "\n" in block or "\n" in blocks[number - 1]
-            yield "\n\n\n" if is_large else "\n"
+            is_large = "\n    " in block or "\n    " in blocks[number - 1]
+            yield "\n\n\n" if is_large else "\n\n" if _is_import(blocks[number - 1]) != _is_import(block) else "\n"
         yield block

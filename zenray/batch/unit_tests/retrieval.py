@@ -1,13 +1,14 @@
 """Tests that a repository has already: for a prompt, the ones that show best how code like this is tested there.
 
-A test that calls the function by its name comes first; without one, tests whose names share a word with the function's
-are ranked by BM25 over the words of its name and parameters.
+A test that calls the function by its name comes first. Without one, tests are ranked by BM25 over the words of the
+function's name and parameters: those whose names share two words with it, or one if their file is its module's.
 """
 
 from __future__ import annotations
 
 import ast
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -129,7 +130,10 @@ class TestLibrary:
 
     def _namesakes(self, known: _Repository, function: Wanted) -> list[ExistingTest]:
         words = _words(function.name)
-        numbers = sorted({number for word in words for number in known.by_word.get(word, ())})
+        shared = Counter(number for word in words for number in known.by_word.get(word, ()))
+        numbers = [
+            number for number, count in sorted(shared.items()) if count > 1 or _is_about(known.tests[number], function)
+        ]
         if not numbers:
             return []
         if not known.index:

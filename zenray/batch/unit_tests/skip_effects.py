@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator, Mapping
 
 from zenray.batch.unit_tests.model import SkipReason
-from zenray.batch.unit_tests.module_map import BUILTIN_NAMES, origins_of
+from zenray.batch.unit_tests.module_map import BUILTIN_NAMES, ModuleMap, Piece, origins_of
 from zenray.batch.unit_tests.module_names import Definition
 
 _IO, _CHANCE = SkipReason.INPUT_OUTPUT, SkipReason.NONDETERMINISTIC
@@ -57,12 +57,10 @@ _EFFECTS: Mapping[str, SkipReason | None] = {
 }
 
 
-def effects_of(node: ast.stmt, origins: Mapping[str, str], bound: frozenset[str]) -> Iterator[tuple[SkipReason, str]]:
-    """Why a statement is no pure computation, each with the name that says so.
-
-    `origins` are those of the module's imports; `bound` are names it binds itself, which hide builtins.
-    """
-    own = {**origins, **_local_imports(node)}
+def effects_of(piece: Piece, module: ModuleMap) -> Iterator[tuple[SkipReason, str]]:
+    """Why a statement of a module is no pure computation, each with the name that says so."""
+    node, of_module = piece.node, piece.names.outer | piece.names.inner
+    local = _local_imports(node)
     inner: set[int] = set()
     for each in ast.walk(node):
         if id(each) in inner or not isinstance(each, ast.Name | ast.Attribute):
@@ -75,9 +73,11 @@ def effects_of(node: ast.stmt, origins: Mapping[str, str], bound: frozenset[str]
             root = root.value
         if not isinstance(root, ast.Name) or not isinstance(root.ctx, ast.Load):
             continue
-        origin = own.get(root.id)
-        if origin is None and root.id in BUILTIN_NAMES and root.id not in bound:
-            origin = f"builtins.{root.id}"
+        origin = local.get(root.id)
+        if origin is None and root.id in of_module:
+            origin = module.origins.get(root.id)
+            if origin is None and root.id in BUILTIN_NAMES and root.id not in module.by_name:
+                origin = f"builtins.{root.id}"
         if origin is not None:
             dotted = ".".join((origin, *reversed(parts)))
             reason = _effect(dotted)
