@@ -74,7 +74,7 @@ Funnel = tuple[tuple[str, int], ...]
 """Stages and how many came through each; no number is larger than the one before it."""
 
 
-def function_funnel(outcomes: Sequence[Outcome], skipped: Mapping[str, int]) -> Funnel:
+def funnel_of_functions(outcomes: Sequence[Outcome], skipped: Mapping[str, int]) -> Funnel:
     """From the functions that were looked at to those with kept tests. `skipped` counts by SkipReason."""
     copies = skipped.get(SkipReason.DUPLICATE.value, 0) + skipped.get(SkipReason.NEAR_DUPLICATE.value, 0)
     beyond = skipped.get(SkipReason.NOT_CHOSEN.value, 0)
@@ -93,7 +93,7 @@ def function_funnel(outcomes: Sequence[Outcome], skipped: Mapping[str, int]) -> 
     )
 
 
-def test_funnel(outcomes: Sequence[Outcome]) -> Funnel:
+def funnel_of_tests(outcomes: Sequence[Outcome]) -> Funnel:
     """From generated texts to kept tests, check by check."""
     verdicts = total(outcome.verdicts for outcome in outcomes)
     candidates = sum(verdicts.values())
@@ -185,8 +185,8 @@ def to_json(outcomes: Sequence[Outcome], skipped: Mapping[str, int]) -> dict[str
     """The figures of a job, for scripts: `report/figures.json`."""
     kept = [outcome for outcome in outcomes if outcome.num_kept]
     return {
-        "functions": [[name, count] for name, count in function_funnel(outcomes, skipped)],
-        "tests": [[name, count] for name, count in test_funnel(outcomes)],
+        "functions": [[name, count] for name, count in funnel_of_functions(outcomes, skipped)],
+        "tests": [[name, count] for name, count in funnel_of_tests(outcomes)],
         "skipped": dict(sorted(skipped.items())),
         "rejected": rejections(outcomes),
         "errors": dict(sorted(Counter(outcome.error for outcome in outcomes if outcome.error).items())),

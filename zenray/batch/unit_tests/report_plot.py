@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zenray.batch.unit_tests.funnel import Funnel, Outcome, function_funnel, rejections, test_funnel
+from zenray.batch.unit_tests.funnel import Funnel, Outcome, funnel_of_functions, funnel_of_tests, rejections
 from zenray.plot_style import COLOURS, GREY, INK, STYLE
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def draw_report(outcomes: Sequence[Outcome], skipped: Mapping[str, int], paper: 
         )
         FigureCanvasAgg(figure)
         axes: Any = figure.subplots(2, 2, width_ratios=(1, 1.08))
-        _draw_funnel(axes[0][0], "Functions", function_funnel(outcomes, skipped), paper, paper.bars[0])
-        _draw_funnel(axes[0][1], "Tests", test_funnel(outcomes), paper, paper.bars[1])
+        _draw_funnel(axes[0][0], "Functions", funnel_of_functions(outcomes, skipped), paper, paper.bars[0])
+        _draw_funnel(axes[0][1], "Tests", funnel_of_tests(outcomes), paper, paper.bars[1])
         _draw_scores(axes[1][0], [outcome for outcome in outcomes if outcome.num_kept], paper)
         _draw_reasons(axes[1][1], rejections(outcomes), paper)
         file = io.BytesIO()
