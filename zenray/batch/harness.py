@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 
 from zenray.batch.job import Generator, RowError, Say, StagePlan
@@ -121,3 +123,23 @@ class MeasureStage:
 
     async def close(self) -> None:
         pass
+
+
+def stage_processes() -> list[psutil.Process]:
+    """The running workers of all stages on this machine's Rays that this process can see."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and "".join(process.cmdline()).startswith("ray::MapWorker"):
+                found.append(process)
+    return found
+
+
+def drivers_code(job: EchoJob, output: Path, address: str) -> str:
+    """What `python -c` runs to be a driver of `job` on the Ray at `address`."""
+    return (
+        "from pathlib import Path\n"
+        "from zenray.batch.harness import EchoJob\n"
+        "from zenray.batch.pipeline import RunSettings, run_job\n"
+        f"run_job({job!r}, Path({str(output)!r}), RunSettings(address={address!r}))\n"
+    )

@@ -21,7 +21,7 @@ from zenray.batch.client.settings import ClientSettings
 from zenray.batch.job import Job, JobSpec, ModelIdentity, Say
 from zenray.batch.output.layout import RUNS
 from zenray.batch.output.store import OutputStore
-from zenray.batch.platform import place_for
+from zenray.batch.platform import Place, place_for
 from zenray.batch.progress import RunState
 from zenray.batch.rows import ERROR, ROW_ID, Row, row_ids_digest
 from zenray.batch.run import RunSummary, RunWatch
@@ -80,8 +80,8 @@ def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say)
         shards = [rows[start : start + job.rows_per_shard] for start in range(0, len(rows), job.rows_per_shard)]
         with OutputStore.open(output, job_spec(job, rows, place.model), len(shards)) as store:
             run.begin(len(rows), len(shards), [len(shards[index]) for index in store.finished])
-            to_do = [index for index in range(len(shards)) if index not in store.finished]
-            for index, done in _results(job, {index: shards[index] for index in to_do}, settings, run):
+            to_do = {index: each for index, each in enumerate(shards) if index not in store.finished}
+            for index, done in _results(job, to_do, settings, place, run):
                 table, final = shard_table(job, done)
                 num_tokens = sum(job.num_tokens(row) for row in final)
                 store.write(index, table, num_tokens)
@@ -109,7 +109,7 @@ def job_spec(job: Job, rows: Sequence[Row], model: ModelIdentity | None) -> JobS
 
 
 def _results(
-    job: Job, shards: dict[int, list[Row]], settings: RunSettings, run: RunWatch
+    job: Job, shards: dict[int, list[Row]], settings: RunSettings, place: Place, run: RunWatch
 ) -> Iterator[tuple[int, list[Row]]]:
     """The shards' rows after all stages, in the order in which they are done."""
     if not shards:
@@ -119,12 +119,14 @@ def _results(
             yield index, [decode_row(encode_row(row)) for row in rows]
         return
     with run.watching(start_board()) as board:
-        for block in _through_stages(job, shards, settings, board):
+        for block in _through_stages(job, shards, settings, place, board):
             index, done = from_block(block)
             yield index, [decode_row(each) for each in done]
 
 
-def _through_stages(job: Job, shards: dict[int, list[Row]], settings: RunSettings, board: Any) -> Iterator[pa.Table]:
+def _through_stages(
+    job: Job, shards: dict[int, list[Row]], settings: RunSettings, place: Place, board: Any
+) -> Iterator[pa.Table]:
     """Blocks as they come out of the last stage. Raises what a worker raised, as it was raised there."""
     import ray.data
 
@@ -136,7 +138,7 @@ def _through_stages(job: Job, shards: dict[int, list[Row]], settings: RunSetting
         at_once = 1 + -(-stage.rows_at_once // job.rows_per_shard)
         data = data.map_batches(
             StageWorker,
-            fn_constructor_args=(stage, settings.client, board),
+            fn_constructor_args=(stage, settings.client, place.model_key, board),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(

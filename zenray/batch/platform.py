@@ -9,17 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 
 from zenray.batch.client.generator import connected
 from zenray.batch.client.settings import ClientSettings
+from zenray.batch.client.verifiers import all_verifiers
 from zenray.batch.job import Job, ModelIdentity, Say
 from zenray.config import ZenrayConfig
 from zenray.errors import ConfigError, Unavailable
 from zenray.serving import app
 from zenray.serving.cluster import Cluster
-from zenray.serving.directory import watch
-from zenray.serving.verifier_service import SERVICE_NAME
 
 _DIRECTORY_TIMEOUT_S = 10.0
 _RESOURCES_POLL_S = 1.0
@@ -28,10 +26,11 @@ _RESOURCES_SLACK = 1e-6  # Ray counts in ten-thousandths of a CPU.
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a job runs. `model` is what its verifiers serve, None for a job that asks none."""
+    """Where a job runs. `model` is what its verifiers serve and `model_key` that in one text; None and empty for a job
+    that asks none."""
 
-    model: ModelIdentity | None
-    started_verifiers: bool
+    model: ModelIdentity | None = None
+    model_key: str = ""
 
 
 @contextlib.contextmanager
@@ -57,12 +56,11 @@ def place_for(
         platform_cpus = app.num_cpus(config) if config is not None and needs_model else 0.0
         cluster = Cluster(address, platform_cpus + num_cpus)
         stack.callback(cluster.stop)
-        starts = needs_model and _starts_verifiers(config, say)
-        if starts:
+        if needs_model and _starts_verifiers(config, say):
             assert config is not None
             stack.enter_context(app.start(_on_free_ports(config), say, cluster=cluster))
         _wait_for_room(num_cpus, client.patience_s, say)
-        yield Place(asyncio.run(_served_model(client)) if needs_model else None, starts)
+        yield asyncio.run(_served(client)) if needs_model else Place()
 
 
 def _starts_verifiers(config: ZenrayConfig | None, say: Say) -> bool:
@@ -81,15 +79,15 @@ def _starts_verifiers(config: ZenrayConfig | None, say: Say) -> bool:
 
 async def _has_verifiers() -> bool:
     try:
-        async with asyncio.timeout(_DIRECTORY_TIMEOUT_S), aclosing(watch(SERVICE_NAME)) as sets:
+        async with asyncio.timeout(_DIRECTORY_TIMEOUT_S), aclosing(all_verifiers()) as sets:
             return bool(await anext(sets))
     except TimeoutError:
         return False
 
 
-async def _served_model(client: ClientSettings) -> ModelIdentity:
-    async with connected(partial(watch, SERVICE_NAME), client) as generator:
-        return generator.model
+async def _served(client: ClientSettings) -> Place:
+    async with connected(all_verifiers, client) as generator:
+        return Place(generator.model, generator.model_key)
 
 
 def _on_free_ports(config: ZenrayConfig) -> ZenrayConfig:

@@ -12,15 +12,13 @@ from uuid import uuid4
 import pyarrow as pa
 import ray
 
-from zenray.batch.client.generator import connected
 from zenray.batch.client.settings import ClientSettings
+from zenray.batch.client.verifiers import OneModel, all_verifiers
 from zenray.batch.job import StagePlan
 from zenray.batch.shard_text import from_block, to_block
 from zenray.batch.stage_rows import process_rows
 from zenray.errors import Unavailable
 from zenray.observe.logs import configure_logging
-from zenray.serving.directory import watch
-from zenray.serving.verifier_service import SERVICE_NAME
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +31,9 @@ _MAX_BEGINNINGS = 8
 class StageWorker:
     """What Ray Data makes once per process and calls for every shard, several of them at once."""
 
-    def __init__(self, plan: StagePlan, client: ClientSettings, board: Any) -> None:
+    def __init__(self, plan: StagePlan, client: ClientSettings, model_key: str, board: Any) -> None:
         configure_logging()
-        self._running = _Running(plan, client, board)
+        self._running = _Running(plan, client, model_key, board)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         return await self._running.process(block)
@@ -49,8 +47,8 @@ class StageWorker:
 class _Running:
     """The stage, opened with the first shard."""
 
-    def __init__(self, plan: StagePlan, client: ClientSettings, board: Any) -> None:
-        self._plan, self._client, self._board = plan, client, board
+    def __init__(self, plan: StagePlan, client: ClientSettings, model_key: str, board: Any) -> None:
+        self._plan, self._client, self._model_key, self._board = plan, client, model_key, board
         self._places = asyncio.Semaphore(plan.rows_at_once)
         self._resources = contextlib.AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -84,6 +82,7 @@ class _Running:
         finally:
             self._shards.discard(work)
             self._finished.add(index)
+            await self._report()  # The driver's last look is to see what the last shard took.
 
     def close_from_outside(self) -> None:
         """Ends the stage and what it holds. Called from another thread than the loop's."""
@@ -93,8 +92,11 @@ class _Running:
     async def _open(self) -> None:
         generator = None
         if self._plan.needs_model:
+            from zenray.batch.client.generator import connected
+
+            verifiers = OneModel(all_verifiers, self._model_key)
             generator = await self._resources.enter_async_context(
-                connected(partial(watch, SERVICE_NAME), self._client, self._count_tokens)
+                connected(verifiers, self._client, self._count_tokens)
             )
         self._stage = self._plan.make()
         await self._stage.open(generator)
@@ -119,13 +121,19 @@ class _Running:
         """Until the board is gone, and with it the driver: then all work here is for nobody."""
         while True:
             await asyncio.sleep(REPORT_PERIOD_S)
-            finished = set(self._finished)
-            try:
-                await self._board.report.remote(self._worker_id, self._plan.name, self._rows, self._tokens)
-            except ray.exceptions.RayActorError:
+            if not await self._report():
                 log.info("the job's driver has gone: stage %s stops", self._plan.name)
                 await self._close()
                 return
-            for index in finished & self._finished:
-                del self._rows[index]
-            self._finished -= finished
+
+    async def _report(self) -> bool:
+        """Whether the board heard it."""
+        finished = set(self._finished)
+        try:
+            await self._board.report.remote(self._worker_id, self._plan.name, dict(self._rows), self._tokens)
+        except ray.exceptions.RayActorError:
+            return False
+        for index in finished & self._finished:
+            del self._rows[index]
+        self._finished -= finished
+        return True

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from zenray.experts.placement import ExpertId
+
+if TYPE_CHECKING:  # Who reads what shards report of themselves need not load torch.
+    import torch
 
 
 class ShardLost(Exception):

@@ -28,8 +28,8 @@ def tokenizer_from_json(definition: str, data: Mapping[str, Any]) -> BpeTokenize
     )
 
 
-def dump_tokenizer(tokenizer: Tokenizer) -> bytes:
-    """One UTF-8 JSON document with everything `load_tokenizer` needs."""
+def tokenizer_to_bytes(tokenizer: Tokenizer) -> bytes:
+    """One UTF-8 JSON document with everything `tokenizer_from_bytes` needs."""
     if isinstance(tokenizer, BpeTokenizer):
         document = {**tokenizer.to_json(), "definition": tokenizer.definition}
     elif isinstance(tokenizer, ByteTokenizer):
@@ -39,8 +39,8 @@ def dump_tokenizer(tokenizer: Tokenizer) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def load_tokenizer(data: bytes) -> Tokenizer:
-    """The tokenizer that `dump_tokenizer` wrote. Raises ModelFileError for anything else."""
+def tokenizer_from_bytes(data: bytes) -> Tokenizer:
+    """The tokenizer that `tokenizer_to_bytes` wrote. Raises ModelFileError for anything else."""
     try:
         document = json.loads(data)
         if document["kind"] == _BYTES:

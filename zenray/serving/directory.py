@@ -34,11 +34,12 @@ _RETRY_S = 0.5
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One replica of a service and the address of its gRPC server. `unavailable` says why it takes no request now,
-    although it lives; empty while it takes them."""
+    although it lives; empty while it takes them. `model` is the `model_key` of what it serves."""
 
     replica_id: str
     address: str
     unavailable: str = ""
+    model: str = ""
 
 
 @dataclass(slots=True)

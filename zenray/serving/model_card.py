@@ -36,6 +36,12 @@ def served_model_info(engine: Engine, config: ZenrayConfig) -> common_pb2.ModelI
     )
 
 
+def model_key(info: common_pb2.ModelInfo) -> str:
+    """One text for what decides the tokens: replicas with the same answer a request alike."""
+    digest = f"@{info.sha256}" if info.sha256 else ""
+    return f"{info.name}{digest} {info.weight_format} context={info.context_length} vocabulary={info.vocab_size}"
+
+
 def model_card(info: common_pb2.ModelInfo, config: ZenrayConfig, created: int) -> ModelCard:
     """`info` with what this deployment allows and assumes. `created` is in seconds since the epoch."""
     return ModelCard(

@@ -25,7 +25,7 @@ from zenray.serving.draft_service import SERVICE_NAME as DRAFT_SERVICE_NAME
 from zenray.serving.expert_shards import RayShardHost
 from zenray.serving.locality import LocalOnly
 from zenray.serving.memory import settle
-from zenray.serving.model_card import served_model_info
+from zenray.serving.model_card import model_key, served_model_info
 from zenray.serving.peers import Watch
 from zenray.serving.verifier_service import SERVICE_NAME, VerifierServicer, engine_failure, watch_engine
 from zenray.speculative.drafter import Drafter
@@ -54,11 +54,12 @@ class Verifier:
         await self._engine.start()
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
         experts = partial(expert_status, engine.model.decoder.experts)
-        servicer = VerifierServicer(self._engine, served_model_info(engine, self._config), replica_id, experts)
+        model = served_model_info(engine, self._config)
+        servicer = VerifierServicer(self._engine, model, replica_id, experts)
         verifier_pb2_grpc.add_VerifierServiceServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         address = bind(self._server, peer_host or node_ip())
         await self._server.start()
-        self._registration = Registration(SERVICE_NAME, Endpoint(replica_id, address))
+        self._registration = Registration(SERVICE_NAME, Endpoint(replica_id, address, model=model_key(model)))
         await self._registration.start()
         self._watchdog = asyncio.create_task(watch_engine(self._engine, settings.stall_timeout_s, self._give_up))
         self._readiness = asyncio.create_task(self._tell_readiness())

@@ -20,7 +20,7 @@ from zenray.api.status import as_zenray_error, grpc_status
 from zenray.engine.async_engine import AsyncEngine
 from zenray.engine.request import GenerateEvent
 from zenray.experts.status import ExpertStatus
-from zenray.model.tokenizer_json import dump_tokenizer
+from zenray.model.tokenizer_json import tokenizer_to_bytes
 from zenray.v1 import common_pb2, verifier_pb2, verifier_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
     async def GetTokenizer(
         self, message: verifier_pb2.GetTokenizerRequest, context: grpc.aio.ServicerContext
     ) -> AsyncGenerator[verifier_pb2.GetTokenizerResponse, None]:
-        data = await asyncio.to_thread(dump_tokenizer, self._engine.engine.model.tokenizer)
+        data = await asyncio.to_thread(tokenizer_to_bytes, self._engine.engine.model.tokenizer)
         for start in range(0, len(data), TOKENIZER_PART_BYTES):
             yield verifier_pb2.GetTokenizerResponse(part=data[start : start + TOKENIZER_PART_BYTES])
 

@@ -19,7 +19,7 @@ from zenray.model.hf_tokenizer import tokenizer_from_hf
 from zenray.model.presets import PRESETS
 from zenray.model.sentencepiece import SentencePieceTokenizer
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer, discover_fim, end_tokens
-from zenray.model.tokenizer_json import tokenizer_from_json
+from zenray.model.tokenizer_json import tokenizer_from_bytes, tokenizer_from_json, tokenizer_to_bytes
 
 QWEN_ADDED = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
@@ -263,9 +263,32 @@ def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path, write_tokenizer: C
         tokenizer_from_hf(tmp_path, config)
 
 
-def test_a_tokenizer_survives_its_own_json() -> None:
-    tokenizer = TOKENIZERS["spaces"]
-    assert isinstance(tokenizer, BpeTokenizer)
-    again = tokenizer_from_json(tokenizer.definition, json.loads(json.dumps(tokenizer.to_json())))
-    assert again.to_json() == tokenizer.to_json()
-    assert again.encode("def x    <|fim_pad|>") == tokenizer.encode("def x    <|fim_pad|>")
+@pytest.mark.parametrize("name", [*TOKENIZERS, "sentencepiece"])
+@settings(deadline=None, max_examples=30)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=3))
+def test_a_tokenizer_survives_its_own_json(name: str, texts: list[str]) -> None:
+    tokenizer, again = _with_its_copy(name)
+    assert type(again) is type(tokenizer)
+    assert (again.vocab_size, again.eos_token_ids, again.bos_token_id, again.add_bos, again.fim) == (
+        tokenizer.vocab_size, tokenizer.eos_token_ids, tokenizer.bos_token_id, tokenizer.add_bos, tokenizer.fim,
+    )  # fmt: skip
+    assert again.control_token_ids == tokenizer.control_token_ids
+    for text in texts:
+        assert again.encode(text) == tokenizer.encode(text)
+        assert again.decode(tokenizer.encode(text)) == text
+
+
+@functools.cache
+def _with_its_copy(name: str) -> tuple[Tokenizer, Tokenizer]:
+    tokenizer = TOKENIZERS[name] if name in TOKENIZERS else sentencepiece_gguf()
+    again = tokenizer_from_bytes(tokenizer_to_bytes(tokenizer))
+    assert all(again.token_bytes(each) == tokenizer.token_bytes(each) for each in range(tokenizer.vocab_size))
+    return tokenizer, again
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"{", b'{"kind": "byte-level"}', b'{"kind": "bytes", "vocab_size": 3}']
+)
+def test_what_is_no_tokenizer_is_a_typed_error(data: bytes) -> None:
+    with pytest.raises(ModelFileError, match="no tokenizer can be read"):
+        tokenizer_from_bytes(data)

@@ -17,11 +17,13 @@ from zenray.batch.client.limit import FIRST_LIMIT, ReplicaLoad, after_refusal, n
 from zenray.batch.client.remote_tokenizer import fetch_tokenizer
 from zenray.batch.client.retry import pause_s
 from zenray.batch.client.settings import ClientSettings
+from zenray.batch.client.verifiers import OneModel
 from zenray.batch.job import Generated, ModelIdentity
 from zenray.engine.request import Delta, Final, FinishReason, GenerateRequest, Limits, Priority, Sampling
 from zenray.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, ZenrayError
 from zenray.model.tokenizer import Tokenizer
 from zenray.serving.channels import ReplicaLost
+from zenray.serving.model_card import model_key
 from zenray.serving.peers import Peers, Watch
 from zenray.serving.routing import affinity_key
 from zenray.serving.verifier_client import VerifierClient
@@ -49,14 +51,15 @@ class VerifierGenerator:
 
     def __init__(
         self,
-        peers: Peers,
-        model: ModelIdentity,
+        client: VerifierClient,
+        model: common_pb2.ModelInfo,
         tokenizer: Tokenizer,
         settings: ClientSettings,
         on_tokens: Callable[[int], None],
     ) -> None:
-        self._client = VerifierClient(peers, _AFFINITY_SLACK, settings.failover_timeout_s)
-        self._model, self._tokenizer = model, tokenizer
+        self._client = client
+        self._model, self._tokenizer = model_identity(model), tokenizer
+        self.model_key = model_key(model)
         self._settings, self._on_tokens = settings, on_tokens
         self._gate = Gate(FIRST_LIMIT)
         self._progress_s = time.monotonic()
@@ -132,8 +135,8 @@ class VerifierGenerator:
             self._client.generate(request, affinity, time.monotonic() + timeout_s)
         ) as events:
             async for event in events:
-                self._progress_s = time.monotonic()
                 if isinstance(event, Delta):
+                    self._progress_s = time.monotonic()
                     token_ids[event.index] += event.token_ids
                     self._on_tokens(len(event.token_ids))
                 elif isinstance(event, Final):
@@ -159,17 +162,23 @@ class VerifierGenerator:
 
 @contextlib.asynccontextmanager
 async def connected(
-    watch: Watch, settings: ClientSettings, on_tokens: Callable[[int], None] = lambda count: None
+    watch: Watch | OneModel, settings: ClientSettings, on_tokens: Callable[[int], None] = lambda count: None
 ) -> AsyncGenerator[VerifierGenerator, None]:
     """A generator over the verifiers of `watch`, once one of them has said what it serves.
 
     Raises Unavailable when none does within `settings.patience_s`.
     """
     peers = Peers(watch, verifier_pb2_grpc.VerifierServiceStub)
+    client = VerifierClient(
+        peers,
+        _AFFINITY_SLACK,
+        settings.failover_timeout_s,
+        lambda: watch.refused if isinstance(watch, OneModel) else (),
+    )
     await peers.start()
     try:
-        model, tokenizer = await _served(peers, settings)
-        generator = VerifierGenerator(peers, model, tokenizer, settings, on_tokens)
+        model, tokenizer = await _served(peers, client, settings.patience_s)
+        generator = VerifierGenerator(client, model, tokenizer, settings, on_tokens)
         following = asyncio.create_task(generator.follow_load())
         try:
             yield generator
@@ -180,17 +189,18 @@ async def connected(
         await peers.stop()
 
 
-async def _served(peers: Peers, settings: ClientSettings) -> tuple[ModelIdentity, Tokenizer]:
-    client = VerifierClient(peers, _AFFINITY_SLACK, settings.failover_timeout_s)
-    deadline_s = time.monotonic() + settings.patience_s
+async def _served(peers: Peers, client: VerifierClient, patience_s: float) -> tuple[common_pb2.ModelInfo, Tokenizer]:
+    """What one of the replicas serves. Raises Unavailable when none says so within `patience_s`."""
+    deadline_s = time.monotonic() + patience_s
     random = Random()
     for num_failures in itertools.count():
-        await peers.wait_for_any(min(1.0, max(0.0, deadline_s - time.monotonic())))
+        remaining_s = deadline_s - time.monotonic()
         try:
-            model = model_identity(await client.info())
-            return model, await fetch_tokenizer(peers.listed()[0].stub)
-        except (Unavailable, DeadlineExceeded, IndexError) as error:
-            if time.monotonic() > deadline_s:
-                raise Unavailable(f"no verifier answered for {settings.patience_s:g} s: {error}") from error
+            if not await peers.wait_for_any(max(0.0, remaining_s)):
+                client.check_available()
+            return await client.info(), await fetch_tokenizer(peers.available()[0].stub)
+        except (Unavailable, DeadlineExceeded, IndexError) as error:  # IndexError: the last one has just left.
+            if remaining_s <= 0:
+                raise Unavailable(f"no verifier answered for {patience_s:g} s: {error}") from error
         await asyncio.sleep(pause_s(num_failures, random))
     raise AssertionError("unreachable")

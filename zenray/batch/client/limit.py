@@ -4,10 +4,10 @@ An engine takes `max_running` sequences and queues some more, of both priorities
 is refused. So a job never fills the queue: it aims at a few waiting sequences per replica, which is what keeps
 every place busy between two looks at the load.
 
-Rule, of every client by itself: while fewer wait than wanted, keep so many more as is our share of what is there (at
-least one); while more wait, keep our share of what is wanted. Small clients grow relatively faster than big ones and
-all shrink alike, which is how several jobs come to equal shares (AIMD; Chiu and Jain, 1989). Editors' requests count
-as what is there: the more of them, the less is left for jobs.
+Rule, of every client by itself: while no more wait than wanted, add our share of what is missing, at least one; while
+more wait, keep our share of what is wanted. Small clients grow relatively faster than big ones and all shrink alike,
+which is how several jobs come to similar shares (AIMD; Chiu and Jain, 1989). Editors' requests count as what is there:
+the more of them, the less is left for jobs.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def next_limit(limit: int, in_flight: int, loads: Sequence[ReplicaLoad]) -> int:
         return limit
     present = max(sum(load.running + load.waiting for load in loads), in_flight)
     wanted = sum(load.running + wanted_waiting(load) for load in loads)
-    if present < wanted:
+    if present <= wanted:
         return in_flight + max(1, (wanted - present) * in_flight // max(1, present))
-    return max(1, in_flight * wanted // present)
+    return max(1, (2 * in_flight * wanted + present) // (2 * present))  # Rounded: a small share is not worn away.
 
 
 def after_refusal(limit: int) -> int:

@@ -8,7 +8,7 @@ import grpc
 
 from zenray.errors import ModelFileError
 from zenray.model.tokenizer import Tokenizer
-from zenray.model.tokenizer_json import load_tokenizer
+from zenray.model.tokenizer_json import tokenizer_from_bytes
 from zenray.serving.channels import error_of
 from zenray.v1 import verifier_pb2
 
@@ -30,4 +30,4 @@ async def fetch_tokenizer(stub: Any) -> Tokenizer:
         raise error_of(error) from error
     finally:
         call.cancel()
-    return load_tokenizer(bytes(data))
+    return tokenizer_from_bytes(bytes(data))
