@@ -13,7 +13,7 @@ a finished shard or one that was never begun.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -50,8 +50,10 @@ _DIFFERENCES_SHOWN = 20
 class OutputStore:
     """An output folder and the lease on it: a context manager, made by `open`. For one thread."""
 
-    def __init__(self, path: Path, spec: JobSpec, num_shards: int, lease: Lease, disk: Disk) -> None:
-        self._path, self._spec, self._lease, self._disk = path, spec, lease, disk
+    def __init__(
+        self, path: Path, spec: JobSpec, num_shards: int, row_ids: Sequence[str] | None, lease: Lease, disk: Disk
+    ) -> None:
+        self._path, self._spec, self._row_ids, self._lease, self._disk = path, spec, row_ids, lease, disk
         remove_temporaries(path, disk, besides=path / RUNS)
         self._begin(num_shards)
         contents = load_contents(path)
@@ -70,8 +72,18 @@ class OutputStore:
             self._journal = Journal(path, self._listed(), disk)
 
     @classmethod
-    def open(cls, path: Path, spec: JobSpec, num_shards: int, disk: Disk = LOCAL_DISK) -> OutputStore:
+    def open(
+        cls,
+        path: Path,
+        spec: JobSpec,
+        num_shards: int,
+        row_ids: Sequence[str] | None = None,
+        disk: Disk = LOCAL_DISK,
+    ) -> OutputStore:
         """Begin an output or go on with it.
+
+        With the planned `row_ids`, a shard of other rows is refused when it is written; without, all of them are
+        compared in the end alone.
 
         Raises OutputBusy when another driver has it, OutputOfAnotherJob when it was begun with another spec,
         OutputDamaged when it is no output or cannot be trusted, OutputNotWritten when the disk refuses.
@@ -82,7 +94,7 @@ class OutputStore:
             lease = Lease.take(path / LEASE, spec.digest)
         try:
             with disk_errors(path):
-                return cls(path, spec, num_shards, lease, disk)
+                return cls(path, spec, num_shards, row_ids, lease, disk)
         except BaseException:
             lease.release()
             raise
@@ -208,6 +220,8 @@ class OutputStore:
         row_ids = row_ids_of(table)
         if len(set(row_ids)) < len(row_ids):
             raise OutputDamaged(f"{name} would have a row twice")
+        if self._row_ids is not None and row_ids != list(self._row_ids[index * most : (index + 1) * most]):
+            raise OutputDamaged(f"{name} would have other rows than the planned ones, or in another order")
         if self._schema is None and self.finished:
             path = shard_path(self._path, min(self.finished))
             self._schema = shard_schema(self._disk.read(path))

@@ -46,7 +46,7 @@ def num_tokens(index: int) -> int:
 
 def run_job(path: Path, order: Sequence[int] = range(NUM_SHARDS), disk: Disk = LOCAL_DISK) -> None:
     """What a driver does, from wherever the last one was stopped."""
-    with OutputStore.open(path, SPEC, NUM_SHARDS, disk) as store:
+    with OutputStore.open(path, SPEC, NUM_SHARDS, disk=disk) as store:
         for index in order:
             if index not in store.finished:
                 store.write(index, table(index), num_tokens(index))

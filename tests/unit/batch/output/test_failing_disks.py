@@ -68,9 +68,11 @@ def test_a_step_that_fails_is_a_typed_error_and_the_driver_can_go_on(
     for step in range(len(counter.steps)):
         output, disk = memory_path / str(step), BrokenDisk(step, code)
         errors: list[OutputNotWritten] = []
-        with _patiently(lambda: OutputStore.open(output, SPEC, NUM_SHARDS, disk), errors, output) as store:  # noqa: B023
+        with _patiently(lambda: OutputStore.open(output, SPEC, NUM_SHARDS, disk=disk), errors, output) as store:  # noqa: B023
             for index in range(NUM_SHARDS):
                 _patiently(lambda: store.write(index, table(index), num_tokens(index)), errors, output)  # noqa: B023
+            listed = verify_output(output)
+            assert listed.sound and listed.num_finished == NUM_SHARDS
             _patiently(store.complete, errors, output)
         assert len(errors) == 1 and "nothing finished is lost" in str(errors[0])
         assert ("free some space" in str(errors[0])) == (code != errno.EIO)
@@ -93,7 +95,7 @@ def test_a_disk_that_loses_bytes_without_saying_so_is_found_out(tmp_path: Path) 
     with OutputStore.open(tmp_path / "out", SPEC, NUM_SHARDS) as store:
         store.write(0, table(0), num_tokens(0))
     lying = LyingDisk(kept_bytes=1000)
-    with OutputStore.open(tmp_path / "out", SPEC, NUM_SHARDS, lying) as store:
+    with OutputStore.open(tmp_path / "out", SPEC, NUM_SHARDS, disk=lying) as store:
         with pytest.raises(OutputNotWritten, match="reads back differently"):
             store.write(1, table(1), num_tokens(1))
         assert store.finished == {0}

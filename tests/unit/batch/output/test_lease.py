@@ -86,6 +86,10 @@ def _write_foreign_lease(path: Path, beat: int) -> None:
     path.write_text(json.dumps({**fields, "beat": f"{beat:012d}"}))
 
 
+def _forget_lease(output: Path) -> None:
+    (output / "runs/lease.json").unlink()
+
+
 def test_a_beat_from_another_machine_refuses_though_the_lock_was_granted(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "lease.json"
     path.parent.mkdir()
@@ -132,5 +136,13 @@ def test_a_driver_that_lost_its_folder_writes_nothing_more(tmp_path: Path) -> No
         with pytest.raises(OutputBusy, match="process 1 on far"):
             store.write(1, table(1), num_tokens(1))
     assert [each.name for each in (output / "shards").iterdir()] == ["part-00000.parquet"]
+    _forget_lease(output)
+    with OutputStore.open(output, SPEC, NUM_SHARDS) as store:
+        for index in (1, 2):
+            store.write(index, table(index), num_tokens(index))
+        _write_foreign_lease(output / "runs/lease.json", beat=1)
+        with pytest.raises(OutputBusy, match="process 1 on far"):
+            store.complete()
+    assert not (output / "manifest.json").exists()
     holder = read_holder(output / "runs/lease.json")
     assert holder is not None and holder.host == "far"

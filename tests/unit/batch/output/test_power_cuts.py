@@ -15,8 +15,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.batch.output.small_job import SteppedDisk, files, new_folder, run_job
+from tests.unit.batch.output.small_job import (
+    NUM_SHARDS,
+    SPEC,
+    SteppedDisk,
+    files,
+    new_folder,
+    num_tokens,
+    run_job,
+    table,
+)
 from zenray.batch.output.disk import publish, write_new
+from zenray.batch.output.store import OutputStore
 from zenray.batch.output.verify import verify_output
 
 
@@ -124,11 +134,20 @@ def test_after_power_cuts_the_next_driver_finishes_the_same_files(
     assert verify_output(output).sound
 
 
-def test_what_a_finished_driver_wrote_is_on_the_disk(memory_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    disk = PoweredDisk(cut_at=10**6, seed=0)
-    run_job(memory_path / "out", disk=disk)
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_finished_stays_finished(seed: int, memory_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    """From the moment that `write` returns, and `complete`."""
+    output = memory_path / "deep" / "out"
+    for index in range(NUM_SHARDS):
+        disk = PoweredDisk(cut_at=10**6, seed=seed)
+        with OutputStore.open(output, SPEC, NUM_SHARDS, disk=disk) as store:
+            assert store.finished == set(range(index)) and not store.lost
+            store.write(index, table(index), num_tokens(index))
+        disk.lose()
+    disk = PoweredDisk(cut_at=10**6, seed=seed)
+    run_job(output, disk=disk)
     disk.lose()
-    assert files(memory_path / "out") == uninterrupted
+    assert files(output) == uninterrupted
 
 
 @pytest.mark.parametrize("forgotten", ["fsync", "fsync_folder"])

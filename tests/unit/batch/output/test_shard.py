@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from hashlib import sha256
@@ -60,6 +61,14 @@ def test_neither_chunks_nor_slices_change_the_bytes(rows: list[dict[str, object]
     data = encode_shard(whole, "job", 3, 5)
     assert encode_shard(pa.concat_tables(pieces), "job", 3, 5) == data
     assert encode_shard(framed, "job", 3, 5) == data
+
+
+def test_chunks_do_not_move_the_pages_of_a_large_column() -> None:
+    rng = random.Random(1)
+    blobs = [rng.randbytes(rng.randint(1, 9000)) for _ in range(800)]
+    whole = pa.table({"row_id": [str(row) for row in range(800)], "blob": blobs})
+    pieces = pa.concat_tables([whole.slice(0, 300), whole.slice(300, 13), whole.slice(313)])
+    assert encode_shard(pieces, "job", 0, 0) == encode_shard(whole, "job", 0, 0)
 
 
 @settings(deadline=None)

@@ -166,6 +166,17 @@ def test_a_table_that_is_no_planned_shard_is_refused(bad: pa.Table, complaint: s
         assert store.finished == {2}
 
 
+def test_a_driver_that_says_which_rows_it_planned_is_held_to_them(tmp_path: Path, uninterrupted: Files) -> None:
+    with OutputStore.open(tmp_path / "out", SPEC, NUM_SHARDS, ROW_IDS) as store:
+        for index, other in ((0, table(1)), (0, table(0).take([1, 0, 2, 3])), (1, table(0))):
+            with pytest.raises(OutputDamaged, match="other rows than the planned ones"):
+                store.write(index, other, 0)
+        for index in range(NUM_SHARDS):
+            store.write(index, table(index), num_tokens(index))
+        store.complete()
+    assert files(tmp_path / "out") == uninterrupted
+
+
 @pytest.mark.parametrize("swap", [False, True], ids=["a row twice", "another order"])
 def test_rows_that_are_not_the_planned_ones_never_become_a_finished_output(swap: bool, tmp_path: Path) -> None:
     tables = [table(1), table(0)] if swap else [table(0), table(0)]
