@@ -111,7 +111,7 @@ class UnitTestJob:
         chosen = choose_functions(self._mined.functions, self._settings.max_functions)
         taken = {function.row_id for function in chosen}
         beyond = [
-            Skipped(function.qualified_name, function.provenance.path, SkipReason.NOT_CHOSEN)
+            Skipped(function.qualified_name, *_place(function), SkipReason.NOT_CHOSEN)
             for function in self._mined.functions
             if function.row_id not in taken
         ]
@@ -121,6 +121,10 @@ class UnitTestJob:
         for spec, account in zip(self._specs, self._accounts, strict=True):
             say(f"reading {spec.display_name}")
             yield from read_documents(spec, account)
+
+
+def _place(function: MinedFunction) -> tuple[str, str]:
+    return function.provenance.repository, function.provenance.path
 
 
 def _python_of(spec: InputSpec) -> InputSpec:

@@ -101,7 +101,7 @@ def _without_duplicates(found: list[_Found]) -> tuple[list[_Found], list[Skipped
 def _skip_duplicate(each: _Found, earlier: _Found, reason: SkipReason) -> Skipped:
     function, other = each.function, earlier.function
     detail = f"of {other.qualified_name} in {other.provenance.repository}/{other.provenance.path}"
-    return Skipped(function.qualified_name, function.provenance.path, reason, detail)
+    return Skipped(function.qualified_name, function.provenance.repository, function.provenance.path, reason, detail)
 
 
 def _mine_document(
@@ -111,7 +111,7 @@ def _mine_document(
         module = parse_module(document.path, document.text)
         functions = list(functions_of(module.tree))
     except UnreadableModule as error:
-        yield Skipped("", document.path, SkipReason.NO_SOURCE, str(error))
+        yield Skipped("", document.repository, document.path, SkipReason.NO_SOURCE, str(error))
         return
     is_test = is_test_path(document.path)
     if is_test:
@@ -123,9 +123,11 @@ def _mine_document(
                 raise CannotStandAlone("in a file of tests", SkipReason.TEST_CODE)
             yield _mine_function(document, module, node, around, name, settings)
         except CannotStandAlone as refused:
-            yield Skipped(name, document.path, refused.reason, refused.detail)
+            yield Skipped(name, document.repository, document.path, refused.reason, refused.detail)
         except (RecursionError, MemoryError, SyntaxError, ValueError) as error:  # Code that only a compiler can bear.
-            yield Skipped(name, document.path, SkipReason.NO_SOURCE, f"{type(error).__name__}: {error}")
+            yield Skipped(
+                name, document.repository, document.path, SkipReason.NO_SOURCE, f"{type(error).__name__}: {error}"
+            )
 
 
 def _mine_function(

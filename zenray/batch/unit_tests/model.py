@@ -74,6 +74,7 @@ class Skipped:
     """A function that was looked at and left out."""
 
     qualified_name: str
+    repository: str
     path: str
     reason: SkipReason
     detail: str = ""

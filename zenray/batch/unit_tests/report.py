@@ -22,7 +22,7 @@ from zenray.batch.unit_tests.report_plot import DARK, LIGHT, draw_report
 Records = Callable[[], Iterable[Mapping[str, Any]]]
 """Gives rows of `record.SCHEMA` from the first, every time it is called: no more than one of them is in memory."""
 
-SKIPPED_SCHEMA = pa.schema({name: pa.string() for name in ("path", "qualified_name", "reason", "detail")})
+SKIPPED_SCHEMA = pa.schema({name: pa.string() for name in ("repository", "path", "qualified_name", "reason", "detail")})
 _NUM_EXAMPLES = 4
 _FEWEST_MUTANTS = 5  # A full score of one mutant says little.
 

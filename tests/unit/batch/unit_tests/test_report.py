@@ -114,7 +114,10 @@ JOB = {
     "seed": 3,
     "job_version": 1,
 }
-LEFT_OUT = [Skipped("f", "a.py", SkipReason.TRIVIAL, "two lines"), Skipped("g", "b.py", SkipReason.NESTED)]
+LEFT_OUT = [
+    Skipped("f", "toolz", "a.py", SkipReason.TRIVIAL, "two lines"),
+    Skipped("g", "toolz", "b.py", SkipReason.NESTED),
+]
 
 
 def written(folder: Path, records: list[dict[str, Any]]) -> dict[str, bytes]:
