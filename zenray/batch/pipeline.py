@@ -89,8 +89,8 @@ def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say)
             missing = set(range(len(shards))) - store.finished
             assert not missing, f"every shard comes back; not {sorted(missing)[:5]}"
             store.complete()
-        run.finishing()
-        job.finish(output, say)
+            run.finishing()
+            job.finish(output, say)  # While the lease is held: no other driver writes these files.
     return run.complete()
 
 
