@@ -14,22 +14,22 @@ from zenray.batch.sandbox.runtime import Interpreter
 
 PACKAGES = "/runtime/packages"
 _SCRATCH = "/scratch"
-_PACKAGE_OF_TOOL = {"bwrap": "bubblewrap", "setpriv": "util-linux", "sh": "dash"}
+_PACKAGE_OF_TOOL = {"bwrap": "bubblewrap", "setpriv": "util-linux", "unshare": "util-linux", "sh": "dash"}
 _SHARED_MEMORY_BYTES = 2**20  # Enough for the semaphores of multiprocessing.
 _JOIN_AND_GO_ON = 'echo 0 > "$1"/cgroup.procs && shift && exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)
 class Pipes:
-    """Our ends, or theirs. `info` is where bwrap names the jail's first process, `status` where the bootstrap says how
-    far it is, `report` where the entry reports; `seccomp` holds the filter for bwrap to read, on their side."""
+    """Our ends, or theirs. `status` is where the bootstrap says how far it is, `report` where the entry reports, `exit`
+    where bwrap says what came of it; `seccomp` holds the filter for bwrap to read, on their side."""
 
     stdin: int
     stdout: int
     stderr: int
     status: int
     report: int
-    info: int
+    exit: int
     seccomp: int = -1
 
     @staticmethod
@@ -54,7 +54,7 @@ class Pipes:
     @property
     def inherited(self) -> tuple[int, ...]:
         """Those that are no standard stream."""
-        return self.status, self.report, self.info, self.seccomp
+        return self.status, self.report, self.exit, self.seccomp
 
     def close(self) -> None:
         for descriptor in (self.stdin, self.stdout, self.stderr, *self.inherited):
@@ -81,15 +81,21 @@ def jail_command(
     scratch_mib: int,
     hash_seed: int,
 ) -> list[str]:
-    """Joins the control group, steps down to `uid` (None: stays who we are), and starts the bootstrap behind bwrap."""
+    """Joins the control group, steps down to `uid` (None: stays who we are), and starts the bootstrap behind bwrap.
+
+    bwrap leaves the jail's first process to whoever adopts it, which in many containers is nobody. So it becomes the
+    first process of a namespace itself: at its end the kernel ends and buries all that were in it.
+    """
     join = [tool("sh"), "-c", _JOIN_AND_GO_ON, "sh", str(group)] if group else []
+    user = [] if uid is not None else ["--user", "--map-current-user"]
     identity = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid is not None else []
     return [
         *join,
+        tool("setpriv"), "--pdeathsig", "KILL", tool("unshare"), *user, "--pid", "--fork", "--kill-child", "--",
         tool("setpriv"), *identity, "--no-new-privs", "--",
         tool("bwrap"),
         "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session",
-        "--cap-drop", "ALL", "--seccomp", str(pipes.seccomp), "--info-fd", str(pipes.info),
+        "--cap-drop", "ALL", "--seccomp", str(pipes.seccomp), "--json-status-fd", str(pipes.exit),
         *_read_only_system(interpreter.prefix),
         "--ro-bind", str(runtime), "/runtime", "--proc", "/proc", "--dev", "/dev",
         "--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",  # noqa: S108

@@ -40,7 +40,7 @@ class Sandbox:
         self.packages = packages
         self.scratch_mib = scratch_mib
         self._group = group
-        self._init: int | None = None  # A handle of the jail's first process: with it, all of them end.
+        self._first: int | None = None  # A handle of the first process inside: with it, all others end.
         self._guard = threading.Lock()
         interpreter, runtime, program = find_interpreter(), runtime_folder(packages), seccomp_program()
         with _breaking():
@@ -76,25 +76,27 @@ class Sandbox:
         watch = Watch(self._pipes, self._process.pid, _order(execution, limits), limits)
         try:
             ending = watch.until_end(_START_S)
-            self.kill()
+            self._end()
             watch.drain(_END_S)
-            status = self._process.wait()
         finally:
             watch.close()
         wall_s = time.monotonic() - watch.started_at
         if watch.refusal:
             raise InvalidRequest.of("files", watch.refusal, f"what fits into {limits.scratch_mib} MiB, by path")
         if not watch.started_at:
-            raise SandboxUnavailable(f"the sandbox broke before the code ran: {_shown(watch.stderr) or status}")
+            raise SandboxUnavailable(f"the sandbox broke before the code ran: {_shown(watch.stderr)}")
         exit_code, number = None, None
         if ending is None:
-            ending, exit_code, number = _ending_of(status)
-        if number == signal.SIGKILL and self._group.num_out_of_memory() > num_out_of_memory:
-            ending, number = Ending.OUT_OF_MEMORY, None
-        elif number == signal.SIGKILL and _num_out_of_memory() > num_ended_by_machine:
-            raise SandboxUnavailable("the machine ran out of memory: take fewer workers or smaller limits")
-        elif number == signal.SIGKILL and wall_s >= limits.cpu_s:
-            ending = Ending.CPU_LIMIT  # It ignored the signal that comes a second before.
+            ending, exit_code, number = _ending_of(_exit_code(self._pipes.exit))
+        if number == signal.SIGKILL:
+            if self._group.num_out_of_memory() > num_out_of_memory:
+                ending, number = Ending.OUT_OF_MEMORY, None
+            elif _num_out_of_memory() > num_ended_by_machine:
+                raise SandboxUnavailable("the machine ran out of memory: take fewer workers or smaller limits")
+            elif ending and wall_s >= limits.cpu_s:
+                ending = Ending.CPU_LIMIT  # It ignored the signal that comes a second before.
+        if ending is None:
+            raise SandboxUnavailable("the sandbox was killed from outside")
         return ExecutionResult(
             ending, exit_code, number, bytes(watch.stdout), bytes(watch.stderr), bytes(watch.report),
             wall_s=wall_s, waited_s=watch.started_at - asked,
@@ -103,33 +105,48 @@ class Sandbox:
     def _wait_until_ready(self) -> None:
         told = _read(self._pipes.status, _START_S)
         if told != READY:
-            self.kill()
-            self._process.wait()
+            self._end()
             said = _shown(_read(self._pipes.stderr, 0))
             raise SandboxUnavailable(f"the sandbox does not start: {said or 'it says nothing'}")
-        first_process = json.loads(_read(self._pipes.info, _START_S))["child-pid"]
-        with self._guard:
-            self._init = os.pidfd_open(first_process)
 
     def kill(self) -> None:
         """Ends every process of it. From any thread."""
         with self._guard:
-            if self._init is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._init, signal.SIGKILL)
-            if self._process.returncode is None:  # Else its number may be somebody else's by now.
-                with contextlib.suppress(ProcessLookupError):
+            if self._process.returncode is not None:
+                return  # Its number may be somebody else's by now.
+            self._first = self._first or self._find_first()
+            with contextlib.suppress(ProcessLookupError):
+                if self._first is not None:
+                    signal.pidfd_send_signal(self._first, signal.SIGKILL)
+                else:
                     os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _find_first(self) -> int | None:
+        """The only child of `unshare`, if it has one yet."""
+        pid = self._process.pid
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file,
+        ):
+            return os.pidfd_open(int(file.read()))
+        return None
+
+    def _end(self) -> None:
+        """Kills what is left and waits until all of it is gone."""
+        self.kill()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def close(self) -> None:
         """Kills what is left, waits until it is gone, gives back every descriptor."""
-        self.kill()
-        self._process.wait()
+        self._end()
         with self._guard:
-            if self._init is not None:
-                select.select([self._init], [], [], _END_S)
-                os.close(self._init)
-                self._init = None
+            if self._first is not None:
+                os.close(self._first)
+                self._first = None
         self._pipes.close()
 
 
@@ -159,13 +176,21 @@ def _order(execution: Execution, limits: Limits) -> bytes:
     return b"".join([len(head).to_bytes(8, "little"), head, *files.values(), execution.stdin])
 
 
-def _ending_of(status: int) -> tuple[Ending, int | None, int | None]:
-    """bwrap ends as what it jailed did, with 128 + signal as a shell would say it."""
-    if status < 0:
-        raise SandboxUnavailable(f"bwrap was ended from outside, by signal {-status}")
-    number = status - 128
+def _exit_code(told_by_bwrap: int) -> int | None:
+    """What bwrap says last: the exit status of what it jailed. None where it was killed itself."""
+    with contextlib.suppress(ValueError, KeyError, BlockingIOError):
+        *_, last = os.read(told_by_bwrap, _MAX_SAID_BYTES).splitlines() or [b"{}"]
+        return int(json.loads(last)["exit-code"])
+    return None
+
+
+def _ending_of(code: int | None) -> tuple[Ending | None, int | None, int | None]:
+    """The ending, exit code and signal. 128 + signal stands for a signal, as in shells."""
+    if code is None:
+        return None, None, signal.SIGKILL
+    number = code - 128
     if number not in {*signal.valid_signals()}:
-        return Ending.EXITED, status, None
+        return Ending.EXITED, code, None
     endings = {signal.SIGXCPU: Ending.CPU_LIMIT, signal.SIGXFSZ: Ending.FILE_LIMIT}
     return endings.get(signal.Signals(number), Ending.KILLED), None, number
 

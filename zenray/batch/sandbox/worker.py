@@ -15,6 +15,7 @@ from zenray.batch.sandbox.sandbox import Sandbox
 from zenray.errors import InvalidRequest
 
 _NUM_TRIES = 3
+_GIVEN_UP = "the execution was given up: it was cancelled, or the pool was closed"
 _FIRST_UID, _NUM_UIDS = 40_000, 10_000  # Debian reserves them, and hands none out.
 
 
@@ -26,22 +27,26 @@ class Order:
         self.result: Future[ExecutionResult] = Future()
         self._guard = threading.Lock()
         self._sandbox: Sandbox | None = None
-        self._is_abandoned = False
+        self.is_abandoned = False
 
     def abandon(self) -> None:
         """Nobody waits any more. From any thread."""
         with self._guard:
-            self._is_abandoned = True
+            self.is_abandoned = True
             if self._sandbox is not None:
                 self._sandbox.kill()
 
     def run_in(self, sandbox: Sandbox, limits: Limits) -> ExecutionResult:
         with self._guard:
-            if self._is_abandoned:
-                raise SandboxUnavailable("the execution was given up")
+            if self.is_abandoned:
+                raise SandboxUnavailable(_GIVEN_UP)
             self._sandbox = sandbox
         try:
             return sandbox.run(self.execution, limits)
+        except SandboxUnavailable as error:
+            if self.is_abandoned:
+                raise SandboxUnavailable(_GIVEN_UP) from error
+            raise
         finally:
             with self._guard:
                 self._sandbox = None
@@ -104,7 +109,7 @@ class Worker(threading.Thread):
             try:
                 return order.run_in(sandbox, limits)
             except SandboxUnavailable:
-                if num_left == 0:
+                if num_left == 0 or order.is_abandoned:
                     raise
             finally:
                 sandbox.close()
