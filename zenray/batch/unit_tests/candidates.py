@@ -6,17 +6,20 @@ import ast
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from zenray.batch.rows import row_id
 from zenray.batch.unit_tests.candidates_implementations import implementation_of, original_key
 from zenray.batch.unit_tests.candidates_imports import FocalModule, Refused
 from zenray.batch.unit_tests.candidates_tests import DraftRejection, DraftTest, tests_of
-from zenray.batch.unit_tests.candidates_text import Unparsable, code_of, parse_complete, parse_module
+from zenray.batch.unit_tests.candidates_text import MAX_CHARACTERS, Unparsable, code_of, parse_complete, parse_module
 from zenray.batch.unit_tests.model import CandidateTest, Implementation, MinedFunction, RejectedText
 from zenray.batch.unit_tests.prompts_source import FocalSource
 
 MAX_REJECTED_CHARACTERS = 2000
 """Of a rejected text that are kept."""
+_MAX_DRAFTS = 64
+"""Tests of one answer that are looked at."""
 DUPLICATE = "the same as an earlier one"
 MEMORISED = "the same as the mined function"
 _TEST, _IMPLEMENTATION = "test", "implementation"
@@ -58,14 +61,20 @@ def collect_tests(
 
 
 def _drafts(answer: Answer, focal: FocalModule) -> Iterator[DraftTest | DraftRejection]:
-    code = code_of(answer.text, answer.begins_in_code)
+    code, is_cut = _code(answer)
     try:
         # A list: whatever deep trees do, they do here.
-        yield from list(tests_of(parse_complete(code, answer.is_cut), focal))
+        yield from list(islice(tests_of(parse_complete(code, is_cut), focal), _MAX_DRAFTS))
     except Unparsable as error:
         yield DraftRejection(f"does not parse: {error}", code)
     except (RecursionError, MemoryError, ValueError) as error:  # Trees too deep, numbers too long to write.
         yield DraftRejection(f"cannot be dealt with: {type(error).__name__}", code)
+
+
+def _code(answer: Answer) -> tuple[str, bool]:
+    """The answer's code, and whether its last line may be missing something."""
+    code = code_of(answer.text, answer.begins_in_code)
+    return code, answer.is_cut or len(answer.text) > MAX_CHARACTERS
 
 
 def _with_new_name(draft: DraftTest, names: set[str]) -> DraftTest:
@@ -84,9 +93,9 @@ def collect_implementations(
     rejected: list[RejectedText] = []
     keys = {original_key(source): MEMORISED}
     for answer in answers:
-        code = code_of(answer.text, answer.begins_in_code)
+        code, is_cut = _code(answer)
         try:
-            tree, is_whole = _parsed(code, answer.is_cut)
+            tree, is_whole = _parsed(code, is_cut)
             module, key = implementation_of(tree, is_whole, source)
         except (Unparsable, Refused) as error:
             reason = f"does not parse: {error}" if isinstance(error, Unparsable) else str(error)

@@ -22,8 +22,8 @@ from zenray.batch.unit_tests.candidates_unroll import parametrised, unroll_loops
 from zenray.batch.unit_tests.normalise import normalised
 
 _MAX_NAME_CHARACTERS = 60
-_MAX_TESTS = 64
-"""Of one answer."""
+_MAX_FUNCTIONS = 64
+"""Of one answer, parametrised ones once for each case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def tests_of(module: ast.Module, focal: FocalModule) -> Iterator[DraftTest | Dra
     imports = Imports.of(module, focal)
     helpers = {name: node for node in module.body for name in _defined(node)}
     loose = [node for node in module.body if isinstance(node, ast.Assert)]
-    written = list(islice((test for node in module.body for test in _test_functions(node)), _MAX_TESTS))
+    written = list(islice((test for node in module.body for test in _test_functions(node)), _MAX_FUNCTIONS))
     if loose:
         written.append(_Written(f"test_{focal.function_name}", [*_setting(module), *loose], ""))
     if not written:

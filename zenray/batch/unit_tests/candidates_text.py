@@ -6,9 +6,10 @@ import ast
 import re
 import warnings
 
-MAX_CHARACTERS = 32_768
-"""Of one answer that is looked at: ten times the longest that a sensible limit of tokens gives."""
-_MAX_CUTS = 256
+MAX_CHARACTERS = 16_384
+"""Of one answer that is looked at: several times what a sensible limit of tokens gives."""
+_MAX_CUTS = 24
+"""Each cut goes back to where the parser stumbled, so a sound text needs a few."""
 _FENCE = re.compile(r"^\s*(```+|~~~+)\s*([\w+-]*)")
 _PYTHON = frozenset({"", "python", "py", "python3", "pytest"})
 

@@ -26,6 +26,9 @@ _COMPARISONS: dict[str, type[ast.cmpop]] = {
 }
 
 
+_MAX_SET_UP_NODES = 500
+
+
 class NotSimple(Exception):
     """A method that cannot become a function of its own; says why."""
 
@@ -37,6 +40,8 @@ def function_body(method: ast.FunctionDef, test_class: ast.ClassDef) -> list[ast
     set_up = [
         node for node in test_class.body if isinstance(node, ast.FunctionDef) and node.name in ("setUp", "setup_method")
     ]
+    if sum(1 for node in set_up for _ in ast.walk(node)) > _MAX_SET_UP_NODES:
+        raise NotSimple("the test class has a long setUp")
     constants: list[ast.stmt] = [node for node in test_class.body if isinstance(node, ast.Assign)]
     statements = deepcopy([*constants, *(statement for node in set_up for statement in node.body), *method.body])
     attributes = {name for statement in statements for name in _assigned_attributes(statement)} | {

@@ -8,6 +8,8 @@ from copy import deepcopy
 from zenray.batch.unit_tests.candidates_claims import is_claim, stored_names
 
 MAX_CASES = 16
+_MAX_STATEMENTS = 128
+"""Of a body with its loops unrolled."""
 
 
 def parametrised(decorator: ast.expr, body: list[ast.stmt]) -> list[list[ast.stmt]] | None:
@@ -32,7 +34,7 @@ def unroll_loops(body: list[ast.stmt]) -> list[ast.stmt]:
     for statement in body:
         if isinstance(statement, ast.For) and not statement.orelse and is_claim(statement):
             rounds = _rounds(statement, literals)
-            done += [statement] if rounds is None else rounds
+            done += [statement] if rounds is None or len(done) + len(rounds) > _MAX_STATEMENTS else rounds
             continue
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.List() | ast.Tuple() as value):
@@ -48,7 +50,7 @@ def _rounds(loop: ast.For, literals: dict[str, ast.expr]) -> list[ast.stmt] | No
     iterated = literals.get(loop.iter.id) if isinstance(loop.iter, ast.Name) else loop.iter
     cases = None if iterated is None else _elements(iterated)
     leaves = any(isinstance(node, ast.Break | ast.Continue) for node in ast.walk(loop))
-    if cases is None or leaves:
+    if cases is None or leaves or len(loop.body) > _MAX_STATEMENTS // MAX_CASES:
         return None
     rounds = [_with_case(loop.target, case, loop.body) for case in cases[:MAX_CASES]]
     return [statement for each in rounds if each is not None for statement in each]

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.batch.unit_tests.focal_examples import CLAMP, SHAPE_AREA
-from zenray.batch.unit_tests.candidates import DUPLICATE, Answer, collect_tests
+from zenray.batch.unit_tests.candidates import DUPLICATE, MAX_REJECTED_CHARACTERS, Answer, collect_tests
 from zenray.batch.unit_tests.candidates_text import MAX_CHARACTERS
 from zenray.batch.unit_tests.model import CandidateTest, MinedFunction, RejectedText
 
@@ -307,9 +307,15 @@ _PIECES = st.sampled_from(
 @example("def test_clamp():\n    assert clamp(1, 0, 9)" + ".x" * 8000 + " == 1\n", False)
 @example("def test_clamp():\n    assert clamp('\\d', 0, 9) == 1\n" * 2000, False)
 @example("x\n" * 4_000_000, True)
+@example(
+    "@pytest.mark.parametrize('a', [" + "1," * 99 + "])\ndef test_a(a):\n" + "    assert clamp(a, 0, 9) == 1\n" * 99,
+    True,
+)
 def test_no_text_is_too_hostile(text: str, is_cut: bool) -> None:
     """Whatever comes, it ends soon; what comes out parses, defines one test and imports only what is allowed."""
-    tests, _ = collected(text, is_cut=is_cut)
+    tests, rejected = collected(text, is_cut=is_cut)
+    assert len(tests) + len(rejected) <= 64
+    assert sum(len(each.text) for each in rejected) <= 64 * MAX_REJECTED_CHARACTERS
     for test in tests:
         *imports, function = ast.parse(test.source).body
         assert isinstance(function, ast.FunctionDef)
