@@ -25,7 +25,7 @@ from zenray.batch.sandbox.pool import SandboxPool
 from zenray.batch.unit_tests.execution import Pool
 from zenray.batch.unit_tests.focal_function import FunctionText
 from zenray.batch.unit_tests.mutants import make_mutants
-from zenray.batch.unit_tests.recheck_run import Measured, run_coverage, run_pytest
+from zenray.batch.unit_tests.recheck_run import Measured, run_coverage, run_pytest, survives
 from zenray.batch.unit_tests.record import kept_tests
 from zenray.batch.unit_tests.suite_source import join_tests
 from zenray.batch.unit_tests.tree import function_files, function_folder
@@ -101,11 +101,11 @@ async def _recheck_function(output: Path, record: Mapping[str, Any], pool: Pool,
 async def _mutation(record: Mapping[str, Any], pool: Pool, max_mutants: int) -> list[Figure]:
     """Mutants killed. A mutant is killed when pytest does not pass on it, for whatever reason."""
     mutants = make_mutants(record["module_source"], record["call_name"], max_mutants)
-    tests = _test_files(record)
+    tests, num_tests = _test_files(record), len(kept_tests(record))
     runs = await asyncio.gather(
-        *(run_pytest(pool, {_FOCAL: mutant.module_source, **tests}, first_failure=True) for mutant in mutants)
+        *(survives(pool, {_FOCAL: mutant.module_source, **tests}, num_tests) for mutant in mutants)
     )
-    survivors = {mutant.mutant_id for mutant, run in zip(mutants, runs, strict=True) if run.passed}
+    survivors = {mutant.mutant_id for mutant, passed in zip(mutants, runs, strict=True) if passed}
     recorded = set(record["surviving_mutants"])
     return [
         Figure("mutants", record["num_mutants"], len(mutants), len(mutants)),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zenray.batch.sandbox.model import Ending, Execution, ExecutionResult, Limits
 from zenray.batch.unit_tests.execution import Pool
 
 _LIMITS = Limits(wall_s=120.0, cpu_s=60, num_processes=32)
+_START_CPU_S, _TEST_CPU_S = 4, 2  # On a mutant: many never end, and each costs its limit.
+_ENTRY = "recheck_entry.py"
 _PYTEST = ("-q", "-p", "no:cacheprovider")
 _TELL = """
 import json, os
@@ -66,17 +68,26 @@ class Measured:
     missing_branches: frozenset[tuple[int, int]]
 
 
-async def run_pytest(pool: Pool, files: Mapping[str, str], *arguments: str, first_failure: bool = False) -> PytestRun:
-    """`pytest ARGUMENTS` over `files` in the folder that holds them; with `first_failure` no further than that."""
-    arguments = (*_PYTEST, *(("-x",) if first_failure else ()), *arguments)
-    told, problem = await _told(pool, files, _COUNT.format(arguments=list(arguments)), ("pytest",))
+async def run_pytest(pool: Pool, files: Mapping[str, str]) -> PytestRun:
+    """`pytest` in a folder that holds `files`."""
+    return await _pytest(pool, files, _PYTEST, _LIMITS)
+
+
+async def survives(pool: Pool, files: Mapping[str, str], num_tests: int) -> bool:
+    """Whether `pytest -x` passes, of `num_tests` tests."""
+    limits = replace(_LIMITS, cpu_s=_START_CPU_S + _TEST_CPU_S * num_tests)
+    return (await _pytest(pool, files, (*_PYTEST, "-x"), limits)).passed
+
+
+async def _pytest(pool: Pool, files: Mapping[str, str], arguments: Sequence[str], limits: Limits) -> PytestRun:
+    told, problem = await _told(pool, files, _COUNT.format(arguments=list(arguments)), ("pytest",), limits)
     return PytestRun(told.get("status"), told.get("passed", 0), tuple(told.get("failed", ())), problem)
 
 
-async def run_coverage(pool: Pool, files: Mapping[str, str], file: str, *arguments: str) -> Measured | str:
-    """`coverage run --branch -m pytest ARGUMENTS`, of which `file` is measured; or what went wrong."""
-    run = ["run", "--branch", f"--include={file}", "-m", "pytest", *_PYTEST, *arguments]
-    told, problem = await _told(pool, files, _MEASURE.format(run=run, file=file), ("coverage", "pytest"))
+async def run_coverage(pool: Pool, files: Mapping[str, str], file: str) -> Measured | str:
+    """`coverage run --branch -m pytest`, of which `file` is measured; or what went wrong."""
+    run = ["run", "--branch", f"--include={file}", "-m", "pytest", *_PYTEST]
+    told, problem = await _told(pool, files, _MEASURE.format(run=run, file=file), ("coverage", "pytest"), _LIMITS)
     if problem or told["file"] is None:
         return problem or f"{file} was not imported"
     found = told["file"]
@@ -89,12 +100,11 @@ async def run_coverage(pool: Pool, files: Mapping[str, str], file: str, *argumen
 
 
 async def _told(
-    pool: Pool, files: Mapping[str, str], program: str, packages: tuple[str, ...]
+    pool: Pool, files: Mapping[str, str], program: str, packages: tuple[str, ...], limits: Limits
 ) -> tuple[dict[str, Any], str]:
     """What `program` told through the report, and what kept it from telling anything."""
-    execution = Execution({**files, "recheck_entry.py": program + _TELL}, "recheck_entry.py", packages=packages,
-                          limits=_LIMITS)  # fmt: skip
-    result = await pool.run(execution)
+    files = {**files, _ENTRY: program + _TELL}
+    result = await pool.run(Execution(files, _ENTRY, packages=packages, limits=limits))
     try:
         return json.loads(result.report), ""
     except ValueError:
