@@ -27,11 +27,11 @@ class PromptStyle(Enum):
 
 
 class Opening(Enum):
-    """How much of its first test an answer is given."""
+    """How much of its first test an answer is given; never a bracket, which makes one token with what follows."""
 
     NAME = "name"  # def test_f
-    RESULTS = "results"  # def test_f(): assert f(
-    ERRORS = "errors"  # def test_f_errors(): with pytest.raises(
+    RESULTS = "results"  # def test_f(): assert f
+    ERRORS = "errors"  # def test_f_errors(): with pytest.raises
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,9 @@ def _opened(function: MinedFunction, opening: Opening) -> str:
         case Opening.NAME:
             return f"def test_{name}"
         case Opening.RESULTS:
-            is_method = function.call_name != function.import_name
-            called = function.import_name if is_method else f"{function.import_name}("
-            return f"def test_{name}():\n    assert {called}"
+            return f"def test_{name}():\n    assert {function.import_name}"
         case Opening.ERRORS:
-            return f"def test_{name}_errors():\n    with pytest.raises("
+            return f"def test_{name}_errors():\n    with pytest.raises"
 
 
 def _opened_classes(source: FocalSource) -> str:

@@ -67,8 +67,8 @@ def test_the_answer_is_begun_for_the_model(style: PromptStyle) -> None:
     for opening, function, begun in (
         (Opening.NAME, SHAPE_AREA, "from focal import Shape\n\n\ndef test_shape_area"),
         (Opening.RESULTS, SHAPE_AREA, "def test_shape_area():\n    assert Shape"),
-        (Opening.RESULTS, CLAMP, "def test_clamp():\n    assert clamp("),
-        (Opening.ERRORS, CLAMP, "def test_clamp_errors():\n    with pytest.raises("),
+        (Opening.RESULTS, CLAMP, "def test_clamp():\n    assert clamp"),
+        (Opening.ERRORS, CLAMP, "def test_clamp_errors():\n    with pytest.raises"),
     ):
         tests = prompts.tests(function, opening)
         assert tests.answer.endswith(begun)
