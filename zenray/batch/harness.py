@@ -71,7 +71,7 @@ class EchoJob:
         continued = row.get("continued")
         return {
             "row_id": row[ROW_ID],
-            "text": row["text"],
+            "text": row.get("text"),
             "continued": continued and [choice["text"] for choice in continued],
             "length": row.get("length"),
             "error": row.get(ERROR),

@@ -31,7 +31,7 @@ from zenray.batch.worker import StageWorker
 from zenray.config import ZenrayConfig
 from zenray.errors import ConfigError, Unavailable, ZenrayError
 
-log = logging.getLogger(__name__)
+_MAX_DEATHS_AT_START = 8  # Of workers in a row, before any of them took a shard.
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +78,17 @@ def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say)
         raise ConfigError(f"job {job.name}: the inputs give no rows")
     with place_for(job, settings.workers, settings.address, settings.platform, settings.client, say) as place:
         shards = [rows[start : start + job.rows_per_shard] for start in range(0, len(rows), job.rows_per_shard)]
-        with OutputStore.open(output, job_spec(job, rows, place.model), len(shards)) as store:
+        spec, row_ids = job_spec(job, rows, place.model), [row[ROW_ID] for row in rows]
+        with OutputStore.open(output, spec, len(shards), row_ids) as store:
             run.begin(len(rows), len(shards), [len(shards[index]) for index in store.finished])
             to_do = {index: each for index, each in enumerate(shards) if index not in store.finished}
             for index, done in _results(job, to_do, settings, place, run):
                 table, final = shard_table(job, done)
                 num_tokens = sum(job.num_tokens(row) for row in final)
                 store.write(index, table, num_tokens)
-                run.wrote(len(final), sum(bool(row.get(ERROR)) for row in final), num_tokens)
+                run.wrote(
+                    len(final), [f"row {row[ROW_ID]}: {row[ERROR]}" for row in final if row.get(ERROR)], num_tokens
+                )
             missing = set(range(len(shards))) - store.finished
             assert not missing, f"every shard comes back; not {sorted(missing)[:5]}"
             store.complete()
@@ -160,7 +163,7 @@ def _make_quiet_and_patient(context: Any) -> None:
     context.enable_auto_log_stats = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1
-    context.wait_for_min_actors_s = -1
+    context.max_consecutive_actor_init_deaths = _MAX_DEATHS_AT_START
 
 
 def _as_ours(error: BaseException) -> ZenrayError:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 _BOARD_TIMEOUT_S = 5.0
+_MAX_ERRORS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,15 @@ class RunWatch:
             rows_done=self._rows_before, shards_done=len(finished),
         )  # fmt: skip
 
-    def wrote(self, num_rows: int, num_errors: int, num_tokens: int) -> None:
-        """A shard is finished."""
+    def wrote(self, num_rows: int, errors: Sequence[str], num_tokens: int) -> None:
+        """A shard is finished. The first few errors are shown; all of them are in the rows."""
         self._rows_written += num_rows
         self._shards_written += 1
         self._tokens_written += num_tokens
         now = self._progress
-        self._change(shards_done=now.shards_done + 1, num_errors=now.num_errors + num_errors)
+        for error in errors[: max(0, _MAX_ERRORS_SHOWN - now.num_errors)]:
+            self._say(error)
+        self._change(shards_done=now.shards_done + 1, num_errors=now.num_errors + len(errors))
 
     @contextlib.contextmanager
     def watching(self, board: Any) -> Iterator[Any]:

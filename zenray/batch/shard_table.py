@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from zenray.batch.job import Job
-from zenray.batch.rows import ERROR, Row
+from zenray.batch.rows import ERROR, ROW_ID, Row
 from zenray.batch.stage_rows import error_text
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,17 @@ def shard_table(job: Job, rows: Sequence[Row]) -> tuple[pa.Table, list[Row]]:
 
 
 def _recordable(job: Job, row: Row) -> Row:
+    """The row, or it with an error, or where that cannot be recorded either, nothing but its error."""
     try:
         _table(job, [row])
+        return row
     except Exception as error:
-        log.exception("row %s cannot be recorded", row.get("row_id"))
-        return {**row, ERROR: row.get(ERROR) or error_text(_STAGE, error)}
-    return row
+        log.exception("row %s cannot be recorded", row[ROW_ID])
+        failed = {**row, ERROR: row.get(ERROR) or error_text(_STAGE, error)}
+    with contextlib.suppress(Exception):
+        _table(job, [failed])
+        return failed
+    return {ROW_ID: row[ROW_ID], ERROR: failed[ERROR]}
 
 
 def _table(job: Job, rows: Sequence[Row]) -> pa.Table:

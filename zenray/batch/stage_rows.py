@@ -32,7 +32,8 @@ def error_text(stage_name: str, error: Exception) -> str:
     """A row's `error`: the same text whenever the same happens to the same row."""
     if isinstance(error, RowError | InvalidRequest):
         return f"{stage_name}: {error}"
-    return f"{stage_name}: {type(error).__name__}: {_ADDRESS.sub('0x…', str(error))}"
+    text = str(error).encode(errors="backslashreplace").decode()  # Lone surrogates have no place in a table.
+    return f"{stage_name}: {type(error).__name__}: {_ADDRESS.sub('0x…', text)}"
 
 
 async def process_rows(

@@ -1,0 +1,51 @@
+"""A shard's table when some of its rows cannot be recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zenray.batch.harness import EchoJob
+from zenray.batch.rows import ERROR, ROW_ID, Row
+from zenray.batch.shard_table import shard_table
+
+FINE, RAISES, SURROGATE, ANOTHER_TYPE = "fine", "raises", "a lone \ud800", 7
+
+
+@dataclass(frozen=True)
+class Recording(EchoJob):
+    def record(self, row: Row) -> Mapping[str, Any]:
+        if row.get("text") == RAISES and ERROR not in row:
+            raise RuntimeError("no record")
+        return super().record(row)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([FINE, RAISES, SURROGATE, ANOTHER_TYPE]), min_size=1, max_size=6))
+def test_a_row_that_cannot_be_recorded_becomes_an_error_beside_the_others(texts: list[Any]) -> None:
+    rows: list[Row] = [{ROW_ID: str(index), "text": text} for index, text in enumerate(texts)]
+    table, final = shard_table(Recording(), rows)
+    assert table.schema == Recording.schema
+    for text, row, record in zip(texts, final, table.to_pylist(), strict=True):
+        assert record[ROW_ID] == row[ROW_ID]
+        assert record["error"] == row.get(ERROR)
+        if text == FINE:
+            assert (record["text"], record["error"]) == (text, None)
+        else:
+            assert record["error"].startswith("record: ")
+    assert [row[ROW_ID] for row in final] == [str(index) for index in range(len(texts))]
+
+
+def test_a_record_has_the_columns_of_the_schema() -> None:
+    @dataclass(frozen=True)
+    class Wrong(EchoJob):
+        def record(self, row: Row) -> Mapping[str, Any]:
+            return {**super().record(row), "more": 1}
+
+    with pytest.raises(ValueError, match="a record has the columns"):
+        shard_table(Wrong(), [{ROW_ID: "0", "text": FINE}])
