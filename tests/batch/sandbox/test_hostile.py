@@ -202,6 +202,8 @@ while True: time.sleep(10**6)
     "waiting for input": ("report(sys.stdin.read() or 'end')", {E.EXITED}, b"end", {}),
     "a flood on stdout": ("while True: print('x' * 4096)", {E.OUTPUT_LIMIT}, b"", {}),
     "a flood on stderr": ("while True: sys.stderr.write('x' * 4096)", {E.OUTPUT_LIMIT}, b"", {}),
+    "a flood that ends": ("sys.stdout.write('x' * (65536 + 1))", {E.OUTPUT_LIMIT}, b"", {}),
+    "as much as is allowed": ("sys.stdout.write('x' * 65536)", {E.EXITED}, b"", {}),
     "a flood of reports": ("while True: report('x' * 65536)", {E.OUTPUT_LIMIT}, b"x" * 65536, {}),
     "killing everything": ("os.kill(-1, 9)", {E.EXITED, E.KILLED}, b"", {}),
     "killing everything, from a child": (

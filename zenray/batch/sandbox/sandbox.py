@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from zenray.errors import InvalidRequest
 _START_S = 30.0
 _END_S = 30.0  # Every process is killed at once; what takes time is the kernel, freeing their memory.
 _MAX_SAID_BYTES = 4096
+_OWN_WORDS = re.compile(rb"unshare: [^\n]*\n\Z")  # What `unshare` has to say when we kill what it waits for.
 
 
 class Sandbox:
@@ -76,8 +78,10 @@ class Sandbox:
         watch = Watch(self._pipes, self._process.pid, _order(execution, limits), limits)
         try:
             ending = watch.until_end(_START_S)
+            self.kill()
+            if watch.drain(_END_S):  # Before waiting: whoever writes into a full pipe cannot end.
+                ending = ending or Ending.OUTPUT_LIMIT
             self._end()
-            watch.drain(_END_S)
         finally:
             watch.close()
         wall_s = time.monotonic() - watch.started_at
@@ -98,7 +102,8 @@ class Sandbox:
         if ending is None:
             raise SandboxUnavailable("the sandbox was killed from outside")
         return ExecutionResult(
-            ending, exit_code, number, bytes(watch.stdout), bytes(watch.stderr), bytes(watch.report),
+            ending, exit_code, number,
+            bytes(watch.stdout), _OWN_WORDS.sub(b"", watch.stderr), bytes(watch.report),
             wall_s=wall_s, waited_s=watch.started_at - asked,
         )  # fmt: skip
 

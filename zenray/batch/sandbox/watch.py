@@ -54,9 +54,10 @@ class Watch:
                 elif self._take(descriptor):
                     return Ending.OUTPUT_LIMIT
 
-    def drain(self, within_s: float) -> None:
-        """What was said before the end, once nobody can say more: every writer was killed."""
+    def drain(self, within_s: float) -> bool:
+        """Reads what was said before the end, once nobody can say more. Whether all in all that was too much."""
         deadline = time.monotonic() + within_s
+        is_too_much = False
         self._poll.unregister(self._exited)
         self._order = memoryview(b"")
         while self._open and (left_s := deadline - time.monotonic()) > 0:
@@ -64,7 +65,8 @@ class Watch:
                 if descriptor == self._stdin:
                     self._feed()
                 else:
-                    self._take(descriptor)
+                    is_too_much |= self._take(descriptor)
+        return is_too_much
 
     def _feed(self) -> None:
         try:
