@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from zenray.batch.rows import canonical_json
-from zenray.batch.sandbox.model import Ending, Execution, ExecutionResult, Limits, SandboxUnavailable
-from zenray.batch.sandbox.pool import SandboxPool
+from zenray.batch.sandbox import Ending, Execution, ExecutionResult, Limits, SandboxPool, SandboxUnavailable
 from zenray.batch.sandbox.runtime import find_interpreter
 from zenray.batch.unit_tests.codec import to_row
 from zenray.batch.unit_tests.execution import Plan, Run, execute, run_suite
@@ -155,6 +154,9 @@ REJECTED = {
         "assert shorten('a') == ['a']",
         Verdict.FLAKY,  # In one process with others it leaves them no room for processes of theirs.
         "changes what",
+    ),
+    "changes_the_process": (
+        "os.environ['HOME'] = '/'\nassert shorten('a') == ['a']", Verdict.LIMIT_EXCEEDED, "left os.environ changed"
     ),
     "looks_away": ("x = shorten('a')\ny = 3\nassert y == len('abc')", Verdict.PASSES_ON_STUB, "whatever"),
     "repeats": ("assert shorten('a b c') == list('a' + 'b')", Verdict.ADDS_NOTHING, "tests before it"),
@@ -357,6 +359,15 @@ def test_endless_mutants_count_as_noticed_and_cost_little(pool: SandboxPool) -> 
     assert [test.verdict for test in scores.tests].count(Verdict.KEPT) >= 1
     endless = next(mutant for mutant in make_mutants(source, "count") if mutant.module_source.count("i -= 1"))
     assert [endless.mutant_id in test.killed_mutants for test in scores.tests] == [True] * 2 + [False] * 4
+
+
+def test_stubs_are_run_with_every_test(pool: SandboxPool) -> None:
+    """Also after two that wait forever for what the stub never gives: of an object, only the last fails at once."""
+    source = "def less(n):\n    return n - 1\n"
+    bodies = {f"waits_{n}": f"n = {n}\nwhile n: n = less(n)\nassert n == 0" for n in (1, 2, 3)}
+    bodies["of_one"] = "assert not less(1)"
+    scores = asyncio.run(validate(as_function(source, "less"), as_candidates(bodies), pool, SETTINGS))
+    assert all(test.fails_on_stub for test in scores.tests)
 
 
 async def test_runs_are_reported_in_their_order(pool: SandboxPool) -> None:

@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from zenray.batch.sandbox.model import Execution, ExecutionResult, Limits, SandboxUnavailable
+from zenray.batch.sandbox import Execution, ExecutionResult, Limits, SandboxUnavailable
 from zenray.batch.unit_tests.focal_function import parse_quietly
 from zenray.batch.unit_tests.model import CandidateTest, TestOutcome
 
 _RUNNER = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
 _PACKAGES = ("coverage", "pytest")  # Always both, so that the sandbox that waits fits every execution.
 _START_S = 30.0
+_MAX_TIMEOUTS = 2
+"""Two have shown what a module is; each more would cost as much as all runs of other modules."""
+_EXPECTED_WAITS = 3
 _LIMITS = Limits(wall_s=_START_S, cpu_s=120, num_processes=32, output_kib=16 * 1024)
 _TRUSTED_IMPORTS = (sys.stdlib_module_names | {"pytest"}) - {"antigravity", "this", "idlelib", "turtle", "tkinter"}
 
@@ -31,10 +34,14 @@ class Pool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Some tests (by index), one after the other in one process, on one fresh import of a module (by index)."""
+    """Some tests (by index), one after the other in one process, on one fresh import of a module (by index).
+
+    An optional run is left out once `_MAX_TIMEOUTS` others of its module have timed out.
+    """
 
     module: int
     tests: tuple[int, ...]
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,7 @@ class Plan:
     """One execution. `modules` are imported as `focal`; every test imports `import_name` from there.
 
     A test may take `cpu_s` of processor time, and `wall_s` if it waits. `measure` are the lines whose coverage is
-    wanted, of the first module. `watch` takes it for a crash if a test leaves functions or classes changed. After
-    `max_timeouts` runs of a module that timed out, its others are not run (0: all are).
+    wanted, of the first module. With `watch`, a test that leaves functions, classes or the process changed has crashed.
     """
 
     modules: tuple[str, ...]
@@ -56,7 +62,6 @@ class Plan:
     memory_mib: int = 512
     measure: tuple[int, int] | None = None
     watch: bool = False
-    max_timeouts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +107,14 @@ async def run_suite(
 async def execute(pool: Pool, plan: Plan) -> tuple[RunResult, ...]:
     """The result of every run.
 
-    A test that ends the runner (which it may: both are one user's processes) takes nothing with it but itself: what
-    was not reported is run again, the runs of each test in a sandbox of their own. What ends that one too has crashed.
+    A test that ends or stops the runner (which it may: both are one user's processes) takes nothing with it but
+    itself: what was not reported is run again, the runs of each test in a sandbox of their own, with more time. What
+    is not reported then has crashed.
     Raises SandboxUnavailable if there is no sandbox, or if it breaks without any test's doing.
     """
     if not plan.runs:
         return ()
-    results = dict(await _attempt(pool, plan))
+    results = dict(await _attempt(pool, plan, max_waits=_EXPECTED_WAITS))
     missing: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, run in enumerate(plan.runs):
         if index not in results:
@@ -116,7 +122,8 @@ async def execute(pool: Pool, plan: Plan) -> tuple[RunResult, ...]:
     if missing:
         await _check_runner(pool)
     for tests, indices in missing.items():
-        alone = await _attempt(pool, replace(plan, runs=tuple(plan.runs[index] for index in indices)))
+        part = replace(plan, runs=tuple(plan.runs[index] for index in indices))
+        alone = await _attempt(pool, part, max_waits=len(indices))
         results |= {indices[place]: result for place, result in alone.items()}
         crash = TestRun(TestOutcome.CRASHED, "ended what runs it")
         for index in indices:
@@ -129,13 +136,13 @@ async def execute(pool: Pool, plan: Plan) -> tuple[RunResult, ...]:
 async def _check_runner(pool: Pool) -> None:
     """Raises SandboxUnavailable if the runner does not even come to its end with a test that does nothing."""
     plan = Plan(("nothing = None",), ("def test_nothing():\n    pass",), "nothing", (Run(0, (0,)),))
-    if not await _attempt(pool, plan):
+    if not await _attempt(pool, plan, max_waits=1):
         raise SandboxUnavailable("the runner breaks in the sandbox, whatever it runs")
 
 
-async def _attempt(pool: Pool, plan: Plan) -> Mapping[int, RunResult]:
-    """What one execution reports, by the index of the run."""
-    result = await pool.run(_execution(plan))
+async def _attempt(pool: Pool, plan: Plan, max_waits: int) -> Mapping[int, RunResult]:
+    """What one execution reports, by the index of the run, within the time of so many tests that only wait."""
+    result = await pool.run(_execution(plan, max_waits))
     heard: dict[int, list[TestRun]] = defaultdict(list)
     for line in result.report.splitlines():
         try:
@@ -147,21 +154,18 @@ async def _attempt(pool: Pool, plan: Plan) -> Mapping[int, RunResult]:
     return {index: tuple(runs) for index, runs in heard.items() if len(runs) == len(plan.runs[index].tests)}
 
 
-def _execution(plan: Plan) -> Execution:
+def _execution(plan: Plan, max_waits: int) -> Execution:
     used = sorted({test for run in plan.runs for test in run.tests})
     contents = {
         **asdict(plan),
         "tests": [source if index in used else "" for index, source in enumerate(plan.tests)],
-        "runs": [(run.module, run.tests) for run in plan.runs],
+        "runs": [(run.module, run.tests, run.is_optional) for run in plan.runs],
+        "max_timeouts": _MAX_TIMEOUTS,
         "preload": _preload([plan.modules[0], *(plan.tests[index] for index in used)]),
     }
-    most_timeouts = len(plan.modules) * plan.max_timeouts if plan.max_timeouts else len(plan.runs)
     longest_run = max(len(run.tests) for run in plan.runs)
-    limits = replace(
-        _LIMITS,
-        wall_s=_START_S + plan.wall_s * longest_run * min(most_timeouts, len(plan.runs)),
-        memory_mib=plan.memory_mib,
-    )
+    wall_s = _START_S + plan.wall_s * longest_run * max_waits
+    limits = replace(_LIMITS, wall_s=wall_s, memory_mib=plan.memory_mib)
     files = {"runner.py": _RUNNER, "plan.json": json.dumps(contents)}
     return Execution(files, "runner.py", hash_seed=plan.hash_seed, packages=_PACKAGES, limits=limits)
 

@@ -71,8 +71,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     gc.collect()
     gc.freeze()  # Children share these pages instead of touching them.
-    for index, (module, chosen) in enumerate(plan["runs"]):
-        if plan["max_timeouts"] and timeouts[module] >= plan["max_timeouts"]:
+    for index, (module, chosen, is_optional) in enumerate(plan["runs"]):
+        if is_optional and timeouts[module] >= plan["max_timeouts"]:
             records: list[Record] = [{"outcome": "not_run"}] * len(chosen)
         else:
             child = _Child(plan, modules[module], [tests[test] for test in chosen], measure)
@@ -198,7 +198,7 @@ class _Child:
 def _run_test(module: types.ModuleType, code: Code, plan: Record) -> Record:
     """How one test ends."""
     watched = [module, builtins, sys, os, time, *(sys.modules[name] for name in plan["preload"] if name in sys.modules)]
-    before = _bindings(watched) if plan["watch"] else {}
+    before = (_bindings(watched), _settings()) if plan["watch"] else ({}, {})
     record = {"outcome": "passed"}
     try:
         names: dict[str, Any] = {"__name__": "test_focal", "__builtins__": builtins}
@@ -211,10 +211,12 @@ def _run_test(module: types.ModuleType, code: Code, plan: Record) -> Record:
             raise _Unfit("failed", "returns something, as no test does")
     except BaseException as error:
         record = _record_of(error)
-    now = _bindings(watched) if plan["watch"] else {}
-    for name, value in before.items():
-        if now.get(name) is not value:
-            return {"outcome": "crashed", "detail": f"left {name} changed"}
+    if plan["watch"]:
+        bindings, settings = _bindings(watched), _settings()
+        changed = [name for name, value in before[0].items() if bindings.get(name) is not value]
+        changed += [name for name, value in before[1].items() if settings[name] != value]
+        if changed:
+            return {"outcome": "crashed", "detail": f"left {changed[0]} changed"}
     return record
 
 
@@ -231,6 +233,17 @@ def _bindings(modules: list[types.ModuleType]) -> dict[str, Any]:
                         if callable(it):
                             names[f"{FOCAL}.{name}.{member}"] = it
     return names
+
+
+def _settings() -> dict[str, Any]:
+    """Of the process: what a test that runs later in the same one would see."""
+    return {
+        "os.environ": dict(os.environ),
+        "os.getcwd()": os.getcwd(),
+        "sys.path": list(sys.path),
+        "sys.getrecursionlimit()": sys.getrecursionlimit(),
+        "standard streams": (id(sys.stdin), id(sys.stdout), id(sys.stderr)),
+    }
 
 
 class _Coverage:

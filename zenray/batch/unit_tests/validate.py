@@ -34,8 +34,6 @@ _TEST_OF_IMPORT = "def test_import():\n    pass\n"
 _MUTANT_CPU_S = 0.15
 _MUTANT_SLOWDOWN = 10.0
 _COVERAGE_SLOWDOWN = 100.0
-_MAX_TIMEOUTS = 2
-"""Of tests on one mutant. Two have shown what it is; each more would cost as much as all runs on other mutants."""
 
 
 async def validate(
@@ -198,10 +196,14 @@ class _Validation:
         implementations = self._implementations
         self._mutant_names = tuple(mutant.mutant_id for mutant in mutants)
         modules = [*stubs, *(each.module_source for each in mutants), *(each.module_source for each in implementations)]
-        runs = [Run(module, (test,)) for module in range(len(modules)) for test in range(len(cases))]
+        runs = [
+            Run(module, (test,), is_optional=module >= len(stubs))
+            for module in range(len(modules))
+            for test in range(len(cases))
+        ]
         cpu_s = _MUTANT_CPU_S + _MUTANT_SLOWDOWN * max(case.cpu_s for case in cases)
         plan = self._plan(cases, runs)
-        plan = replace(plan, modules=tuple(modules), cpu_s=cpu_s, watch=False, max_timeouts=_MAX_TIMEOUTS)
+        plan = replace(plan, modules=tuple(modules), cpu_s=cpu_s, watch=False)
         for run, (result,) in zip(runs, await execute(self._pool, plan), strict=True):
             case = cases[run.tests[0]]
             if run.module < len(stubs):
@@ -218,7 +220,8 @@ class _Validation:
         cpu_s = self._settings.test_cpu_s + _COVERAGE_SLOWDOWN * max(case.cpu_s for case in cases)
         plan = replace(plan, cpu_s=cpu_s, watch=False, measure=self._body_lines)
         for case, (run,) in zip(cases, await execute(self._pool, plan), strict=True):
-            case.coverage = run
+            if run.passed:
+                case.coverage = run
 
     def _choose(self) -> None:
         """Verdicts of those that hold: what they are worth beside each other."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zenray.batch.job import Generator
 from zenray.batch.rows import Row
-from zenray.batch.sandbox.pool import SandboxPool
+from zenray.batch.sandbox import SandboxPool
 from zenray.batch.unit_tests.codec import from_row, to_row
 from zenray.batch.unit_tests.model import CANDIDATES, FUNCTION, SUITE, Candidates, MinedFunction
 from zenray.batch.unit_tests.validate import validate
