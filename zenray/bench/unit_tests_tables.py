@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from zenray.batch.unit_tests.funnel import words
+
 _MOST_REASONS = 8
 
 
@@ -85,7 +87,7 @@ def _means(means: dict[str, float | None]) -> str:
 
 def _reasons(rejected: dict[str, int]) -> str:
     most = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))[:_MOST_REASONS]
-    return ", ".join(f"{name.replace('_', ' ')} ({count:,})" for name, count in most)
+    return ", ".join(f"{words(name)} ({count:,})" for name, count in most)
 
 
 def _together(names: Iterable[str]) -> str:

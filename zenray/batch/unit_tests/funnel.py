@@ -130,7 +130,20 @@ def rejections(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 def _kind_of(reason: str) -> str:
     """A reason without what it says of one text alone: the record has that."""
-    return re.sub(r"^\S+ (is not defined)$", r"a name \1", reason.partition(":")[0])
+    return re.sub(r"^(uses )?\S+ (is not defined$|of the module)", r"\1a name \2", reason.partition(":")[0])
+
+
+def words(reason: str) -> str:
+    """The value of an enum as words; any other text as it is."""
+    return reason.replace("_", " ") if reason.isidentifier() else reason
+
+
+def errors(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Functions by their error; its numbers and the function's name are left out, so that like ones meet."""
+    texts = [
+        re.sub(r"\d+", "#", outcome.error.replace(outcome.qualified_name, "…")) for outcome in outcomes if outcome.error
+    ]
+    return dict(sorted(Counter(texts).items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +202,7 @@ def to_json(outcomes: Sequence[Outcome], skipped: Mapping[str, int]) -> dict[str
         "tests": [[name, count] for name, count in funnel_of_tests(outcomes)],
         "skipped": dict(sorted(skipped.items())),
         "rejected": rejections(outcomes),
-        "errors": dict(sorted(Counter(outcome.error for outcome in outcomes if outcome.error).items())),
+        "errors": errors(outcomes),
         "repositories": [
             {name: getattr(each, name) for name in RepositoryYield.__slots__} for each in yields(outcomes)
         ],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from zenray.batch.unit_tests.funnel import Outcome
+from zenray.batch.unit_tests.funnel import Outcome, words
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: light-dark(#fff, #16181c); --ink: light-dark(#202124, #e8eaed);
@@ -159,7 +159,7 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _counts(names: Sequence[str], counts: Mapping[str, int]) -> str:
     """Most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return _table(names, [(name.replace("_", " "), f"{count:,}") for name, count in ordered])
+    return _table(names, [(words(name), f"{count:,}") for name, count in ordered])
 
 
 def _number(value: float | None) -> str:

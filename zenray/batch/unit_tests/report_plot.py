@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zenray.batch.unit_tests.funnel import Funnel, Outcome, funnel_of_functions, funnel_of_tests, rejections
+from zenray.batch.unit_tests.funnel import Funnel, Outcome, funnel_of_functions, funnel_of_tests, rejections, words
 from zenray.plot_style import COLOURS, GREY, INK, STYLE
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _draw_reasons(axes: Axes, reasons: Mapping[str, int], paper: Paper) -> None:
     if rest := sum(reasons.values()) - sum(count for _, count in shown):
         shown.append(("all other reasons", rest))
     whole, counts = sum(reasons.values()), [count for _, count in shown]
-    names = [_shorten(name.replace("_", " ")) for name, _ in shown]
+    names = [_shorten(words(name)) for name, _ in shown]
     _draw_bars(axes, names, counts, [f"{count:,}  {count / whole:.0%}" for count in counts], paper, paper.bars[2])
     axes.set_title("Why tests were rejected")
 
