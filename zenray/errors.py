@@ -163,7 +163,17 @@ class OutputBusy(OutputError):
 
 
 class OutputOfAnotherJob(OutputError):
-    """The folder was begun with another job, seed, input, model or parameter; the message lists what differs."""
+    """The folder was begun with another job, seed, input, model or parameter: `differences`, a line each."""
+
+    def __init__(self, folder: str, differences: Sequence[str]) -> None:
+        super().__init__(folder, differences)
+        self.folder, self.differences = folder, tuple(differences)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder} was begun with another job: {'; '.join(self.differences)}. "
+            "Choose another output folder, or go back to what was there"
+        )
 
 
 class OutputDamaged(OutputError):

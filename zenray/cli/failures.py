@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from zenray.cli.console import printable, stderr
-from zenray.errors import InvalidRequest, Overloaded, ZenrayError
+from zenray.errors import InvalidRequest, OutputOfAnotherJob, Overloaded, ZenrayError
 
 _IN_WORDS = {"RESOURCE_EXHAUSTED": "the server is busy", "UNAVAILABLE": "the server cannot serve now"}
 
@@ -40,6 +40,9 @@ def describe(error: Exception) -> Failure:
         return _several("the request is wrong", tuple(map(str, error.violations)))
     if isinstance(error, Overloaded):
         return Failure(str(error), hint=_retry(error.retry_after_ms))
+    if isinstance(error, OutputOfAnotherJob):
+        hint = "choose another output folder, or go back to what was there"
+        return Failure(f"{error.folder} was begun with another job", error.differences, hint)
     if isinstance(error, ZenrayError):
         first, *more = str(error).splitlines() or [type(error).__name__]
         if more:

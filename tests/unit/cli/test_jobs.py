@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from zenray.batch.output.store import OutputStore
 from zenray.batch.progress import Progress, RunState
 from zenray.batch.recent import remember
 from zenray.batch.rows import row_id, row_ids_digest
+from zenray.cli.failures import describe
 from zenray.cli.main import app
+from zenray.errors import OutputOfAnotherJob
 
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 ROW_IDS = [row_id("test", str(number)) for number in range(4)]
@@ -174,6 +176,16 @@ def test_verify_names_each_problem_and_fails(tmp_path: Path) -> None:
     assert broken.exit_code == 1 and shard.name in broken.stdout and "content" in broken.stdout
     found = json.loads(run("verify", out, "--json").stdout)
     assert not found["sound"] and found["problems"][0]["file"] == f"shards/{shard.name}"
+
+
+def test_another_parameter_is_told_from_what_was_there(tmp_path: Path) -> None:
+    path = output_with(tmp_path, 1, RunState.STOPPED)
+    changed = replace(SPEC, seed=1, parameters={"temperature": 0.5})
+    with pytest.raises(OutputOfAnotherJob) as raised:
+        OutputStore.open(path, changed, 2)
+    told = describe(raised.value)
+    assert told.lines == ("parameters.temperature is 0.8 there, 0.5 now", "seed is 0 there, 1 now")
+    assert str(path) in told.message and "another output folder" in told.hint
 
 
 def test_cancel_tells_the_driver_to_stop(tmp_path: Path) -> None:

@@ -178,10 +178,7 @@ class OutputStore:
             write_durably(self._path / JOB, job_bytes(self._spec), self._disk)
             begun = job_bytes(self._spec)
         if begun != job_bytes(self._spec):
-            raise OutputOfAnotherJob(
-                f"{self._path} was begun with another job: {'; '.join(spec_differences(begun, self._spec))}. "
-                "Choose another output folder, or go back to what was there"
-            )
+            raise OutputOfAnotherJob(str(self._path), spec_differences(begun, self._spec))
         make_folders(self._path / SHARDS, self._disk)
         if (self._path / MANIFEST).exists() or (self._path / JOURNAL).exists():
             return
