@@ -193,5 +193,10 @@ def _refuse_effects(module: ModuleMap, pieces: Iterable[Piece], prefix: str) -> 
     for piece in pieces:
         if isinstance(piece.node, DEFINITIONS) and piece.node.name in ("__hash__", "__repr__"):
             continue  # Kept for what may need it; their effects are seldom seen.
-        for reason, what in effects_of(piece, module):
+        known = module.first_effects
+        if piece not in known:
+            known[piece] = next(effects_of(piece, module), None)
+        effect = known[piece]
+        if effect is not None:
+            reason, what = effect
             raise CannotStandAlone(f"{prefix or 'uses '}{what}", reason)

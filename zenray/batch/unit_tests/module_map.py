@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from zenray.batch.unit_tests.class_operators import operators_of
+from zenray.batch.unit_tests.model import SkipReason
 from zenray.batch.unit_tests.module_names import DEFINITIONS, Definition, Names, names_of, unguarded_imports
 
 BUILTIN_NAMES = frozenset(dir(builtins))
@@ -109,6 +110,8 @@ class ModuleMap:
     tree: ast.Module
     pieces: tuple[Piece, ...]
     _classes: dict[int, ClassPieces] = field(default_factory=dict)
+    first_effects: dict[Piece, tuple[SkipReason, str] | None] = field(default_factory=dict)
+    """What pieces do besides computing, as far as somebody asked."""
 
     @cached_property
     def by_name(self) -> Mapping[str, tuple[Piece, ...]]:

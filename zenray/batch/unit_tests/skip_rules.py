@@ -65,6 +65,8 @@ def skip_by_body(node: Definition, num_lines: int, max_lines: int) -> Skip | Non
     body = body_without_docstring(node)
     if _weight(body) < _LEAST_WEIGHT:
         return SkipReason.TRIVIAL, "hardly computes anything"
+    if not parameters_of(node):
+        return SkipReason.TRIVIAL, "takes no argument"
     if num_lines > max_lines:
         return SkipReason.TOO_LONG, f"{num_lines} lines"
     if not _has_effect_on_caller(node):

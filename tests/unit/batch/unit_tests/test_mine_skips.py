@@ -25,6 +25,7 @@ def reasons(source: str, path: str = "pkg/module.py") -> dict[str, SkipReason]:
     [
         ("def f(a):\n    return a", SkipReason.TRIVIAL),
         ("def f(a):\n    raise NotImplementedError", SkipReason.TRIVIAL),
+        ("def f():\n    return [a * 2 + 1 for a in range(9) if a > 3]", SkipReason.TRIVIAL),
         ("def f(a):\n" + "    a = a + len(a) - a[0]\n" * 61 + "    return a", SkipReason.TOO_LONG),
         ("def f(a):\n    b = a + 1\n    c = b * len(a) - a[0]\n    del c", SkipReason.NO_RESULT),
         ("import random\ndef f(a):\n    return a[random.randrange(len(a) - 1)] + 1", SkipReason.NONDETERMINISTIC),
@@ -62,7 +63,7 @@ def test_the_reason_fits_the_function(source: str, reason: SkipReason) -> None:
         "def f(a, n):\n    for at in range(0, len(a), n):\n        yield a[at : at + n]",
         "def f(a, x):\n    for at in range(len(a)):\n        a[at] = a[at] * x",
         "def f(a):\n    if a < 0 or a > 9 or a == 5:\n        raise ValueError(a)",
-        "class A:\n    def __init__(self):\n        self.b = {}\n    def f(self, a):\n        return self.b[a] * a - 1",
+        "class A:\n    def __init__(s):\n        s.b = {}\n    def f(s, a):\n        return s.b[a] * a[0] - 1",
         "class A(Exception):\n    def f(self, a):\n        return a + len(self.args) * a - 1",
     ],
 )
