@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from zenray.batch.job import Say
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -15,7 +17,8 @@ class Interrupts:
     """Raises KeyboardInterrupt in the main thread once SIGINT or SIGTERM has come; later ones are ignored, so that
     what is being cleaned up ends in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say) -> None:
+        self._say = say
         self._asked = False
         self._leaving = False
 
@@ -40,6 +43,8 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        if not self._asked:
+            self._asked = True
+            self._say("stopping; what is finished stays")  # Taking down what the run started may take seconds.
         if not self._leaving:
             raise KeyboardInterrupt

@@ -63,9 +63,8 @@ class RunWatch:
     def __init__(self, job: Job, runs: Path, say: Say) -> None:
         started = datetime.now(UTC)
         self.folder = runs / started.strftime("%Y%m%dT%H%M%S.%fZ")
-        self.interrupts = Interrupts()
-        self._num_stages = max(1, len(job.stages))
-        self._last_stage = job.stages[-1].name if job.stages else ""
+        self.interrupts = Interrupts(say)
+        self._stages = tuple(stage.name for stage in job.stages)
         self._begun_s = time.monotonic()
         self._say = say
         self._view: ProgressView | None = None
@@ -151,16 +150,17 @@ class RunWatch:
         with self._lock:
             now_s = time.monotonic()
             elapsed_s, counts, progress = now_s - self._begun_s, self._counts, replace(self._progress, **fields)
-            to_do = (progress.num_rows - self._rows_before) * self._num_stages
-            in_last_stage = max(self._rows_written, counts.rows.get(self._last_stage, 0))
+            stage_rows = {stage: counts.rows.get(stage, 0) for stage in self._stages}
+            to_do = (progress.num_rows - self._rows_before) * len(self._stages)
+            in_last_stage = max([self._rows_written, *list(stage_rows.values())[-1:]])
             self._progress = replace(
                 progress,
                 elapsed_s=elapsed_s,
                 rows_done=min(progress.num_rows, self._rows_before + in_last_stage),
-                stage_rows=counts.rows,
+                stage_rows=stage_rows,
                 tokens=counts.tokens,
                 tokens_per_s=self._rate.add(now_s, counts.tokens),
-                remaining_s=remaining_s(elapsed_s, sum(counts.rows.values()), to_do),
+                remaining_s=remaining_s(elapsed_s, sum(stage_rows.values()), to_do),
             )
             if self._view is not None:
                 self._view.show(self._progress)
