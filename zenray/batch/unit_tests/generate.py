@@ -13,6 +13,7 @@ from zenray.batch.unit_tests.model import (
     CANDIDATES,
     FUNCTION,
     MODEL,
+    PROMPT_STYLE,
     Candidates,
     Implementation,
     MinedFunction,
@@ -60,9 +61,9 @@ class GenerateStage:
     async def process(self, row: Row) -> Row:
         """Raises InvalidRequest for a function whose prompt is too long, which becomes the row's error."""
         function = from_row(MinedFunction, row[FUNCTION])
-        assert self._generator is not None, "open comes first"
-        model = to_row(self._generator.model)
-        return {**row, MODEL: model, CANDIDATES: to_row(await self._candidates(function))}
+        assert self._generator is not None and self._prompts is not None, "open comes first"
+        asked = {MODEL: to_row(self._generator.model), PROMPT_STYLE: self._prompts.style.value}
+        return {**row, **asked, CANDIDATES: to_row(await self._candidates(function))}
 
     async def close(self) -> None:
         self._generator = self._prompts = None

@@ -11,6 +11,8 @@ CANDIDATES = "candidates"
 """Where generation puts `Candidates`."""
 MODEL = "model"
 """Where generation puts the `job.ModelIdentity` that answered, also as `to_row` writes it."""
+PROMPT_STYLE = "prompt_style"
+"""Where generation puts how it asked: `base` or `instruct`."""
 SUITE = "suite"
 """Where validation puts `SuiteScores`."""
 

@@ -16,6 +16,7 @@ from zenray.batch.unit_tests.model import (
     CANDIDATES,
     FUNCTION,
     MODEL,
+    PROMPT_STYLE,
     SUITE,
     Candidates,
     CandidateTest,
@@ -88,6 +89,7 @@ SCHEMA = pa.schema(
         "agreement": pa.float64(),
         "num_generated_tokens": pa.int64(),
         "seeds": pa.list_(pa.int64()),
+        "prompt_style": pa.string(),
         "model": _MODEL,
     }
 )
@@ -116,6 +118,7 @@ def to_record(row: Row) -> dict[str, Any]:
         **_scores(suite),
         "num_generated_tokens": candidates.num_generated_tokens,
         "seeds": list(candidates.seeds),
+        "prompt_style": row.get(PROMPT_STYLE),
         "model": _model(row.get(MODEL)),
     }
 
