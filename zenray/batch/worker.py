@@ -54,7 +54,7 @@ class _Running:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
-        self._shards: set[asyncio.Task[list[bytes]]] = set()
+        self._shards: set[asyncio.Task[Any]] = set()
         self._worker_id = uuid4().hex
         self._rows: dict[int, int] = {}
         self._finished: set[int] = set()  # Of `self._rows`, those that need no further report.
@@ -64,6 +64,7 @@ class _Running:
         if self._opening is None:
             self._loop = asyncio.get_running_loop()
             self._opening = self._loop.create_task(self._open())
+            self._reporting = self._loop.create_task(self._report_forever())
         await asyncio.shield(self._opening)
         index, rows = from_block(block)
         if await self._board.begin.remote(self._plan.name, index) > _MAX_BEGINNINGS:
@@ -101,14 +102,14 @@ class _Running:
         self._stage = self._plan.make()
         await self._stage.open(generator)
         self._resources.push_async_callback(self._stage.close)
-        self._reporting = asyncio.create_task(self._report_forever())
 
     async def _close(self) -> None:
         if self._reporting is not None and self._reporting is not asyncio.current_task():
             self._reporting.cancel()
-        for work in self._shards:
-            work.cancel()
-        await asyncio.gather(*self._shards, return_exceptions=True)
+        under_way = [task for task in (self._opening, *self._shards) if task is not None and not task.done()]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._resources.aclose()
 
     def _count_row(self, index: int) -> None:
