@@ -13,6 +13,7 @@ a finished shard or one that was never begun.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -44,6 +45,8 @@ from zenray.batch.output.shard import decode_shard, encode_shard, own_schema, ro
 from zenray.batch.rows import ROW_ID
 from zenray.errors import OutputDamaged, OutputNotWritten, OutputOfAnotherJob
 
+log = logging.getLogger(__name__)
+
 _DIFFERENCES_SHOWN = 20
 
 
@@ -66,6 +69,8 @@ class OutputStore:
         self._contents = contents
         self._shards = dict(contents.shards)
         self._lost = {index: reason for index, entry in self._shards.items() if (reason := self._differs(entry))}
+        for index, reason in self._lost.items():
+            log.warning("%s: %s; it is made again", shard_path(path, index), reason)
         self._schema: pa.Schema | None = None
         self._journal: Journal | None = None
         if not contents.complete:

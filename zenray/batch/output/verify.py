@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What is there, and everything that is wrong with it. An output still to be finished has no problem by that."""
+    """What is listed as finished, and everything that is wrong with it. That more is to come is no problem."""
 
     complete: bool
     num_shards: int

@@ -122,7 +122,7 @@ def test_a_shard_that_no_list_vouches_for_is_made_again(tmp_path: Path, uninterr
 @pytest.mark.parametrize("complete", [False, True])
 @pytest.mark.parametrize("damage", ["missing", "changed"])
 def test_a_lost_shard_is_made_again_to_the_listed_bytes(
-    damage: str, complete: bool, tmp_path: Path, uninterrupted: Files
+    damage: str, complete: bool, tmp_path: Path, uninterrupted: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = tmp_path / "out"
     with _open(output) as store:
@@ -137,6 +137,7 @@ def test_a_lost_shard_is_made_again_to_the_listed_bytes(
         shard.write_bytes(shard.read_bytes().replace(b"zenray.shard", b"zenray.shart"))
     with _open(output) as store:
         assert store.finished == {0, 2} and set(store.lost) == {1}
+        assert "part-00001.parquet: " in caplog.text and damage in caplog.text
         other = table(1).set_column(3, "length", pa.array([0] * 4))
         with pytest.raises(OutputDamaged, match="lost and has come out differently"):
             store.write(1, other, num_tokens(1))
