@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import subprocess
 import sys
@@ -16,12 +15,12 @@ import typer
 from rich.text import Text
 
 from zenray.cli.console import printable, stderr
+from zenray.cli.jobs_checks import check_input, check_output, check_there, cluster_address, parse_input
 from zenray.cli.options import profile_completions
-from zenray.errors import ConfigError, InvalidRequest, OutputBusy, Unavailable
+from zenray.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
     from zenray.batch.catalog import JobKind
-    from zenray.batch.inputs.spec import InputSpec
     from zenray.batch.submit import JobServer
     from zenray.config import Settings
 
@@ -152,7 +151,7 @@ def submit_command(kind: JobKind) -> Callable[..., None]:
         if (ray_address or "").startswith(("http://", "https://")):
             from zenray.batch.submit import JobServer
 
-            _check_there(submission, working_dir)
+            check_there(submission.inputs, submission.output, working_dir)
             _hand_over(submission, JobServer(ray_address), str(output), working_dir=working_dir, detach=detach)
             return
         if working_dir is not None:
@@ -171,11 +170,11 @@ def _check(submission: Submission) -> None:
     from zenray.batch.recent import remember
 
     for text in submission.inputs:
-        _check_input(_parse(text))
-    _check_output(submission.output)
+        check_input(parse_input(text))
+    check_output(submission.output)
     if submission.profile is None and (submission.config or submission.overrides):
         raise typer.BadParameter("--config and --set lie over a profile; name one: --profile local")
-    if _cluster(submission) is None and submission.profile is None:
+    if cluster_address(submission.ray_address) is None and submission.profile is None:
         raise ConfigError(
             "no Ray runs on this machine whose verifiers could answer; "
             "start one: zenray serve      or have the job start its own: --profile local"
@@ -185,51 +184,6 @@ def _check(submission: Submission) -> None:
     remember(submission.output)
 
 
-def _parse(text: str) -> InputSpec:
-    from zenray.batch.inputs.spec import InputSpec
-
-    return InputSpec.parse(text)
-
-
-def _check_input(spec: InputSpec) -> None:
-    """Raises InvalidRequest with the nearest name for a local path that is not there."""
-    path = Path(spec.location).expanduser()
-    if "://" in spec.location or ("@" in spec.location and ":" in spec.location) or path.exists():
-        return
-    near: list[str] = []
-    if path.parent.is_dir():
-        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1)
-    hint = f"; did you mean {str(path.with_name(near[0]))!r}?" if near else ""
-    raise InvalidRequest.of("--input", spec.location, f"a file or folder that exists, or a URL{hint}")
-
-
-def _check_output(output: Path) -> None:
-    """Raises InvalidRequest for a folder that cannot be written, OutputBusy for one that another driver writes."""
-    from zenray.batch.output.layout import JOB
-    from zenray.batch.status import read_status
-
-    folder = next(each for each in (output.absolute(), *output.absolute().parents) if each.exists())
-    if not folder.is_dir():
-        raise InvalidRequest.of("--output", str(output), f"a folder; {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidRequest.of("--output", str(output), f"a folder that can be written; {folder} cannot")
-    if (output / JOB).exists() and (writer := read_status(output).writer) is not None:
-        raise OutputBusy(
-            f"process {writer.pid} on {writer.host} writes {output}; watch it: zenray jobs status --watch {output}"
-        )
-
-
-def _cluster(submission: Submission) -> str | None:
-    """The address of the Ray to attach to; None to start one. Raises what `check_address` and `find_cluster` raise."""
-    from zenray.serving.cluster import check_address, find_cluster
-
-    given = submission.ray_address
-    if given not in (None, "local", "auto"):
-        check_address(given)
-        return given
-    return None if given == "local" else find_cluster()
-
-
 def _run_here(submission: Submission) -> None:
     from zenray.batch.pipeline import JobStopped, RunSettings, run_job
     from zenray.config_load import load_config
@@ -237,12 +191,12 @@ def _run_here(submission: Submission) -> None:
     # The driver's part of Ray writes its own affairs to the terminal, such as notes to Ray Data's authors.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     platform = None
-    address = _cluster(submission)
+    address = cluster_address(submission.ray_address)
     if submission.profile is not None:
         platform = load_config(submission.profile, submission.config, submission.overrides)
         if address is None:
             _prepare_models(platform)
-    job = submission.kind.make([_parse(text) for text in submission.inputs], submission.seed, submission.settings)
+    job = submission.kind.make([parse_input(text) for text in submission.inputs], submission.seed, submission.settings)
     settings = RunSettings(address, platform, submission.workers)
     try:
         summary = run_job(job, submission.output, settings, _say)
@@ -269,7 +223,7 @@ def _detach(submission: Submission) -> None:
     """To the job server of the Ray that runs on this machine; else as a process that outlives the terminal."""
     from zenray.batch.submit import JobServer
 
-    address = _cluster(submission)
+    address = cluster_address(submission.ray_address)
     server = None
     if address is not None and submission.ray_address in (None, "auto"):
         with contextlib.suppress(Unavailable):
@@ -312,30 +266,12 @@ def _hand_over(
         raise typer.Exit(1)
 
 
-def _check_there(submission: Submission, working_dir: Path | None) -> None:
-    """Paths are the cluster's: whole ones, or within the folder that is uploaded."""
-    if not submission.output.is_absolute():
-        raise InvalidRequest.of(
-            "--output", str(submission.output), "a whole path of the cluster, such as one on its shared disk"
-        )
-    for text in submission.inputs:
-        location = _parse(text).location
-        if "://" in location or Path(location).is_absolute():
-            continue
-        if working_dir is None:
-            raise InvalidRequest.of(
-                "--input", text, "a URL or a whole path of the cluster, or a path within --working-dir"
-            )
-        if not (working_dir / location).exists():
-            raise InvalidRequest.of("--input", text, f"a path within {working_dir}")
-
-
 def _spawn(submission: Submission, address: str | None) -> None:
     from zenray.batch.output.layout import RUNS
     from zenray.batch.status import RUN_LOG
 
     command = [sys.executable, "-m", "zenray.cli.main", "jobs", "submit", submission.kind.name, *submission.arguments()]
-    command += ["--ray-address", address] if address else []
+    command += ["--ray-address", address or "local"]
     runs = submission.output / RUNS
     try:
         runs.mkdir(parents=True, exist_ok=True)
