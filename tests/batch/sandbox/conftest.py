@@ -9,7 +9,7 @@ import pytest
 from zenray.batch.sandbox import Limits, SandboxPool, SandboxUnavailable
 
 SMALL = Limits(
-    wall_s=30, cpu_s=2, memory_mib=256, file_mib=4, scratch_mib=16, num_processes=16, num_open_files=64, output_kib=64
+    wall_s=30, cpu_s=1, memory_mib=256, file_mib=4, scratch_mib=16, num_processes=16, num_open_files=64, output_kib=64
 )
 
 

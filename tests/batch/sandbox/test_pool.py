@@ -69,7 +69,7 @@ def test_every_run_of_one_execution_ends_alike(pool: SandboxPool) -> None:
 @pytest.mark.parametrize("package", ["coverage", "pytest"])
 def test_packages_of_ours_can_be_imported_and_no_others(pool: SandboxPool, package: str) -> None:
     code = f"import {package}\ntry: import torch\nexcept ImportError: print({package}.__version__)"
-    result = pool.run_blocking(python(code, packages=(package,)))
+    result = pool.run_blocking(python(code, packages=(package,), limits=replace(pool.limits, cpu_s=10)))
     assert result.stdout, result.stderr_tail.decode()
     assert pool.run_blocking(python(f"import {package}")).exit_code == 1
 

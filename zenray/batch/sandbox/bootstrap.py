@@ -1,17 +1,16 @@
 """Runs inside the jail: waits for one execution on stdin, places its files, takes on its limits, becomes its entry.
 
 Nothing but the standard library is here, and nothing of this is trusted once the entry runs. `zenray` is never
-imported: this file is mounted alone. The other side is `Jail` in jail.py.
+imported: this file is mounted alone. The other side is `Sandbox` in sandbox.py. Every import is paid for by every
+execution: json would cost more than the start of Python.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
+import marshal
 import os
 import resource
 import sys
-import types
 
 TYPE_CHECKING = False  # As in typing, whose import would take longer than all the rest.
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def _become(entry: str, paths: list[str]) -> None:
     """The entry as __main__ of this interpreter, as if it had been started with it."""
     sys.argv = [entry]
     sys.path[:0] = [os.getcwd(), *paths]
-    main = types.ModuleType("__main__")
+    main = type(sys)("__main__")
     main.__file__ = os.path.abspath(entry)
     sys.modules["__main__"] = main
     try:
@@ -86,8 +85,10 @@ def _become(entry: str, paths: list[str]) -> None:
 
 def _arrange(status: int, report: int) -> None:
     """The same numbers everywhere, and no other descriptor than these two and the standard three."""
-    status = fcntl.fcntl(status, fcntl.F_DUPFD, 100)
-    report = fcntl.fcntl(report, fcntl.F_DUPFD, 100)
+    while status <= STATUS_FD:
+        status = os.dup(status)
+    while report <= STATUS_FD:
+        report = os.dup(report)
     os.dup2(report, REPORT_FD)
     os.dup2(status, STATUS_FD)
     os.closerange(STATUS_FD + 1, 4096)
@@ -96,7 +97,7 @@ def _arrange(status: int, report: int) -> None:
 def main(status: int, report: int) -> None:
     _arrange(status, report)
     os.write(STATUS_FD, READY)
-    order = json.loads(_read_exactly(int.from_bytes(_read_exactly(8), "little")))
+    order = marshal.loads(_read_exactly(int.from_bytes(_read_exactly(8), "little")))  # noqa: S302 - ours
     try:
         _place(order["files"])
         _give_stdin(order["stdin_size"])
