@@ -108,6 +108,26 @@ REJECTED = {
         Verdict.LIMIT_EXCEEDED,
         "",
     ),
+    "kills_its_parent_elsewhere": (
+        "x = shorten('a')\nif x != ['a']:\n    os.kill(os.getppid(), signal.SIGKILL)\nassert x == ['a']",
+        Verdict.LIMIT_EXCEEDED,
+        "ended what runs it",
+    ),
+    "leaves_what_cannot_be_removed": (
+        "os.mkdir('/scratch/x')\nopen('/scratch/x/y', 'w')\nos.chmod('/scratch/x', 0)\nassert shorten('a') == ['a']",
+        Verdict.LIMIT_EXCEEDED,
+        "ended what runs it",
+    ),
+    "says_nothing": (
+        "class Sly(Exception):\n    __str__ = lambda self: os._exit(0)\nif shorten('a'): raise Sly\nassert 1 > n",
+        Verdict.LIMIT_EXCEEDED,
+        "left the process before its end",
+    ),
+    "says_odd_things": (
+        "assert shorten('a') == 1, '\\udc80\\0 /tmp/x/y.py ' + 'x' * 10**6",
+        Verdict.FAILS_ON_REFERENCE,
+        "AssertionError: ?? …/y.py xxxx",
+    ),
     "starves_its_parent": (
         "assert shorten('a') == ['a']\nresource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))",
         Verdict.LIMIT_EXCEEDED,
@@ -366,7 +386,9 @@ def test_stubs_are_run_with_every_test(pool: SandboxPool) -> None:
     source = "def less(n):\n    return n - 1\n"
     bodies = {f"waits_{n}": f"n = {n}\nwhile n: n = less(n)\nassert n == 0" for n in (1, 2, 3)}
     bodies["of_one"] = "assert not less(1)"
-    scores = asyncio.run(validate(as_function(source, "less"), as_candidates(bodies), pool, SETTINGS))
+    scores = asyncio.run(
+        validate(as_function(source, "less"), as_candidates(bodies), pool, ValidationSettings(max_mutants=0))
+    )
     assert all(test.fails_on_stub for test in scores.tests)
 
 

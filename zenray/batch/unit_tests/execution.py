@@ -22,6 +22,8 @@ _START_S = 30.0
 _MAX_TIMEOUTS = 2
 """Two have shown what a module is; each more would cost as much as all runs of other modules."""
 _EXPECTED_WAITS = 3
+ENDED_ITS_RUNNER = "ended what runs it"
+"""The detail of a crash that no honest test has, whatever it is run on."""
 _LIMITS = Limits(wall_s=_START_S, cpu_s=120, num_processes=32, output_kib=16 * 1024)
 _TRUSTED_IMPORTS = (sys.stdlib_module_names | {"pytest"}) - {"antigravity", "this", "idlelib", "turtle", "tkinter"}
 
@@ -125,7 +127,7 @@ async def execute(pool: Pool, plan: Plan) -> tuple[RunResult, ...]:
         part = replace(plan, runs=tuple(plan.runs[index] for index in indices))
         alone = await _attempt(pool, part, max_waits=len(indices))
         results |= {indices[place]: result for place, result in alone.items()}
-        crash = TestRun(TestOutcome.CRASHED, "ended what runs it")
+        crash = TestRun(TestOutcome.CRASHED, ENDED_ITS_RUNNER)
         for index in indices:
             if index not in results:
                 results[index] = (crash,) * len(tests)

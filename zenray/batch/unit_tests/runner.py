@@ -330,7 +330,8 @@ def _plain(text: str) -> str:
     """One line without addresses and folders, which differ from run to run."""
     text = re.sub(r"\b0x[0-9a-fA-F]{4,}", "0x…", text[: 4 * _MAX_DETAIL_CHARACTERS])
     text = re.sub(r"(?:/[\w.+-]+)+/(?=[\w.+-])", "…/", text)
-    return " ".join(text.split())[:_MAX_DETAIL_CHARACTERS].encode("utf-8", "replace").decode()
+    text = " ".join(text.split())[:_MAX_DETAIL_CHARACTERS]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _heard(said: bytes, word: str) -> list[Record]:

@@ -12,7 +12,7 @@ from zenray.batch.job import RowError
 from zenray.batch.rows import derive_seed
 from zenray.batch.unit_tests.assertions import why_no_assertion
 from zenray.batch.unit_tests.conflicts import settle_conflicts
-from zenray.batch.unit_tests.execution import Plan, Pool, Run, RunResult, TestRun, execute
+from zenray.batch.unit_tests.execution import ENDED_ITS_RUNNER, Plan, Pool, Run, RunResult, TestRun, execute
 from zenray.batch.unit_tests.focal_function import FunctionText
 from zenray.batch.unit_tests.minimise import minimise
 from zenray.batch.unit_tests.model import (
@@ -206,6 +206,8 @@ class _Validation:
         plan = replace(plan, modules=tuple(modules), cpu_s=cpu_s, watch=False)
         for run, (result,) in zip(runs, await execute(self._pool, plan), strict=True):
             case = cases[run.tests[0]]
+            if result.detail == ENDED_ITS_RUNNER:
+                case.reject(Verdict.LIMIT_EXCEEDED, result.detail)
             if run.module < len(stubs):
                 case.fails_on_stub |= result.outcome in _NOTICED
             elif run.module < len(stubs) + len(mutants):
