@@ -95,7 +95,7 @@ class ClassPieces:
     def members_by_name(self) -> Mapping[str, tuple[Piece, ...]]:
         found: dict[str, tuple[Piece, ...]] = {}
         for member in self.members:
-            for name in member.binds:
+            for name in sorted(member.binds):
                 found[name] = (*found.get(name, ()), member)
         return found
 
@@ -118,7 +118,7 @@ class ModuleMap:
         """The statements that bind a name or change its object."""
         found: dict[str, tuple[Piece, ...]] = {}
         for piece in self.pieces:
-            for name in piece.binds | piece.mutates:
+            for name in sorted(piece.binds | piece.mutates):
                 found[name] = (*found.get(name, ()), piece)
         return found
 

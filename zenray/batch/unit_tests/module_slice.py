@@ -65,10 +65,10 @@ class Slice:
 
     def running_pieces(self) -> Iterator[Piece]:
         """Everything kept, classes member by member."""
-        for index, piece in self.pieces.items():
+        for index, piece in sorted(self.pieces.items()):
             if isinstance(piece.node, ast.ClassDef):
                 yield self.module.class_pieces(piece).header
-                yield from self.members[index].values()
+                yield from (member for _, member in sorted(self.members[index].items()))
             else:
                 yield piece
 
@@ -180,7 +180,7 @@ class _Slicer:
     def _take(self, piece: Piece, class_names: Iterable[str] = ()) -> None:
         """Note what a kept piece needs; `class_names` are those its class binds, for what runs in its body."""
         names = piece.names
-        self._names += [*(names.outer - frozenset(class_names)), *names.inner]
+        self._names += sorted(names.outer - frozenset(class_names) | names.inner)  # Sets have another order each run.
         self._soft |= names.annotations - frozenset(class_names)
         self._attributes |= names.attributes
         self._operators |= piece.operators
@@ -196,7 +196,9 @@ class _Slicer:
         before = {name for name, pieces in by_name.items() if pieces[0].index < member.index}
         self._take(member, before)
         self._count(member)
-        for name in (member.names.outer & before) | member.binds:  # Decorators, defaults, aliases; a setter's getter.
+        for name in sorted(
+            (member.names.outer & before) | member.binds
+        ):  # Decorators, defaults, aliases; a setter's getter.
             for each in by_name.get(name, ()):
                 self._keep_member(owner, each)
 

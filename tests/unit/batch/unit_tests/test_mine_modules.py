@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import builtins
 import dis
+import os
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -307,3 +310,28 @@ def test_mined_modules_of_the_standard_library_bind_all_their_names() -> None:
     for each in found.functions:
         assert each.source.strip() and each.signature
         assert len(each.module_source.splitlines()) < 400
+
+
+def test_mining_is_the_same_under_every_hash_seed() -> None:
+    """Details of refusals too: they stand in reports, which must not differ between two runs of a job."""
+    program = """
+import hashlib, pathlib, sysconfig
+from zenray.batch.inputs.document import SourceDocument
+from zenray.batch.unit_tests.mine import mine_functions
+folder = pathlib.Path(sysconfig.get_path("stdlib"))
+paths = ["calendar.py", "difflib.py", "pathlib.py", "email/message.py"]
+mined = mine_functions(SourceDocument(path, (folder / path).read_text(), "r", "") for path in paths)
+print(len(mined.functions), hashlib.sha256(repr(mined).encode()).hexdigest())
+"""
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(outputs) == 1
+    assert int(outputs.pop().split()[0]) > 50
