@@ -48,10 +48,10 @@ def tests_of(module: ast.Module, focal: FocalModule) -> Iterator[DraftTest | Dra
     module = focal.rewrite(module)
     imports = Imports.of(module, focal)
     helpers = {name: node for node in module.body for name in _defined(node)}
-    loose = [node for node in module.body if isinstance(node, ast.Assert)]
+    loose = _loose_body(module)
     written = list(islice((test for node in module.body for test in _test_functions(node)), _MAX_FUNCTIONS))
     if loose:
-        written.append(_Written(f"test_{focal.function_name}", [*_setting(module), *loose], ""))
+        written.append(_Written(f"test_{focal.function_name}", loose, ""))
     if not written:
         yield DraftRejection("no test function", _shown(module))
     for test in written:
@@ -121,9 +121,10 @@ def _cases(
         yield _Written(function.name, body, "")
 
 
-def _setting(module: ast.Module) -> list[ast.stmt]:
-    """Statements around asserts that stand outside of any function."""
-    return [node for node in module.body if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr)]
+def _loose_body(module: ast.Module) -> list[ast.stmt]:
+    """Asserts that stand outside of any function, with the statements around them; empty without any."""
+    kept = [node for node in module.body if isinstance(node, ast.Assert | ast.Assign | ast.AnnAssign | ast.Expr)]
+    return kept if any(isinstance(node, ast.Assert) for node in kept) else []
 
 
 def _defined(node: ast.stmt) -> set[str]:
@@ -164,16 +165,15 @@ def _draft(
 
 def _helpers_used(body: list[ast.stmt], focal: FocalModule, helpers: dict[str, ast.stmt]) -> list[ast.stmt]:
     """Definitions of the answer that the body uses, in the answer's order; its own copy of the function is none."""
-    wanted = {name for statement in body for name in loaded_names(statement)}
+    own = {name for statement in body for name in stored_names(statement)} | {focal.import_name}
     used: dict[int, ast.stmt] = {}
-    pending = wanted - {focal.import_name}
+    pending = {name for statement in body for name in loaded_names(statement)} - own
     while pending:
         node = helpers.get(pending.pop())
         if node is not None and id(node) not in used:
             used[id(node)] = node
             pending |= loaded_names(node) - {focal.import_name}
-    inside = {id(statement) for statement in body}
-    ordered = {id(node): node for node in helpers.values() if id(node) in used and id(node) not in inside}
+    ordered = {id(node): node for node in helpers.values() if id(node) in used}
     return list(ordered.values())
 
 

@@ -105,6 +105,11 @@ def test_a_case_that_is_changed_is_made_anew_for_every_claim() -> None:
     assert bodies(f"def test_clamp():{text}") == ["values = [3, 1]\nvalues.sort()\nassert clamp(values[0], 0, 2) == 1"]
 
 
+def test_asserts_outside_of_functions_see_what_stands_before_them() -> None:
+    text = "x = 1\nassert clamp(x, 0, 9) == 1\nx = 12\nassert clamp(x, 0, 9) == 9\n"
+    assert bodies(text) == ["x = 1\nassert clamp(x, 0, 9) == 1", "x = 12\nassert clamp(x, 0, 9) == 9"]
+
+
 def test_test_classes_lose_their_self() -> None:
     assert bodies(
         """
