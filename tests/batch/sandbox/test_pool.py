@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -200,6 +202,19 @@ def test_a_wall_that_does_not_stand_is_found(
     else:
         with pytest.raises(SandboxUnavailable, match=found):
             SandboxPool(1, pool.limits)
+
+
+def test_a_process_with_many_descriptors_can_have_sandboxes(pool: SandboxPool) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2048), before[1]))
+    descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with SandboxPool(1, pool.limits) as other:
+            assert other.run_blocking(python("print(1)")).stdout == b"1\n"
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_without_a_control_group_all_processes_together_must_fit(

@@ -100,7 +100,8 @@ def jail_command(
         "--ro-bind", str(runtime), "/runtime", "--proc", "/proc", "--dev", "/dev",
         "--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",  # noqa: S108
         "--size", str(scratch_mib * 2**20), "--tmpfs", _SCRATCH, "--symlink", "scratch", "/tmp",  # noqa: S108
-        "--remount-ro", "/", "--chdir", _SCRATCH, "--hostname", "sandbox", "--clearenv", *_environment(hash_seed),
+        "--remount-ro", "/", "--chdir", _SCRATCH, "--hostname", "sandbox",
+        "--clearenv", *_environment(interpreter, hash_seed),
         "--", interpreter.executable, "-S", "-s", "-P", "-B",
         "/runtime/bootstrap.py", str(pipes.status), str(pipes.report),
     ]  # fmt: skip
@@ -119,7 +120,7 @@ def _read_only_system(prefix: str) -> list[str]:
     return mounts
 
 
-def _environment(hash_seed: int) -> list[str]:
+def _environment(interpreter: Interpreter, hash_seed: int) -> list[str]:
     variables = {
         "PATH": "/usr/bin:/bin",
         "HOME": _SCRATCH,
@@ -129,4 +130,6 @@ def _environment(hash_seed: int) -> list[str]:
         "PYTHONHASHSEED": str(hash_seed),
         "ZENRAY_REPORT_FD": str(REPORT_FD),
     }
+    if interpreter.prefix != "/usr":  # Its library may be known to the system by a cache that is not in the jail.
+        variables["LD_LIBRARY_PATH"] = f"{interpreter.prefix}/lib"
     return [part for name, value in variables.items() for part in ("--setenv", name, value)]

@@ -48,8 +48,10 @@ def find_interpreter() -> Interpreter:
     for candidate in filter(None, [ours, *others]):
         if not os.path.exists(candidate):
             continue
-        told = subprocess.run([candidate, "-I", "-c", _TELL_VERSION], capture_output=True, text=True, timeout=60)
-        if told.returncode != 0:
+        command = [candidate, "-I", "-c", _TELL_VERSION]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        except (OSError, subprocess.SubprocessError):
             seen.append(f"{candidate} does not start")
             continue
         prefix, *numbers = told.stdout.split()

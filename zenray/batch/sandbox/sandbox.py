@@ -209,8 +209,9 @@ def _num_out_of_memory() -> int:
 
 def _read(descriptor: int, within_s: float) -> bytes:
     """What comes first; nothing at the end of the other side or of the time."""
-    readable, _, _ = select.select([descriptor], [], [], within_s)
-    return os.read(descriptor, _MAX_SAID_BYTES) if readable else b""
+    poll = select.poll()  # select() knows no descriptor above 1023.
+    poll.register(descriptor, select.POLLIN)
+    return os.read(descriptor, _MAX_SAID_BYTES) if poll.poll(within_s * 1000) else b""
 
 
 def _shown(said: bytes | bytearray) -> str:
