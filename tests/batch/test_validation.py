@@ -371,6 +371,15 @@ def test_methods_are_mutated_and_measured_in_their_class(pool: SandboxPool) -> N
     assert "8.15-arithmetic" in found.killed_mutants
 
 
+def test_a_function_on_one_line_has_no_branches(pool: SandboxPool) -> None:
+    scores = asyncio.run(
+        validate(
+            as_function("def sign(x): return x > 0\n", "sign"), as_candidates({"a": "assert sign(1)"}), pool, SETTINGS
+        )
+    )
+    assert (scores.num_lines, scores.num_lines_covered, scores.num_branches) == (1, 1, 0)
+
+
 def test_endless_mutants_count_as_noticed_and_cost_little(pool: SandboxPool) -> None:
     source = "def count(n):\n    i = 0\n    while i < n:\n        i += 1\n    return i\n"
     bodies = {f"of_{n}": f"assert count({n}) == {n}" for n in range(1, 7)}

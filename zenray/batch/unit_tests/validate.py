@@ -93,7 +93,7 @@ class _Validation:
         text = FunctionText.find(function.module_source, function.call_name)
         if text is None:
             raise RowError(f"{function.call_name} is not defined in its module")
-        self._body_lines = text.body_lines
+        self._body_lines, self._def_line = text.body_lines, text.node.lineno
         self._mutant_names: tuple[str, ...] = ()
 
     async def run(self) -> SuiteScores:
@@ -147,7 +147,7 @@ class _Validation:
         rounds = range(1, self._settings.reference_runs)
         orders = [self._order(len(cases), number) for number in rounds]
         results = await asyncio.gather(*map(partial(self._run_round, cases), rounds, orders))
-        failed_together: dict[int, int] = {}
+        failed_together: set[int] = set()
         for number, order, result in zip(rounds, orders, results, strict=True):
             for index, (run,) in zip(order, result, strict=False):
                 cases[index].passes += run.passed
@@ -155,9 +155,7 @@ class _Validation:
                 if not run.passed and cases[index].verdict is None:
                     cases[index].reject(Verdict.FLAKY, f"with hash seed {number}: {run.detail or run.outcome.value}")
             if order[1:]:
-                for index, run in zip(order, result[-1], strict=True):
-                    if not run.passed:
-                        failed_together.setdefault(index, number)
+                failed_together.update(index for index, run in zip(order, result[-1], strict=True) if not run.passed)
         failed = [cases[index] for index in sorted(failed_together) if cases[index].verdict is None]
         if failed:
             await self._settle_conflicts(failed)
@@ -184,9 +182,10 @@ class _Validation:
             verb = "changes what" if (index, other) in disturbs else "depends on what"
             what = "sees" if (index, other) in disturbs else "leaves behind"
             cases[index].reject(Verdict.FLAKY, f"{verb} {cases[other].test.name} {what}")
-        if not disturbs:
-            for case in failed:
-                case.reject(Verdict.FLAKY, "fails after other tests")
+        explained = {cases[index].test.test_id for pair in disturbs for index in pair}
+        for case in failed:
+            if case.test.test_id not in explained:
+                case.reject(Verdict.FLAKY, "fails after several other tests")
 
     async def _run_changed(self) -> None:
         """On stubs, on mutants and on other implementations, all in one execution."""
@@ -223,7 +222,14 @@ class _Validation:
         plan = replace(plan, cpu_s=cpu_s, watch=False, measure=self._body_lines)
         for case, (run,) in zip(cases, await execute(self._pool, plan), strict=True):
             if run.passed:
-                case.coverage = run
+                case.coverage = replace(
+                    run, branches=self._inside(run.branches), missing_branches=self._inside(run.missing_branches)
+                )
+
+    def _inside(self, branches: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        """Without those of the line of `def`: where the body stands on it too, that it is defined and that it is called
+        look like a branch."""
+        return tuple(branch for branch in branches if branch[0] != self._def_line)
 
     def _choose(self) -> None:
         """Verdicts of those that hold: what they are worth beside each other."""
