@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,8 @@ def run(pool: SandboxPool, code: str, **limits: float) -> ExecutionResult:
 
 @pytest.mark.parametrize("attempt", REFUSALS)
 def test_what_is_out_of_bounds_is_refused(pool: SandboxPool, attempt: str) -> None:
+    if REFUSALS[attempt].startswith("call(") and platform.machine() != "x86_64":
+        pytest.skip("calls have other numbers here")
     code = REFUSAL.format(REFUSALS[attempt])
     result = run(pool, code)
     assert (result.ending, result.exit_code) == (Ending.EXITED, 0), result.stderr_tail.decode()

@@ -16,7 +16,8 @@ class SandboxUnavailable(Unavailable):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one execution may take before it is ended. Each process has `memory_mib` of address space and `cpu_s` of
-    processor time; where control groups can be written, all processes and files together have `memory_mib` too."""
+    processor time; all processes and files together have `memory_mib` plus `scratch_mib` where a control group for
+    memory can be written, else as much as the limits of the processes add up to."""
 
     wall_s: float = 20.0
     cpu_s: int = 5
@@ -39,7 +40,7 @@ class Execution:
     """One run of `entry`, a Python file among `files`, as `__main__` in a scratch folder that holds them.
 
     `files` maps relative paths to what they hold. `packages` are distributions of our environment to import from, such
-    as coverage or pytest (pure Python; what they need comes along). The entry may report through the file descriptor
+    as coverage or pytest, with what they need. The entry may report through the file descriptor
     that the variable ZENRAY_REPORT_FD names: nothing else writes there by accident, as printing does to stdout.
     """
 
@@ -70,12 +71,12 @@ class Ending(Enum):
     OUT_OF_MEMORY = "out_of_memory"  # Ended by the control group; Python's own MemoryError is an exit like any other.
     FILE_LIMIT = "file_limit"  # A file grew too large, in a program that does not handle it as Python does.
     OUTPUT_LIMIT = "output_limit"
-    KILLED = "killed"  # By a signal of its own doing.
+    KILLED = "killed"  # By a signal of its own doing, or with an exit status that looks like one (128 + signal).
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResult:
-    """What came of an execution. All bytes are capped; `wall_s` and `cpu_s` depend on the machine: never for rows."""
+    """What came of an execution. All bytes are capped. Times depend on the machine: never for rows."""
 
     ending: Ending
     exit_code: int | None  # Of EXITED.
