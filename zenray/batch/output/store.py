@@ -12,14 +12,13 @@ a finished shard or one that was never begun.
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import pyarrow as pa
 
@@ -42,12 +41,11 @@ from zenray.batch.output.lease import Lease
 from zenray.batch.output.manifest import Contents, Journal, ShardEntry, load_contents, manifest_bytes
 from zenray.batch.output.row_ids import RowIdCheck
 from zenray.batch.output.shard import decode_shard, encode_shard, own_schema, row_ids_of, shard_schema
+from zenray.batch.output.spec import job_bytes, spec_differences
 from zenray.batch.rows import ROW_ID
 from zenray.errors import OutputDamaged, OutputNotWritten, OutputOfAnotherJob
 
 log = logging.getLogger(__name__)
-
-_DIFFERENCES_SHOWN = 20
 
 
 class OutputStore:
@@ -133,7 +131,8 @@ class OutputStore:
         """
         assert shard_index not in self.finished and 0 <= shard_index < self._contents.num_shards
         path = shard_path(self._path, shard_index)
-        self._check_plan(shard_index, table)
+        with disk_errors(path):
+            self._check_plan(shard_index, table)
         data = encode_shard(table, self._spec.digest, shard_index, num_tokens)
         digest = sha256(data).hexdigest()
         entry = ShardEntry(shard_index, shard_name(shard_index), table.num_rows, num_tokens, len(data), digest)
@@ -160,16 +159,10 @@ class OutputStore:
         assert self.finished == set(range(self._contents.num_shards))
         if self._journal is None:
             return
-        check = RowIdCheck()
-        for index in range(self._contents.num_shards):
-            check.add(row_ids_of(decode_shard(self._disk.read(shard_path(self._path, index)), columns=[ROW_ID])))
-        if check.repeated():
-            raise OutputDamaged(f"{self._path}: rows {check.repeated()[0]} (from 0) are one row twice")
-        if self._spec.row_ids_sha256 not in ("", check.hexdigest):
-            raise OutputDamaged(f"{self._path}: its rows are not the planned ones in the planned order")
-        self._lease.check()
-        write_durably(self._path / MANIFEST, manifest_bytes(self._listed()), self._disk)
-        with disk_errors(self._path / JOURNAL):
+        with disk_errors(self._path / MANIFEST):
+            self._check_rows()
+            self._lease.check()
+            write_durably(self._path / MANIFEST, manifest_bytes(self._listed()), self._disk)
             with suppress(FileNotFoundError):  # Gone already, where only the folder's fsync failed.
                 self._disk.remove(self._path / JOURNAL)
             self._disk.fsync_folder(self._path)
@@ -211,6 +204,10 @@ class OutputStore:
             data = self._disk.read(shard_path(self._path, entry.shard))
         except FileNotFoundError:
             return "missing"
+        except OSError as error:
+            if error.errno != errno.EIO:  # Whatever may pass by itself must not cost shards.
+                raise
+            return "unreadable"
         return None if sha256(data).hexdigest() == entry.sha256 else "its bytes have changed"
 
     def _check_plan(self, index: int, table: pa.Table) -> None:
@@ -231,6 +228,16 @@ class OutputStore:
             raise OutputDamaged(f"{name} would have another schema than the shards before it")
         self._schema = own_schema(table.schema)
 
+    def _check_rows(self) -> None:
+        """All rows are the planned ones, in order and each once."""
+        check = RowIdCheck()
+        for index in range(self._contents.num_shards):
+            check.add(row_ids_of(decode_shard(self._disk.read(shard_path(self._path, index)), columns=[ROW_ID])))
+        if check.repeated():
+            raise OutputDamaged(f"{self._path}: rows {check.repeated()[0]} (from 0) are one row twice")
+        if self._spec.row_ids_sha256 not in ("", check.hexdigest):
+            raise OutputDamaged(f"{self._path}: its rows are not the planned ones in the planned order")
+
     def _verify(self, path: Path, digest: str, row_ids: list[str], schema: pa.Schema) -> None:
         """What is on the disk is the shard. A full disk need not have failed any call until here."""
         data = read_back(path, self._disk)
@@ -239,42 +246,6 @@ class OutputStore:
         table = decode_shard(data)
         if row_ids_of(table) != row_ids or not own_schema(table.schema).equals(schema, check_metadata=True):
             raise OutputNotWritten(f"{path} reads back with other rows or columns than were written")
-
-
-def job_bytes(spec: JobSpec) -> bytes:
-    return spec.to_json().encode() + b"\n"
-
-
-def spec_differences(begun: bytes, spec: JobSpec) -> list[str]:
-    """What differs from a job.json, field by field: there, then now."""
-    try:
-        there = _flat(json.loads(begun))
-    except ValueError:
-        return [f"its {JOB} cannot be read"]
-    now = _flat(json.loads(spec.to_json()))
-    absent = object()
-    differences = [
-        f"{name} is {_shown(there.get(name, absent), absent)} there, {_shown(now.get(name, absent), absent)} now"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name, absent) != now.get(name, absent)
-    ]
-    more = len(differences) - _DIFFERENCES_SHOWN
-    return differences[:_DIFFERENCES_SHOWN] + ([f"{more} more fields differ"] if more > 0 else [])
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Leaves by dotted names; an empty list or object is one."""
-    if isinstance(value, dict) and value:
-        items = [(f"{name}.{key}" if name else key, each) for key, each in value.items()]
-    elif isinstance(value, list) and value:
-        items = [(f"{name}[{index}]", each) for index, each in enumerate(value)]
-    else:
-        return {name: value}
-    return {leaf: each for key, part in items for leaf, each in _flat(part, key).items()}
-
-
-def _shown(value: Any, absent: object) -> str:
-    return "absent" if value is absent else json.dumps(value, ensure_ascii=False)
 
 
 def _refuse_foreign_folder(path: Path) -> None:

@@ -102,6 +102,31 @@ def test_a_disk_that_loses_bytes_without_saying_so_is_found_out(tmp_path: Path) 
     assert not (tmp_path / "out/shards/part-00001.parquet").exists() and _temporaries(tmp_path) == []
 
 
+class UnreadableDisk(Disk):
+    """One file cannot be read."""
+
+    def __init__(self, name: str, code: int) -> None:
+        self._name, self._code = name, code
+
+    def read(self, path: Path) -> bytes:
+        if path.name == self._name:
+            raise OSError(self._code, os.strerror(self._code))
+        return super().read(path)
+
+
+def test_a_shard_on_a_bad_sector_is_made_again_but_not_for_an_error_that_may_pass(
+    output: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    name = "part-00001.parquet"
+    with pytest.raises(OutputNotWritten, match="Stale file handle; nothing finished is lost"):
+        OutputStore.open(output, SPEC, NUM_SHARDS, disk=UnreadableDisk(name, errno.ESTALE))
+    with OutputStore.open(output, SPEC, NUM_SHARDS, disk=UnreadableDisk(name, errno.EIO)) as store:
+        assert store.lost == {1: "unreadable"}
+        store.write(1, table(1), num_tokens(1))
+        store.complete()
+    assert files(output) == uninterrupted
+
+
 def test_a_limit_on_file_size_is_a_typed_error_too(
     farm: DriverFarm, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:

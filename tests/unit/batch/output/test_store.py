@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.unit.batch.output.small_job import NUM_SHARDS, ROW_IDS, SPEC, files, num_tokens, run_job, table
 from zenray.batch.job import JobSpec, ModelIdentity
 from zenray.batch.output.disk import write_durably
-from zenray.batch.output.store import OutputStore, job_bytes, spec_differences
+from zenray.batch.output.spec import job_bytes, spec_differences
+from zenray.batch.output.store import OutputStore
 from zenray.errors import OutputDamaged, OutputOfAnotherJob
 
 Files = dict[str, bytes]
