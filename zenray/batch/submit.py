@@ -131,7 +131,8 @@ def _connect(address: str | None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.WARNING)  # Uploads and closed sockets are its affair.
+    for name in ("job.sdk", "dashboard_sdk"):  # Uploads and closed sockets are their affair.
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     where = address or "on this machine"
     try:
         return JobSubmissionClient(address)
