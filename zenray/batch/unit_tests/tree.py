@@ -71,14 +71,14 @@ def function_files(record: Mapping[str, Any]) -> dict[str, str]:
 _FOCAL_HEAD = """\
 # {name}, with what it needs to run alone.
 #
-# Taken from {repository} {revision}: {path}, lines {start_line} to {end_line}.
-# Licence of the source: {licence}.
+# Taken from {repository}: {path}, lines {start_line} to {end_line}.
+# Revision: {revision}. Licence of the source: {licence}.
 """
 _TEST_HEAD = """\
 # Tests of {name}, written by a model and kept for what they were seen to do.
 #
-# Tested code: {repository} {revision}: {path}, lines {start_line} to {end_line}.
-# Licence of the tested code: {licence}.
+# Tested code: {repository}: {path}, lines {start_line} to {end_line}.
+# Revision: {revision}. Licence of the tested code: {licence}.
 # Model: {model}.
 # Mutation score {mutation_score}, lines {line_coverage}, branches {branch_coverage}, agreement {agreement}.
 """
@@ -92,7 +92,8 @@ def _head(record: Mapping[str, Any], template: str) -> str:
         "licence": provenance["licence_file"] or "no licence file found",
         "model": f"{model['name']}, {model['weight_format']}, SHA-256 {model['sha256']}" if model else "unknown",
         **{name: "not measured" if record[name] is None else f"{record[name]:.2f}" for name in shares},
-        **{name: provenance[name] for name in ("repository", "revision", "path", "start_line", "end_line")},
+        "revision": provenance["revision"] or "unknown",
+        **{name: provenance[name] for name in ("repository", "path", "start_line", "end_line")},
     }
     return template.format(**{name: _one_line(str(fact)) for name, fact in facts.items()}) + "\n"
 

@@ -96,7 +96,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_test_says_where_its_function_comes_from() -> None:
     for name, text in function_files(RECORDS[1]).items():
-        assert "build 1.0?import sys; sys.exit(3): roots.py, lines 1 to 2." in text, name
+        assert "build: roots.py, lines 1 to 2.\n# Revision: 1.0?import sys; sys.exit(3)." in text, name
         ast.parse(text)
 
 
