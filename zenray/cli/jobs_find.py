@@ -29,9 +29,9 @@ class FoundJob:
 
     @property
     def state(self) -> str:
-        """The folder knows best, except of a driver that has not reached it or died before it could."""
+        """The folder knows best, except of a driver that has not reached it or ended before it could."""
         submission, status = self.submission, self.status
-        if status is not None and (submission is None or status.writer is not None):
+        if status is not None and (submission is None or status.started_at_s >= int(submission.started_at_s or 0)):
             return status.state
         if submission is None:
             return "unknown"

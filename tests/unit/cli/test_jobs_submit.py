@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from zenray.batch.submit import NOT_SHIPPED, entrypoint, runtime_env
+from zenray.batch.progress import Progress, RunState
+from zenray.batch.status import OutputStatus
+from zenray.batch.submit import NOT_SHIPPED, SubmittedJob, entrypoint, runtime_env
+from zenray.cli.jobs_find import FoundJob
 from zenray.cli.main import app
 
 ROOT = Path(__file__).parents[3]
@@ -49,3 +53,21 @@ def test_paths_of_a_cluster_elsewhere_are_whole_or_shipped(
     result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
     assert result.exit_code == 1
     assert said.format(tmp=tmp_path) in result.stderr
+
+
+def submitted(state: str, started_at_s: float) -> SubmittedJob:
+    return SubmittedJob("id", "unit-tests", "/out", state, "", "", started_at_s, None)
+
+
+def of_run(started_at: str, state: RunState) -> OutputStatus:
+    progress = Progress("unit-tests", state, started_at)
+    return OutputStatus(Path("/out"), {}, None, progress, Path("/out/runs/x"), None)
+
+
+def test_the_folder_tells_of_runs_since_the_submission_and_the_server_of_one_that_never_reached_it() -> None:
+    before, after = "2026-01-01T00:00:00+00:00", "2026-01-01T00:02:00+00:00"
+    minute_s = datetime(2026, 1, 1, 0, 1, tzinfo=UTC).timestamp()
+    assert FoundJob(of_run(after, RunState.FAILED), submitted("STOPPED", minute_s)).state == "failed"
+    assert FoundJob(of_run(before, RunState.STOPPED), submitted("FAILED", minute_s)).state == "failed"
+    assert FoundJob(of_run(before, RunState.STOPPED), submitted("RUNNING", minute_s)).state == "preparing"
+    assert FoundJob(None, submitted("SUCCEEDED", minute_s)).state == "complete"
