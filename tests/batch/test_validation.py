@@ -14,7 +14,7 @@ from zenray.batch.rows import canonical_json
 from zenray.batch.sandbox import Ending, Execution, ExecutionResult, Limits, SandboxPool, SandboxUnavailable
 from zenray.batch.sandbox.runtime import find_interpreter
 from zenray.batch.unit_tests.codec import to_row
-from zenray.batch.unit_tests.execution import Plan, Run, execute, run_suite
+from zenray.batch.unit_tests.execution import ENDED_ITS_RUNNER, Plan, Run, execute, run_suite
 from zenray.batch.unit_tests.focal_function import FunctionText
 from zenray.batch.unit_tests.model import (
     Candidates,
@@ -24,6 +24,7 @@ from zenray.batch.unit_tests.model import (
     Provenance,
     SuiteScores,
     TestOutcome,
+    TestScores,
     Verdict,
 )
 from zenray.batch.unit_tests.mutants import make_mutants
@@ -106,7 +107,7 @@ REJECTED = {
     "kills_everybody": (
         "assert shorten('a') == ['a']\nos.kill(-1, signal.SIGKILL)",
         Verdict.LIMIT_EXCEEDED,
-        "",
+        "ended what runs it",
     ),
     "kills_its_parent_elsewhere": (
         "x = shorten('a')\nif x != ['a']:\n    os.kill(os.getppid(), signal.SIGKILL)\nassert x == ['a']",
@@ -216,11 +217,18 @@ def pool() -> Iterator[SandboxPool]:
 
 
 @pytest.fixture(scope="module")
-def scores(pool: SandboxPool) -> SuiteScores:
-    """Of everything at once: the bad among the good."""
-    bodies = {**{name: body for name, (body, _, _) in REJECTED.items() if name != "repeats"}, **KEPT, **HARMLESS}
-    bodies["repeats"] = REJECTED["repeats"][0]
-    return asyncio.run(validate(as_function(), as_candidates(bodies), pool, SETTINGS))
+def scores(pool: SandboxPool) -> list[TestScores]:
+    """Of the bad among the good; those that end what runs them with fewer others, which are all run again alone."""
+    bodies = {name: body for name, (body, _, _) in REJECTED.items()}
+    repeats = {"repeats": bodies.pop("repeats")}
+    ending = {name: bodies.pop(name) for name, (_, _, detail) in REJECTED.items() if detail == ENDED_ITS_RUNNER}
+
+    async def both() -> list[SuiteScores]:
+        suites = ({**bodies, **KEPT, **HARMLESS, **repeats}, {**ending, **KEPT})
+        every = (validate(as_function(), as_candidates(suite), pool, SETTINGS) for suite in suites)
+        return list(await asyncio.gather(*every))
+
+    return [test for suite in asyncio.run(both()) for test in suite.tests]
 
 
 @pytest.fixture(scope="module")
@@ -233,25 +241,26 @@ def good_scores(pool: SandboxPool) -> SuiteScores:
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_each_planted_test_is_rejected_for_what_is_wrong_with_it(name: str, scores: SuiteScores) -> None:
+def test_each_planted_test_is_rejected_for_what_is_wrong_with_it(name: str, scores: list[TestScores]) -> None:
     _, verdict, detail = REJECTED[name]
-    (found,) = (test for test in scores.tests if test.test_id == name)
+    (found,) = (test for test in scores if test.test_id == name)
     assert verdict in (found.verdict, None)
     assert detail in found.detail
 
 
-def test_bad_tests_take_nothing_from_good_ones(scores: SuiteScores, good_scores: SuiteScores) -> None:
+def test_bad_tests_take_nothing_from_good_ones(scores: list[TestScores], good_scores: SuiteScores) -> None:
     of_good = {test.test_id: test for test in good_scores.tests}
-    among_bad = {test.test_id: test for test in scores.tests if test.test_id in KEPT}
+    among_bad = [test for test in scores if test.test_id in KEPT]
     assert {test.verdict for test in of_good.values()} == {Verdict.KEPT}
-    for name, test in among_bad.items():
-        alone = of_good[name]
+    assert len(among_bad) == 2 * len(of_good)
+    for test in among_bad:
+        alone = of_good[test.test_id]
         assert (test.verdict, test.reference_passes) == (Verdict.KEPT, 5)
         assert (test.killed_mutants, test.covered_branches) == (alone.killed_mutants, alone.covered_branches)
 
 
-def test_what_a_test_leaves_behind_is_cleared_away(scores: SuiteScores) -> None:
-    found = {test.test_id: test for test in scores.tests if test.test_id in HARMLESS}
+def test_what_a_test_leaves_behind_is_cleared_away(scores: list[TestScores]) -> None:
+    found = {test.test_id: test for test in scores if test.test_id in HARMLESS}
     for name, test in found.items():
         assert test.reference_passes == 5, name
         assert test.killed_mutants == found["splits"].killed_mutants, name
