@@ -116,6 +116,13 @@ def test_what_cannot_go_well_is_refused_before_anything_starts(
     assert not (tmp_path / "o").exists()
 
 
+def test_of_several_rays_none_is_guessed(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: {"10.0.0.1:6379", "10.0.0.1:6380"})
+    result = run("submit", "unit-tests", "-i", code, "-o", tmp_path / "o")
+    assert result.exit_code == 1
+    assert "10.0.0.1:6379, 10.0.0.1:6380; choose one by --ray-address" in result.stderr
+
+
 def test_a_folder_that_is_being_written_is_not_begun_again(code: Path, tmp_path: Path) -> None:
     out = output_with(tmp_path, 1, RunState.RUNNING)
     held_by(out, os.getpid())
