@@ -145,7 +145,7 @@ def make_job(repository: Path, max_functions: int | None = None) -> UnitTestJob:
         max_functions=max_functions,
         rows_per_shard=1,
         generation=GenerateSettings(num_test_answers=5, num_implementations=2),
-        validation=ValidationSettings(reference_runs=2, max_mutants=12, test_cpu_s=0.3, test_wall_s=3),
+        validation=ValidationSettings(reference_runs=2, max_mutants=8, test_cpu_s=0.3, test_wall_s=3),
     )
     return UnitTestJob([InputSpec(InputKind.FOLDER, str(repository), name="words")], 7, settings)
 
@@ -225,7 +225,7 @@ def test_plain_pytest_and_coverage_find_what_the_record_says(output: Path) -> No
     assert told["tests"] == told["tests_passed"] >= 4
     assert (told["functions"], told["sampled"], told["sampled_agreeing"]) == (3, 2, 2)
     recorded = {figure["name"]: figure["recorded"] for figure in told["figures"]}
-    assert recorded["mutants killed"] > 5 and recorded["lines covered"] > 3
+    assert recorded["mutants killed"] > 3 and recorded["lines covered"] > 3
 
 
 def test_the_second_look_sees_what_was_changed_behind_the_records_back(output: Path, tmp_path: Path) -> None:

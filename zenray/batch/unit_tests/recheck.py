@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from zenray.batch.output.layout import JOB, RUNS
 from zenray.batch.output.verify import read_shards
 from zenray.batch.sandbox.pool import SandboxPool
@@ -31,6 +34,7 @@ from zenray.batch.unit_tests.suite_source import join_tests
 from zenray.batch.unit_tests.tree import function_files, function_folder
 
 _FOCAL, _TESTS = "focal.py", "test_focal"
+_FUNCTIONS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +60,24 @@ class Figure:
 
 
 async def recheck(
-    output: Path, pool: Pool, sample: int, tick: Callable[[Rechecked, int], None] = lambda done, whole: None
+    output: Path, pool: Pool, sample: int, tick: Callable[[int], None] = lambda num_done: None
 ) -> list[Rechecked]:
-    """All functions with kept tests, in the order of the output. The first `sample` of them are measured again: they
-    are ordered by their ids, so that they are as good as drawn by lot. `tick` hears of each, and how many there are."""
-    records = [record for table in read_shards(output) for record in table.to_pylist() if kept_tests(record)]
+    """All functions with kept tests, in the order of the output, one shard in memory at a time. The first `sample` of
+    them are measured again: they are ordered by their ids, so that they are as good as drawn by lot. `tick` hears how
+    many are done."""
     max_mutants = json.loads((output / JOB).read_text(encoding="utf-8"))["parameters"]["validation"]["max_mutants"]
-    places = asyncio.Semaphore(4)
+    places = asyncio.Semaphore(_FUNCTIONS_AT_ONCE)
+    results: list[Rechecked] = []
 
     async def one(index: int, record: Mapping[str, Any]) -> Rechecked:
         async with places:
-            done = await _recheck_function(output, record, pool, max_mutants if index < sample else None)
-        tick(done, len(records))
-        return done
+            return await _recheck_function(output, record, pool, max_mutants if index < sample else None)
 
-    return list(await asyncio.gather(*(one(index, record) for index, record in enumerate(records))))
+    for table in read_shards(output):
+        records = [record for record in table.to_pylist() if kept_tests(record)]
+        results += await asyncio.gather(*(one(len(results) + place, record) for place, record in enumerate(records)))
+        tick(len(results))
+    return results
 
 
 async def _recheck_function(output: Path, record: Mapping[str, Any], pool: Pool, max_mutants: int | None) -> Rechecked:
@@ -190,13 +197,9 @@ def _by_name(results: Sequence[Rechecked]) -> dict[str, list[Figure]]:
     return names
 
 
-def print_results(results: Sequence[Rechecked]) -> None:
-    """Two tables, and what differs."""
-    from rich.console import Console
-    from rich.table import Table
-
+def print_results(results: Sequence[Rechecked], console: Console) -> None:
+    """How the tests ran, the sample's figures, and what differs."""
     told = summary(results)
-    console = Console()
     console.print(
         f"{told['tests_passed']} of {told['tests']} kept tests of {told['functions']} functions pass under plain "
         f"pytest; {told['sampled_agreeing']} of {told['sampled']} functions measured again agree"
@@ -216,9 +219,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=20, help="functions to measure again")
     parser.add_argument("--workers", type=int, default=None, help="sandboxes at once; one per core if not given")
     options = parser.parse_args(arguments)
-    with SandboxPool(options.workers) as pool:
-        results = asyncio.run(recheck(options.output, pool, options.sample))
-    print_results(results)
+    console = Console()
+    with SandboxPool(options.workers) as pool, console.status("looking at the tests again") as status:
+
+        def tick(num_done: int) -> None:
+            status.update(f"looking at the tests again: {num_done} functions done")
+
+        results = asyncio.run(recheck(options.output, pool, options.sample, tick))
+    print_results(results, console)
     told = summary(results)
     runs = options.output / RUNS
     runs.mkdir(exist_ok=True)
