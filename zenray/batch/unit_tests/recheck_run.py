@@ -10,7 +10,7 @@ from typing import Any
 from zenray.batch.sandbox.model import Ending, Execution, ExecutionResult, Limits
 from zenray.batch.unit_tests.execution import Pool
 
-_LIMITS = Limits(wall_s=120.0, cpu_s=60, num_processes=32)
+_LIMITS = Limits(wall_s=120.0, cpu_s=60)
 _START_CPU_S, _TEST_CPU_S = 4, 2  # On a mutant: many never end, and each costs its limit.
 _ENTRY = "recheck_entry.py"
 _PYTEST = ("-q", "-p", "no:cacheprovider")
