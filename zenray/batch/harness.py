@@ -126,9 +126,9 @@ class MeasureStage:
 
 
 def stage_processes() -> list[psutil.Process]:
-    """The running workers of all stages on this machine's Rays that this process can see."""
+    """The running workers of all stages on the Ray this process started, whoever drives them."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE and "".join(process.cmdline()).startswith("ray::MapWorker"):
                 found.append(process)
