@@ -123,7 +123,9 @@ def _cases(
 
 def _loose_body(module: ast.Module) -> list[ast.stmt]:
     """Asserts that stand outside of any function, with the statements around them; empty without any."""
-    kept = [node for node in module.body if isinstance(node, ast.Assert | ast.Assign | ast.AnnAssign | ast.Expr)]
+    kept: list[ast.stmt] = [
+        node for node in module.body if isinstance(node, ast.Assert | ast.Assign | ast.AnnAssign | ast.Expr)
+    ]
     return kept if any(isinstance(node, ast.Assert) for node in kept) else []
 
 

@@ -30,10 +30,12 @@ class GenerateSettings(Settings):
     """How candidates are asked for. All of it decides the bytes of a job's output."""
 
     style: PromptStyle = Field(PromptStyle.AUTO, description="How the model is asked: base, instruct or auto.")
-    openings: tuple[Opening, ...] = Field((Opening.NAME,), description="How answers with tests are begun.")
-    num_test_answers: int = Field(2, ge=0, description="Answers for each opening; each may hold several tests.")
+    openings: tuple[Opening, ...] = Field(
+        (Opening.NAME, Opening.RESULTS), description="How answers with tests are begun: name, results, errors."
+    )
+    num_test_answers: int = Field(1, ge=0, description="Answers for each opening; each may hold several tests.")
     num_implementations: int = Field(2, ge=0, description="Re-implementations asked for.")
-    max_test_tokens: int = Field(160, ge=1, description="Of one answer with tests.")
+    max_test_tokens: int = Field(128, ge=1, description="Of one answer with tests.")
     max_implementation_tokens: int = Field(160, ge=1, description="Of one re-implementation.")
     max_prompt_tokens: int = Field(1024, ge=64, description="Longer prompts show less; functions that do not fit fail.")
     max_tests: int = Field(24, ge=1, description="Candidates of one function; the others are not validated.")
