@@ -16,7 +16,12 @@ from zenray.batch.sandbox import Execution, ExecutionResult, Limits, SandboxUnav
 from zenray.batch.unit_tests.focal_function import parse_quietly
 from zenray.batch.unit_tests.model import CandidateTest, TestOutcome
 
-_RUNNER = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
+_ENTRY, _CHILD = "runner.py", "runner_child.py"
+_RUNNER = {
+    _ENTRY: Path(__file__).with_name(_ENTRY).read_text(encoding="utf-8"),
+    # Where the runner imports it from; folders alone are packages enough.
+    f"zenray/batch/unit_tests/{_CHILD}": Path(__file__).with_name(_CHILD).read_text(encoding="utf-8"),
+}
 _PACKAGES = ("coverage", "pytest")  # Always both, so that the sandbox that waits fits every execution.
 _START_S = 30.0
 _MAX_TIMEOUTS = 2
@@ -168,8 +173,8 @@ def _execution(plan: Plan, max_waits: int) -> Execution:
     longest_run = max(len(run.tests) for run in plan.runs)
     wall_s = _START_S + plan.wall_s * longest_run * max_waits
     limits = replace(_LIMITS, wall_s=wall_s, memory_mib=plan.memory_mib)
-    files = {"runner.py": _RUNNER, "plan.json": json.dumps(contents)}
-    return Execution(files, "runner.py", hash_seed=plan.hash_seed, packages=_PACKAGES, limits=limits)
+    files = {**_RUNNER, "plan.json": json.dumps(contents)}
+    return Execution(files, _ENTRY, hash_seed=plan.hash_seed, packages=_PACKAGES, limits=limits)
 
 
 def _preload(sources: Sequence[str]) -> list[str]:
