@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 
 _RATE_WINDOW_S = 30.0
+_SMALLEST_SAMPLE = 20
 
 
 class RunState(Enum):
@@ -53,8 +54,9 @@ class Progress:
 
 
 def remaining_s(elapsed_s: float, done: int, num_to_do: int) -> float | None:
-    """Seconds left if the rest goes as what was `done` in `elapsed_s`; None before anything was."""
-    if done <= 0:
+    """Seconds left if the rest goes as what was `done` in `elapsed_s`; None before a twentieth is done, of which little
+    can be told: the first rows of a run take longest, since they go through the stages side by side."""
+    if done <= 0 or _SMALLEST_SAMPLE * done < num_to_do:
         return None
     return max(0, num_to_do - done) * elapsed_s / done
 

@@ -21,7 +21,7 @@ from zenray.serving.preflight import free_port
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-_OBJECT_STORE_BYTES = 80 * 2**20  # Ray's minimum: nothing we do passes through the object store.
+_OBJECT_STORE_BYTES = 80 * 2**20  # Ray's minimum. Only rows of jobs pass through it; what does not fit goes to disk.
 _LEFTOVER_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
 

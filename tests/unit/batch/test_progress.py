@@ -28,7 +28,7 @@ def test_a_line_for_logs() -> None:
 @given(st.floats(0.1, 1e6), st.integers(0, 1000), st.integers(0, 1000))
 def test_the_rest_takes_as_long_as_what_was_done(elapsed_s: float, done: int, more: int) -> None:
     left = remaining_s(elapsed_s, done, done + more)
-    if done == 0:
+    if done == 0 or done < (done + more) / 20:
         assert left is None
     else:
         assert left is not None and abs(left * done - more * elapsed_s) <= 1e-6 * max(1.0, more * elapsed_s)
