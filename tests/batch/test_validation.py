@@ -10,13 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from zenray.batch.job import RowError
 from zenray.batch.rows import canonical_json
 from zenray.batch.sandbox import Ending, Execution, ExecutionResult, Limits, SandboxPool, SandboxUnavailable
 from zenray.batch.sandbox.runtime import find_interpreter
-from zenray.batch.unit_tests.codec import to_row
+from zenray.batch.unit_tests.codec import from_row, to_row
 from zenray.batch.unit_tests.execution import ENDED_ITS_RUNNER, Plan, Run, execute, run_suite
 from zenray.batch.unit_tests.focal_function import FunctionText
 from zenray.batch.unit_tests.model import (
+    CANDIDATES,
+    FUNCTION,
+    SUITE,
     Candidates,
     CandidateTest,
     Implementation,
@@ -29,6 +33,7 @@ from zenray.batch.unit_tests.model import (
 )
 from zenray.batch.unit_tests.mutants import make_mutants
 from zenray.batch.unit_tests.validate import validate
+from zenray.batch.unit_tests.validate_stage import ValidateStage
 from zenray.batch.unit_tests.validation_settings import ValidationSettings
 
 SOURCE = '''\
@@ -408,6 +413,21 @@ def test_stubs_are_run_with_every_test(pool: SandboxPool) -> None:
         validate(as_function(source, "less"), as_candidates(bodies), pool, ValidationSettings(max_mutants=0))
     )
     assert all(test.fails_on_stub for test in scores.tests)
+
+
+async def test_the_stage_adds_the_scores_to_a_row() -> None:
+    row = {FUNCTION: to_row(as_function()), CANDIDATES: to_row(as_candidates({"none": KEPT["none"]}))}
+    stage = ValidateStage(ValidationSettings(max_mutants=3), num_workers=1)
+    await stage.open(None)
+    try:
+        done = await stage.process(row)
+        with pytest.raises(RowError, match="lengthen is not defined"):
+            await stage.process({**row, FUNCTION: to_row(as_function(name="lengthen"))})
+    finally:
+        await stage.close()
+    assert {FUNCTION: done[FUNCTION], CANDIDATES: done[CANDIDATES]} == row
+    scores = from_row(SuiteScores, json.loads(canonical_json(done[SUITE])))
+    assert (scores.num_mutants, [test.verdict for test in scores.tests]) == (3, [Verdict.KEPT])
 
 
 async def test_runs_are_reported_in_their_order(pool: SandboxPool) -> None:
