@@ -100,7 +100,9 @@ class VerifierGenerator:
             except Unavailable as error:
                 num_losses += isinstance(error, ReplicaLost)
                 if num_losses == _MAX_LOSSES:
-                    raise
+                    raise Unavailable(
+                        f"verifiers were lost in {num_losses} attempts of one request, which may be what ends them: {error}"
+                    ) from error
                 failure = error
             except Overloaded as error:
                 self._gate.limit = after_refusal(self._gate.limit)
