@@ -101,7 +101,8 @@ class VerifierGenerator:
                 num_losses += isinstance(error, ReplicaLost)
                 if num_losses == _MAX_LOSSES:
                     raise Unavailable(
-                        f"verifiers were lost in {num_losses} attempts of one request, which may be what ends them: {error}"
+                        f"verifiers were lost in {num_losses} attempts of one request, which may be what ends them: "
+                        f"{error}"
                     ) from error
                 failure = error
             except Overloaded as error:
