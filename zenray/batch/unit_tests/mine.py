@@ -48,6 +48,10 @@ class Mined:
         }
 
 
+_MOST_FUNCTIONS = 2000
+"""Of a module; those with more are generated."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     function: MinedFunction
@@ -121,6 +125,8 @@ def _mine_document(
         try:
             if is_test:
                 raise CannotStandAlone("in a file of tests", SkipReason.TEST_CODE)
+            if len(functions) > _MOST_FUNCTIONS:
+                raise CannotStandAlone(f"in a module of {len(functions)} functions", SkipReason.TOO_LONG)
             yield _mine_function(document, module, node, around, name, settings)
         except CannotStandAlone as refused:
             yield Skipped(name, document.repository, document.path, refused.reason, refused.detail)
@@ -145,7 +151,7 @@ def _mine_function(
     if refused is not None:
         raise CannotStandAlone(refused[1], refused[0])
     statement = around[0] if around else node
-    focal = next(piece for piece in module.pieces if piece.node is statement)
+    focal = module.by_node[statement]
     member = _member(module, focal, node) if around else None
     _refuse_effects(module, [member or focal], "")
     kept = slice_module(module, focal, member, settings.slice_limits)
@@ -176,9 +182,9 @@ def _mine_function(
 
 def _member(module: ModuleMap, focal: Piece, node: Definition) -> Piece:
     pieces = module.class_pieces(focal)
-    member = next(piece for piece in pieces.members if piece.node is node)
+    member = pieces.by_node[node]
     of_same_name = [piece for piece in pieces.members_by_name[node.name] if isinstance(piece.node, DEFINITIONS)]
-    if any("abstract" in ast.unparse(decorator) for each in pieces.members for decorator in _decorators(each)):
+    if pieces.is_abstract:
         raise CannotStandAlone("of an abstract class")
     if of_same_name[-1] is not member and not any(_decorators(each) for each in of_same_name):
         raise CannotStandAlone(f"{node.name} is bound more than once")

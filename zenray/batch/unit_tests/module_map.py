@@ -92,6 +92,15 @@ class ClassPieces:
     members: tuple[Piece, ...]
 
     @cached_property
+    def by_node(self) -> Mapping[ast.AST, Piece]:
+        return {member.node: member for member in self.members}
+
+    @cached_property
+    def is_abstract(self) -> bool:
+        decorators = (each for member in self.members for each in getattr(member.node, "decorator_list", []))
+        return any("abstract" in ast.unparse(each) for each in decorators)
+
+    @cached_property
     def members_by_name(self) -> Mapping[str, tuple[Piece, ...]]:
         found: dict[str, tuple[Piece, ...]] = {}
         for member in self.members:
@@ -110,6 +119,8 @@ class ModuleMap:
     tree: ast.Module
     pieces: tuple[Piece, ...]
     _classes: dict[int, ClassPieces] = field(default_factory=dict)
+    attributes_set: dict[Piece, frozenset[str]] = field(default_factory=dict)
+    """Names that a class's methods set on their objects, as far as somebody asked."""
     first_effects: dict[Piece, tuple[SkipReason, str] | None] = field(default_factory=dict)
     """What pieces do besides computing, as far as somebody asked."""
 
@@ -121,6 +132,10 @@ class ModuleMap:
             for name in sorted(piece.binds | piece.mutates):
                 found[name] = (*found.get(name, ()), piece)
         return found
+
+    @cached_property
+    def by_node(self) -> Mapping[ast.AST, Piece]:
+        return {piece.node: piece for piece in self.pieces}
 
     @cached_property
     def origins(self) -> Mapping[str, str]:
@@ -139,14 +154,15 @@ class ModuleMap:
             found = self._classes[piece.index] = _cut_class(piece.node, piece.index)
         return found
 
+    @cached_property
+    def future_imports(self) -> tuple[ast.ImportFrom, ...]:
+        return tuple(
+            node for node in self.tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        )
+
     @property
     def has_lazy_annotations(self) -> bool:
-        return any(
-            isinstance(node, ast.ImportFrom)
-            and node.module == "__future__"
-            and any(alias.name == "annotations" for alias in node.names)
-            for node in self.tree.body
-        )
+        return any(alias.name == "annotations" for node in self.future_imports for alias in node.names)
 
 
 def parse_module(path: str, text: str) -> ModuleMap:
@@ -157,8 +173,6 @@ def parse_module(path: str, text: str) -> ModuleMap:
     if len(text) > _MAX_SOURCE_CHARS:
         raise UnreadableModule("larger than 1 MB")
     source = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if "\f" in source:
-        source = source.replace("\f", " ")  # Python counts lines by \n alone, str.splitlines does not.
     try:
         tree = ast.parse(source)
         compile(tree, "focal", "exec", dont_inherit=True)  # Such as `return` outside of a function.

@@ -31,8 +31,10 @@ def missing_attributes(module: ModuleMap, owner: Piece, members: list[ast.stmt])
             return set()
         known.update(pieces.members_by_name)
         known.update(_annotated(pieces.node))
-        for piece in pieces.members:
-            known.update(_attributes(piece.node, ast.Store))
+        if each not in module.attributes_set:
+            stored = (name for piece in pieces.members for name in _attributes(piece.node, ast.Store))
+            module.attributes_set[each] = frozenset(stored)
+        known.update(module.attributes_set[each])
     return {name for member in members for name in _attributes(member, ast.Load)} - known
 
 

@@ -245,7 +245,7 @@ class _Slicer:
 
     def _is_needed(self, statement: ast.stmt, alias: ast.alias) -> bool:
         return (
-            statement not in self._module.tree.body
+            statement not in self._module.by_node
             or not isinstance(statement, ast.Import)
             or ((alias.asname or alias.name.partition(".")[0]) in self._slice.needed)
         )
@@ -253,7 +253,8 @@ class _Slicer:
 
 def _is_always_kept(member: Piece, pieces: ClassPieces, module: ModuleMap) -> bool:
     """Fields, what makes objects, and all of a class whose imported bases may call any of its methods."""
-    if not _has_only_known_bases(pieces.node, module):
+    is_one_line = member.node.lineno == pieces.node.lineno
+    if is_one_line or not _has_only_known_bases(pieces.node, module):
         return True
     if isinstance(member.node, DEFINITIONS):
         return member.node.name in _ALWAYS

@@ -15,16 +15,13 @@ _LAZY = "from __future__ import annotations"
 def module_text(kept: Slice) -> str:
     """The slice as a module: imports trimmed to the names in need, everything else as it was written."""
     module = kept.module
-    future = [
-        piece for piece in module.pieces if isinstance(piece.node, ast.ImportFrom) and piece.node.module == "__future__"
-    ]
     head = [_LAZY] if kept.needs_lazy_annotations and not module.has_lazy_annotations else []
-    head += [ast.unparse(piece.node) for piece in future]
+    head += [ast.unparse(node) for node in module.future_imports]
     blocks = ["\n".join(head)] if head else []
     imports: list[str] = []
     for index in sorted(kept.pieces):
         piece = kept.pieces[index]
-        if piece in future:
+        if piece.node in module.future_imports:
             continue
         if isinstance(piece.node, ast.Import | ast.ImportFrom):
             imports.append(_trimmed_import(piece.node, kept))
@@ -43,7 +40,7 @@ def piece_text(piece: Piece, module: ModuleMap) -> str:
     if _shares_a_line(piece, module):
         indent = " " * piece.node.col_offset
         return "\n".join(indent + line if line else line for line in ast.unparse(piece.node).split("\n"))
-    return "\n".join(line.rstrip() for line in module.lines[piece.first_line - 1 : piece.last_line])
+    return "\n".join(module.lines[piece.first_line - 1 : piece.last_line])
 
 
 def _shares_a_line(piece: Piece, module: ModuleMap) -> bool:
@@ -63,7 +60,7 @@ def _trimmed_import(node: ast.Import | ast.ImportFrom, kept: Slice) -> str:
 
 
 def _class_text(piece: Piece, kept: Slice) -> str:
-    """The class with the members that were kept, and its docstring."""
+    """The class with the members that were kept."""
     module = kept.module
     assert isinstance(piece.node, ast.ClassDef)
     pieces = module.class_pieces(piece)
@@ -74,7 +71,7 @@ def _class_text(piece: Piece, kept: Slice) -> str:
     if first.first_line == piece.node.lineno:  # The body stands on the header's line.
         return piece_text(piece, module)
     header_end = first.first_line - 1
-    header = [line.rstrip() for line in module.lines[piece.first_line - 1 : header_end]]
+    header = list(module.lines[piece.first_line - 1 : header_end])
     while len(header) > 1 and (not header[-1].strip() or header[-1].lstrip().startswith("#")):
         header.pop()
     parts = [piece_text(members[index], module) for index in sorted(members)]

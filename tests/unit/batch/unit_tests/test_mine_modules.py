@@ -122,6 +122,13 @@ def test_a_function_brings_what_it_reaches_and_nothing_else() -> None:
     assert function.provenance.licence_file == "LICENSE"
 
 
+def test_not_a_character_of_what_is_kept_changes() -> None:
+    source = 'TABLE = """a  \n\n\f b\t\n"""\nclass E(Exception): code = TABLE; level = 3\n'
+    source += "def f(a):\n    if a > 2: b = a; a = E.code  \n    else: raise E(a + 1)\n    return [a, b * 2]\n"
+    (function,) = mine_functions([SourceDocument("m.py", source, "r", "")]).functions
+    assert function.module_source.replace("\n\n\n", "\n") == source.replace("\n\n\n", "\n")
+
+
 def test_third_party_code_is_too_much_to_depend_on() -> None:
     assert refusal(MODULE, "unrelated") == (SkipReason.TOO_DEPENDENT, "imports requests")
 

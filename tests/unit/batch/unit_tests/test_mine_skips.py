@@ -120,6 +120,11 @@ def test_no_text_makes_mining_fail(text: str) -> None:
     assert mined.funnel["seen"] == len(mined.functions) + len(mined.skipped)
 
 
+def test_generated_modules_are_left_out_whole() -> None:
+    source = "".join(f"def f{number}(a):\n    return a[{number}] + a * 2 - len(a)\n" for number in range(2001))
+    assert set(reasons(source).values()) == {SkipReason.TOO_LONG}
+
+
 def test_the_funnel_counts_every_function_once() -> None:
     source = "def f(a):\n    return a\ndef g(a):\n    return a + len(a) * a[0]\ndef h(b):\n    return b\n"
     funnel = mine_functions([SourceDocument("m.py", source, "r", "")]).funnel
