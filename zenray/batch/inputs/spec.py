@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import PurePosixPath
@@ -92,7 +92,7 @@ class InputSpec:
         if "://" in self.location and not self.location.startswith("file://"):
             parts = urlsplit(self.location)
             return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-        name = PurePosixPath(re.sub(r"/+$", "", self.location)).name or "root"
+        name = PurePosixPath(os.path.abspath(self.location)).name or "root"
         if self.kind is InputKind.ARCHIVE:
             return name.removesuffix(next((ending for ending in _longest_first(ARCHIVES) if name.endswith(ending)), ""))
         return name.removesuffix(".git")

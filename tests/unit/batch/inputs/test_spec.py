@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from zenray.batch.inputs.spec import Columns, InputKind, InputSpec
@@ -18,7 +20,7 @@ from zenray.errors import ConfigError
         ("rows.jsonl.gz", InputKind.JSONL, "rows.jsonl.gz", "", "rows.jsonl.gz"),
         ("parquet+s3://b/set", InputKind.PARQUET, "s3://b/set", "", "s3://b/set"),
         ("toolz-1.0.0.tar.gz", InputKind.ARCHIVE, "toolz-1.0.0.tar.gz", "", "toolz-1.0.0"),
-        ("git+.", InputKind.GIT, ".", "HEAD", "root"),
+        ("git+.", InputKind.GIT, ".", "HEAD", Path.cwd().name),
         ("git+../lib@v1.2", InputKind.GIT, "../lib", "v1.2", "lib"),
         ("git+file:///srv/lib.git@main", InputKind.GIT, "file:///srv/lib.git", "main", "lib"),
         (
