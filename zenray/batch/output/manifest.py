@@ -139,6 +139,8 @@ def _parse_manifest(data: bytes) -> Contents:
 
 
 def _contents(job_sha256: str, num_shards: int, entries: Iterable[Mapping[str, Any]], complete: bool) -> Contents:
+    if not isinstance(job_sha256, str) or type(num_shards) is not int or num_shards < 0:
+        raise ValueError("does not say of which job it is, or of how many shards")
     shards: dict[int, ShardEntry] = {}
     for fields in entries:
         entry = ShardEntry(**fields)

@@ -83,7 +83,11 @@ def verify_output(path: Path) -> VerifyReport:
     """
     findings: list[Finding] = []
     job = _check_job(path, findings)
-    contents = _check_list(path, job, findings)
+    contents = _check_list(path, findings)
+    if job and contents.job_sha256 not in ("", sha256(canonical_json(job).encode()).hexdigest()):
+        name = MANIFEST if contents.complete else JOURNAL
+        findings.append(Finding(Problem.LIST, name, f"is of job {contents.job_sha256[:12]}, {JOB} is another"))
+        job = {}  # It plans nothing for these shards.
     _check_shards(path, job, contents, findings)
     _check_strangers(path, contents, findings)
     return VerifyReport(
@@ -127,19 +131,15 @@ def _check_job(path: Path, findings: list[Finding]) -> dict[str, Any]:
         return {}
 
 
-def _check_list(path: Path, job: dict[str, Any], findings: list[Finding]) -> Contents:
+def _check_list(path: Path, findings: list[Finding]) -> Contents:
+    """What is listed; nothing where there is no list."""
     try:
-        contents = load_contents(path)
-    except OutputDamaged as error:
-        findings.append(Finding(Problem.LIST, MANIFEST if (path / MANIFEST).exists() else JOURNAL, str(error)))
-        contents = Contents("", 0, {}, complete=False)
-    if contents is None:
+        if contents := load_contents(path):
+            return contents
         findings.append(Finding(Problem.LIST, MANIFEST, f"missing, and no {JOURNAL} either"))
-        contents = Contents("", 0, {}, complete=False)
-    elif job and contents.job_sha256 and contents.job_sha256 != sha256(canonical_json(job).encode()).hexdigest():
-        name = MANIFEST if contents.complete else JOURNAL
-        findings.append(Finding(Problem.LIST, name, f"is of job {contents.job_sha256[:12]}, {JOB} is another"))
-    return contents
+    except OutputDamaged as error:
+        findings.append(Finding(Problem.LIST, JOURNAL if (path / JOURNAL).exists() else MANIFEST, str(error)))
+    return Contents("", 0, {}, complete=False)
 
 
 def _check_shards(path: Path, job: dict[str, Any], contents: Contents, findings: list[Finding]) -> None:
