@@ -216,11 +216,16 @@ def _check_strangers(path: Path, contents: Contents, findings: list[Finding]) ->
     listed = {entry.file for entry in contents.shards.values()}
     if not contents.complete:
         known.add(JOURNAL)
-        listed.update(map(shard_name, range(contents.num_shards)))
+
+    def may_be_begun(name: str) -> bool:
+        index = name.removeprefix("part-").removesuffix(".parquet")
+        planned = index.isdecimal() and len(index) < 10 and int(index) < contents.num_shards
+        return not contents.complete and planned and name == shard_name(int(index))
+
     shards = path / SHARDS
     inside = shards.iterdir() if shards.is_dir() else ()
     strangers = [each.name for each in path.iterdir() if each.name not in known]
-    strangers += [f"{SHARDS}/{each.name}" for each in inside if each.name not in listed]
+    strangers += [f"{SHARDS}/{each.name}" for each in inside if each.name not in listed and not may_be_begun(each.name)]
     findings += [
         Finding(Problem.STRANGER, name, "belongs to no output")
         for name in sorted(strangers)

@@ -71,6 +71,14 @@ def test_an_output_that_is_being_written_is_incomplete_and_sound(tmp_path: Path)
     assert (report.num_shards, report.num_finished, report.rows, report.tokens) == (NUM_SHARDS, 1, 4, num_tokens(1))
 
 
+def test_a_damaged_number_of_shards_costs_no_time(tmp_path: Path) -> None:
+    with OutputStore.open(tmp_path, SPEC, NUM_SHARDS) as store:
+        store.write(1, table(1), num_tokens(1))
+    journal = tmp_path / "manifest.journal"
+    journal.write_text(journal.read_text().replace('"num_shards":3', f'"num_shards":{10**30}'))
+    assert verify_output(tmp_path).num_shards == 10**30
+
+
 def test_the_liar_of_these_tests_tells_the_truth_about_true_shards(output: Path) -> None:
     before = (output / "manifest.json").read_bytes()
     _lie(output, [table(index) for index in range(NUM_SHARDS)])
