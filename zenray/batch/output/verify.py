@@ -122,7 +122,7 @@ def _check_job(path: Path, findings: list[Finding]) -> dict[str, Any]:
     try:
         data = (path / JOB).read_bytes()
         job = json.loads(data)
-        if not isinstance(job, dict) or canonical_json(job).encode() + b"\n" != data:
+        if not isinstance(job, dict) or not job or canonical_json(job).encode() + b"\n" != data:
             raise ValueError("not spelled as it was written")
         return job
     except (FileNotFoundError, ValueError) as error:

@@ -232,6 +232,7 @@ def _edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pa
         (_edit("manifest.json", lambda it: it.update(num_shards="3")), (Problem.LIST, "manifest.json")),
         (lambda output: (output / "manifest.journal").write_text("{}"), (Problem.LIST, "manifest.journal")),
         (_edit("job.json", lambda it: it.update(rows_per_shard="4")), (Problem.LIST, "manifest.json")),
+        (lambda output: (output / "job.json").write_text("{}\n"), (Problem.JOB, "job.json")),
         (lambda output: (output / "job.json").unlink(), (Problem.JOB, "job.json")),
         (lambda output: (output / "job.json").write_text('{"seed": 1}\n'), (Problem.JOB, "job.json")),
         (_edit("job.json", lambda it: it.update(seed=8)), (Problem.LIST, "manifest.json")),
