@@ -4,7 +4,8 @@
 
 Four spans of time on one platform: editors alone, a job alone, both, and the job alone again. An editor types a real
 file on, a line at a time: its prompts share all but their end, as keystrokes do, and it pauses between them. The job
-asks for tests of library functions through the generator that every job uses, with as many requests as that sees fit.
+asks for tests of library functions through the generator that every job uses, with as many requests as that sees fit,
+and runs code in sandboxes for as much of the time as validating such tests takes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from rich.console import Console
 
 from zenray.batch.client.generator import VerifierGenerator, connected
 from zenray.batch.client.settings import ClientSettings
+from zenray.batch.sandbox.model import Execution
+from zenray.batch.sandbox.pool import SandboxPool
 from zenray.bench.coserving_report import JobTokens, Span, coserving_row, plot_coserving
 from zenray.bench.document import write_blocks
 from zenray.bench.load import observe
@@ -43,6 +46,9 @@ _JOB_CHOICES = 4
 _WARM_UP_S = 20.0
 _GRACE_S = 60.0
 """After which an editor's request is given up."""
+_SANDBOX_PROGRAM = "import time\nwhile time.process_time() < 0.3: pass"
+_SANDBOX_PERIOD_S = 1.0
+"""A function's answers take five seconds or so of generating here, and a second or so of a core to validate."""
 _JOB_AT_ONCE = 64
 """Requests offered to the generator, which sends on only what fills the engines."""
 
@@ -68,8 +74,8 @@ async def editor(target: GrpcTarget, calls: Sequence[Call], seed: int, until_s: 
     return records
 
 
-async def job(generator: VerifierGenerator, prompts: PromptSet) -> None:
-    """Asks for tests of real functions, `_JOB_AT_ONCE` requests at once, until cancelled."""
+async def job(generator: VerifierGenerator, pool: SandboxPool, prompts: PromptSet) -> None:
+    """Asks for tests of real functions, `_JOB_AT_ONCE` requests at once, and runs code, until cancelled."""
     numbers = itertools.count()
     texts = [prompt.text for prompt in prompts.of("prefill")]
     longest = generator.model.context_length - JOB_TOKENS
@@ -82,12 +88,21 @@ async def job(generator: VerifierGenerator, prompts: PromptSet) -> None:
             limits = Limits(max_tokens=JOB_TOKENS, ignore_eos=True)
             await generator.generate(generator.tokenizer.encode(text)[-longest:], sampling, limits)
 
+    async def validate() -> None:
+        while True:
+            await asyncio.gather(
+                pool.run(Execution({"busy.py": _SANDBOX_PROGRAM}, "busy.py")), asyncio.sleep(_SANDBOX_PERIOD_S)
+            )
+
     async with asyncio.TaskGroup() as group:
+        group.create_task(validate())
         for _ in range(_JOB_AT_ONCE):
             group.create_task(client())
 
 
-async def measure(config: ZenrayConfig, address: str, seconds: float, say: Console) -> tuple[dict[str, object], str]:
+async def measure(
+    config: ZenrayConfig, address: str, pool: SandboxPool, seconds: float, say: Console
+) -> tuple[dict[str, object], str]:
     """The row of a report, and the digest of the prompts. `seconds` is the length of each span."""
     from zenray.serving.directory import watch
     from zenray.serving.verifier_service import SERVICE_NAME
@@ -117,7 +132,7 @@ async def measure(config: ZenrayConfig, address: str, seconds: float, say: Conso
         await span("editors alone", seconds, has_editors=True, has_job=False)
         hear = lambda count: tokens.append(JobTokens(loop.time(), count))  # noqa: E731
         async with connected(partial(watch, SERVICE_NAME), ClientSettings(), hear) as generator:
-            working = asyncio.create_task(job(generator, prompts))
+            working = asyncio.create_task(job(generator, pool, prompts))
             await span("the job begins", _WARM_UP_S, has_editors=False, has_job=False)
             await span("job alone", seconds / 2, has_editors=False, has_job=True)
             await span("both", seconds, has_editors=True, has_job=True)
@@ -147,9 +162,10 @@ def main() -> None:
 
     say = Console(stderr=True, highlight=False)
     config = load_config(arguments.profile, None, ["server.grpc_port=0", "server.http_port=0", *arguments.set])
-    with app.start(config, lambda what: say.print(f"starting: {what}")) as platform:
+    starting = partial(app.start, config, lambda what: say.print(f"starting: {what}"))
+    with SandboxPool(num_workers=1) as pool, starting() as platform:
         clock, begun_s = CpuClock.read(), time.monotonic()
-        row, digest = asyncio.run(measure(platform.config, platform.grpc_address, arguments.seconds, say))
+        row, digest = asyncio.run(measure(platform.config, platform.grpc_address, pool, arguments.seconds, say))
         foreign = clock.foreign_share(CpuClock.read(), time.monotonic() - begun_s)
     load = {"editors": NUM_EDITORS, "pause_s": PAUSE_S, "job_tokens": JOB_TOKENS, "seconds": arguments.seconds}
     report = make_report(
