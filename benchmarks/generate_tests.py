@@ -3,9 +3,9 @@
 
     python benchmarks/generate_tests.py FOLDER [--doc docs/batch.md --plot docs/unit-tests.png]
 
-Fetches the packages into FOLDER, runs the job into FOLDER/out, rechecks its tests (zenray.batch.unit_tests.recheck) and
-writes FOLDER/report.json, whose table and picture `--doc` and `--plot` renew. Killed, the same command goes on. Exit
-status 1: the second look found something else than the record says. About 40 minutes on two cores.
+Fetches the packages into FOLDER, runs the job into FOLDER/out, looks at its tests again as `zenray jobs recheck` does
+and writes FOLDER/report.json, whose table and picture `--doc` and `--plot` renew. Killed, the same command goes on.
+Exit status 1: the second look found something else than the record says. About 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _run_job(inputs: list[str], output: Path, options: argparse.Namespace) -> No
 
 def _recheck(output: Path, sample: int) -> dict[str, Any]:
     """Its exit status is in its findings."""
-    _call(["-m", "zenray.batch.unit_tests.recheck", str(output), "--sample", str(sample)], allowed=(0, 1))
+    _call(["-m", "zenray.batch.unit_tests.results.recheck", str(output), "--sample", str(sample)], allowed=(0, 1))
     found: dict[str, Any] = json.loads((output / "runs" / "recheck.json").read_text(encoding="utf-8"))
     return found
 

@@ -19,8 +19,8 @@ import ray
 from zenray.batch.client.settings import ClientSettings
 from zenray.batch.harness import EchoJob, drivers_code, stage_processes
 from zenray.batch.output.layout import MANIFEST, SHARDS
-from zenray.batch.pipeline import RunSettings, run_job
 from zenray.batch.rows import ROW_ID, derive_seed
+from zenray.batch.running.pipeline import RunSettings, run_job
 from zenray.build import build_engine
 from zenray.config_load import load_config
 from zenray.engine.async_engine import AsyncEngine

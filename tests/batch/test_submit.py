@@ -17,8 +17,8 @@ import ray
 from typer.testing import CliRunner
 
 from zenray.batch.output.verify import verify_output
-from zenray.batch.status import read_status
-from zenray.batch.submit import JobServer
+from zenray.batch.submission.status import read_status
+from zenray.batch.submission.submit import JobServer
 from zenray.cli.main import app
 from zenray.errors import NotFound
 from zenray.serving.app import Platform

@@ -19,16 +19,16 @@ from zenray.batch.inputs.spec import InputKind, InputSpec
 from zenray.batch.job import Generated, ModelIdentity
 from zenray.batch.output.store import OutputStore
 from zenray.batch.output.verify import read_shards, verify_output
-from zenray.batch.pipeline import job_spec
+from zenray.batch.running.pipeline import job_spec
+from zenray.batch.running.shard_table import shard_table
+from zenray.batch.running.shard_text import decode_row, encode_row
+from zenray.batch.running.stage_rows import process_rows
 from zenray.batch.sandbox.pool import SandboxPool
-from zenray.batch.shard_table import shard_table
-from zenray.batch.shard_text import decode_row, encode_row
-from zenray.batch.stage_rows import process_rows
-from zenray.batch.unit_tests.generate import GenerateSettings
 from zenray.batch.unit_tests.job import UnitTestJob
-from zenray.batch.unit_tests.recheck import recheck, summary
+from zenray.batch.unit_tests.prompting.generate import GenerateSettings
+from zenray.batch.unit_tests.results.recheck import recheck, summary
 from zenray.batch.unit_tests.settings import UnitTestSettings
-from zenray.batch.unit_tests.validation_settings import ValidationSettings
+from zenray.batch.unit_tests.validation.settings import ValidationSettings
 from zenray.engine.request import FinishReason, Limits, Sampling
 from zenray.model.tokenizer import Tokenizer
 

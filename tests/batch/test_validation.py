@@ -15,8 +15,6 @@ from zenray.batch.rows import canonical_json
 from zenray.batch.sandbox import Ending, Execution, ExecutionResult, Limits, SandboxPool, SandboxUnavailable
 from zenray.batch.sandbox.runtime import find_interpreter
 from zenray.batch.unit_tests.codec import from_row, to_row
-from zenray.batch.unit_tests.execution import ENDED_ITS_RUNNER, Plan, Run, execute, run_suite
-from zenray.batch.unit_tests.focal_function import FunctionText
 from zenray.batch.unit_tests.model import (
     CANDIDATES,
     FUNCTION,
@@ -31,10 +29,12 @@ from zenray.batch.unit_tests.model import (
     TestScores,
     Verdict,
 )
-from zenray.batch.unit_tests.mutants import make_mutants
-from zenray.batch.unit_tests.validate import validate
-from zenray.batch.unit_tests.validate_stage import ValidateStage
-from zenray.batch.unit_tests.validation_settings import ValidationSettings
+from zenray.batch.unit_tests.validation.execution import ENDED_ITS_RUNNER, Plan, Run, execute, run_suite
+from zenray.batch.unit_tests.validation.focal_function import FunctionText
+from zenray.batch.unit_tests.validation.mutants import make_mutants
+from zenray.batch.unit_tests.validation.settings import ValidationSettings
+from zenray.batch.unit_tests.validation.validate import validate
+from zenray.batch.unit_tests.validation.validate_stage import ValidateStage
 
 SOURCE = '''\
 import re
@@ -100,7 +100,7 @@ REJECTED = {
         Verdict.LIMIT_EXCEEDED,
         "processor time",
     ),
-    "sleeps": ("assert shorten('a') == ['a']\ntime.sleep(1000)", Verdict.LIMIT_EXCEEDED, "did not end"),
+    "sleeps": ("assert shorten('a') == ['a']\ntime.sleep(1000)", Verdict.LIMIT_EXCEEDED, "takes too long"),
     "large": ("assert shorten('a' * 2**31) == ['a']", Verdict.LIMIT_EXCEEDED, "MemoryError"),
     "crashes": ("assert shorten('a') == ctypes.string_at(0)", Verdict.LIMIT_EXCEEDED, "ended by SIGSEGV"),
     "leaves": ("assert shorten('a') == ['a']\nos._exit(0)", Verdict.LIMIT_EXCEEDED, "left the process before its end"),

@@ -140,6 +140,6 @@ def drivers_code(job: EchoJob, output: Path, address: str) -> str:
     return (
         "from pathlib import Path\n"
         "from zenray.batch.harness import EchoJob\n"
-        "from zenray.batch.pipeline import RunSettings, run_job\n"
+        "from zenray.batch.running.pipeline import RunSettings, run_job\n"
         f"run_job({job!r}, Path({str(output)!r}), RunSettings(address={address!r}))\n"
     )

@@ -1,6 +1,6 @@
 """What a run in the sandbox costs: executions a second, and how long one takes with its sandbox ready or not.
 
-    python -m zenray.bench.sandbox_throughput --count 200
+    python -m zenray.bench.sandbox_throughput --count 200 [--doc docs/batch.md]
 
 Prints a table. Every execution has a sandbox of its own, and every one must end well.
 """
@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 from zenray.batch.sandbox import Execution, SandboxPool, SandboxUnavailable
+from zenray.bench.document import replace_block
 
 _FOCAL = "def clamp(x, low, high):\n    return max(low, min(x, high))\n"
 _TEST = "from focal import clamp\n\ndef test_clamp():\n    assert clamp(5, 0, 3) == 3 and clamp(-1, 0, 3) == 0\n"
@@ -112,19 +114,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m zenray.bench.sandbox_throughput", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="executions per rate")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--doc", type=Path, help="write the table into its block of this document")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     head = [
         "program", "ready, ms", "ready but for the seed, ms", "cold, ms",
         "processor time, ms", "cores allow, per s", "one seed, per s", "five seeds, per s",
     ]  # fmt: skip
-    rows = measure(arguments.count, arguments.workers)
+    lines: list[str] = []
     try:
-        for row in chain((head, ["---", *["---:"] * (len(head) - 1)]), rows):
-            print("| " + " | ".join(row) + " |", flush=True)
+        for row in chain((head, ["---", *["---:"] * (len(head) - 1)]), measure(arguments.count, arguments.workers)):
+            lines.append("| " + " | ".join(row) + " |")
+            print(lines[-1], flush=True)
     except SandboxUnavailable as reason:
         sys.exit(str(reason))
-    print(f"\n{os.cpu_count()} cores, {arguments.workers} workers, load before {load:.1f}")
+    lines += ["", f"{os.cpu_count()} cores, {arguments.workers} workers, load before the run {load:.1f}."]
+    print("\n".join(lines[-2:]))
+    if arguments.doc is not None:
+        written = replace_block(arguments.doc.read_text(encoding="utf-8"), "sandbox", "\n".join(lines))
+        arguments.doc.write_text(written, encoding="utf-8")
 
 
 if __name__ == "__main__":

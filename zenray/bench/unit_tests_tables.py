@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from zenray.batch.unit_tests.funnel import words
+from zenray.batch.unit_tests.results.funnel import words
 
 _MOST_REASONS = 8
 

@@ -26,8 +26,8 @@ from zenray.batch.unit_tests.model import (
     Provenance,
     SuiteScores,
 )
-from zenray.batch.unit_tests.validate import validate
-from zenray.batch.unit_tests.validation_settings import ValidationSettings
+from zenray.batch.unit_tests.validation.settings import ValidationSettings
+from zenray.batch.unit_tests.validation.validate import validate
 
 _MODULE = '''\
 import re

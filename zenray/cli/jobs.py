@@ -150,7 +150,7 @@ def verify(
 ) -> None:
     """Check every byte of an output: sums, checksums, schema, planned rows. Exit code 1 when something is wrong."""
     from zenray.batch.output.verify import verify_output
-    from zenray.batch.status import read_status
+    from zenray.batch.submission.status import read_status
     from zenray.cli.jobs_view import render_findings, report_fields
 
     read_status(output)  # says what is no output at all
@@ -173,8 +173,8 @@ def recheck(
 ) -> None:
     """Run every kept test again, under plain pytest, and measure a sample's scores by other means. Exit code 1 when
     something differs."""
-    from zenray.batch.status import read_status
-    from zenray.batch.unit_tests import recheck as again
+    from zenray.batch.submission.status import read_status
+    from zenray.batch.unit_tests.results import recheck as again
     from zenray.errors import ConfigError
 
     job = read_status(output).spec.get("job")

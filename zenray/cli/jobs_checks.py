@@ -35,7 +35,7 @@ def check_input(spec: InputSpec) -> None:
 def check_output(output: Path) -> None:
     """Raises InvalidRequest for a folder that cannot be written, OutputBusy for one that another driver writes."""
     from zenray.batch.output.layout import JOB
-    from zenray.batch.status import read_status
+    from zenray.batch.submission.status import read_status
 
     folder = next(each for each in (output.absolute(), *output.absolute().parents) if each.exists())
     if not folder.is_dir():

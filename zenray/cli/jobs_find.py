@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zenray.batch.recent import recent_outputs
-from zenray.batch.status import OutputStatus, log_of, read_status, stop_writer
+from zenray.batch.submission.recent import recent_outputs
+from zenray.batch.submission.status import OutputStatus, log_of, read_status, stop_writer
 from zenray.errors import ConfigError, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from zenray.batch.submit import JobServer, SubmittedJob
+    from zenray.batch.submission.submit import JobServer, SubmittedJob
 
 _FOLLOW_PERIOD_S = 0.5
 
@@ -87,7 +87,7 @@ def find_all(server: str | None) -> list[FoundJob]:
 def log_lines(found: FoundJob, server: str | None, *, follow: bool) -> Iterator[str]:
     """Raises ConfigError where nothing was logged, as by a job that had a terminal."""
     if found.submission is not None:
-        from zenray.batch.submit import JobServer
+        from zenray.batch.submission.submit import JobServer
 
         job_server = JobServer(server)
         if follow and not found.submission.has_ended:
@@ -113,7 +113,7 @@ def log_lines(found: FoundJob, server: str | None, *, follow: bool) -> Iterator[
 def cancel_job(found: FoundJob, server: str | None) -> str:
     """What was done, in words."""
     if found.submission is not None and not found.submission.has_ended:
-        from zenray.batch.submit import JobServer
+        from zenray.batch.submission.submit import JobServer
 
         JobServer(server).cancel(found.submission.submission_id)
         return f"{found.submission.submission_id} is told to stop; what it has finished stays"
@@ -125,7 +125,7 @@ def cancel_job(found: FoundJob, server: str | None) -> str:
 
 def _reachable(server: str | None) -> JobServer | None:
     """None where the user named no server and none runs here: folders tell without one."""
-    from zenray.batch.submit import JobServer
+    from zenray.batch.submission.submit import JobServer
 
     try:
         return JobServer(server)

@@ -21,7 +21,7 @@ from zenray.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
     from zenray.batch.catalog import JobKind
-    from zenray.batch.submit import JobServer
+    from zenray.batch.submission.submit import JobServer
     from zenray.config import Settings
 
 _PLACE = "Where it runs (none of it changes the output)"
@@ -149,7 +149,7 @@ def submit_command(kind: JobKind) -> Callable[..., None]:
             *(profile, config, tuple(overrides or ()), ray_address, workers),
         )
         if (ray_address or "").startswith(("http://", "https://")):
-            from zenray.batch.submit import JobServer
+            from zenray.batch.submission.submit import JobServer
 
             check_there(submission.inputs, submission.output, working_dir)
             _hand_over(submission, JobServer(ray_address), str(output), working_dir=working_dir, detach=detach)
@@ -167,7 +167,7 @@ def submit_command(kind: JobKind) -> Callable[..., None]:
 
 def _check(submission: Submission) -> None:
     """What would fail anyway, before anything is started or fetched."""
-    from zenray.batch.recent import remember
+    from zenray.batch.submission.recent import remember
 
     for text in submission.inputs:
         check_input(parse_input(text))
@@ -185,7 +185,7 @@ def _check(submission: Submission) -> None:
 
 
 def _run_here(submission: Submission) -> None:
-    from zenray.batch.pipeline import JobStopped, RunSettings, run_job
+    from zenray.batch.running.pipeline import JobStopped, RunSettings, run_job
     from zenray.config_load import load_config
 
     # The driver's part of Ray writes its own affairs to the terminal, such as notes to Ray Data's authors.
@@ -221,7 +221,7 @@ def _prepare_models(config: Any) -> None:
 
 def _detach(submission: Submission) -> None:
     """To the job server of the Ray that runs on this machine; else as a process that outlives the terminal."""
-    from zenray.batch.submit import JobServer
+    from zenray.batch.submission.submit import JobServer
 
     address = cluster_address(submission.ray_address)
     server = None
@@ -268,7 +268,7 @@ def _hand_over(
 
 def _spawn(submission: Submission, address: str | None) -> None:
     from zenray.batch.output.layout import RUNS
-    from zenray.batch.status import RUN_LOG
+    from zenray.batch.submission.status import RUN_LOG
 
     command = [sys.executable, "-m", "zenray.cli.main", "jobs", "submit", submission.kind.name, *submission.arguments()]
     command += ["--ray-address", address or "local"]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from zenray.batch.progress import duration
+from zenray.batch.running.progress import duration
 from zenray.cli.console import facts, megabytes, printable, stdout, table
 
 if TYPE_CHECKING:
     from zenray.batch.output.verify import VerifyReport
-    from zenray.batch.status import OutputStatus
+    from zenray.batch.submission.status import OutputStatus
     from zenray.cli.jobs_find import FoundJob
 
 _WATCH_PERIOD_S = 1.0

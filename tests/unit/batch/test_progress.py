@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.batch.progress import Progress, Rate, RunState, duration, progress_line, remaining_s
-from zenray.batch.progress_view import LINE_PERIOD_S, PROGRESS_FILE, ProgressView
+from zenray.batch.running.progress import Progress, Rate, RunState, duration, progress_line, remaining_s
+from zenray.batch.running.progress_view import LINE_PERIOD_S, PROGRESS_FILE, ProgressView
 
 HALF = Progress(
     job="unit-tests", state=RunState.RUNNING, started_at="2030-01-01T00:00:00+00:00", elapsed_s=60.0, num_rows=100,

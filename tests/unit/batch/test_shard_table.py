@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zenray.batch.harness import EchoJob
 from zenray.batch.rows import ERROR, ROW_ID, Row
-from zenray.batch.shard_table import shard_table
+from zenray.batch.running.shard_table import shard_table
 
 FINE, RAISES, SURROGATE, ANOTHER_TYPE = "fine", "raises", "a lone \ud800", 7
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from zenray.batch.job import Generator, RowError
 from zenray.batch.rows import ERROR, ROW_ID, Row
-from zenray.batch.shard_text import decode_row, encode_row, from_block, to_block
-from zenray.batch.stage_rows import process_rows
+from zenray.batch.running.shard_text import decode_row, encode_row, from_block, to_block
+from zenray.batch.running.stage_rows import process_rows
 from zenray.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 
 JSON = st.recursive(

@@ -20,9 +20,9 @@ from zenray.batch.job import JobSpec
 from zenray.batch.output.layout import LEASE, RUNS, shard_path
 from zenray.batch.output.lease import Holder
 from zenray.batch.output.store import OutputStore
-from zenray.batch.progress import Progress, RunState
-from zenray.batch.recent import remember
 from zenray.batch.rows import row_id, row_ids_digest
+from zenray.batch.running.progress import Progress, RunState
+from zenray.batch.submission.recent import remember
 from zenray.cli.failures import describe
 from zenray.cli.main import app
 from zenray.errors import OutputOfAnotherJob

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from zenray.batch.progress import Progress, RunState
-from zenray.batch.status import OutputStatus
-from zenray.batch.submit import NOT_SHIPPED, SubmittedJob, entrypoint, runtime_env
+from zenray.batch.running.progress import Progress, RunState
+from zenray.batch.submission.status import OutputStatus
+from zenray.batch.submission.submit import NOT_SHIPPED, SubmittedJob, entrypoint, runtime_env
 from zenray.cli.jobs_find import FoundJob
 from zenray.cli.main import app
 

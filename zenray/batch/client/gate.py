@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator
 
 
 class Gate:
-    """Lets in units of work while fewer than `limit` are inside. What is larger than the limit goes in alone."""
+    """Lets work in while fewer than `limit` units are inside. A group goes in as a whole, although its last units may then
+    be beyond the limit: a limit that follows what is used would else never leave room for a group."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -50,7 +51,7 @@ class Gate:
     def _let_in(self) -> None:
         while self._queue:
             num_units, turn = self._queue[0]
-            if self.in_flight and self.in_flight + num_units > self._limit:
+            if self.in_flight >= self._limit:
                 return
             self._queue.popleft()
             if not turn.cancelled():

@@ -23,14 +23,14 @@ from zenray.batch.rows import ROW_ID, Row
 from zenray.batch.sandbox.runtime import find_interpreter
 from zenray.batch.unit_tests.choose import choose_functions
 from zenray.batch.unit_tests.codec import to_row
-from zenray.batch.unit_tests.generate import GenerateStage
-from zenray.batch.unit_tests.mine import Mined, mine_functions
+from zenray.batch.unit_tests.mining.mine import Mined, mine_functions
 from zenray.batch.unit_tests.model import CANDIDATES, FUNCTION, MinedFunction, Skipped, SkipReason
-from zenray.batch.unit_tests.record import SCHEMA, to_record
-from zenray.batch.unit_tests.report import write_report
+from zenray.batch.unit_tests.prompting.generate import GenerateStage
+from zenray.batch.unit_tests.results.record import SCHEMA, to_record
+from zenray.batch.unit_tests.results.report import write_report
+from zenray.batch.unit_tests.results.tree import write_tree
 from zenray.batch.unit_tests.settings import UnitTestSettings
-from zenray.batch.unit_tests.tree import write_tree
-from zenray.batch.unit_tests.validate_stage import ValidateStage
+from zenray.batch.unit_tests.validation.validate_stage import ValidateStage
 
 _ROWS_GENERATED_AT_ONCE = 16  # Each has one request under way: as many as an engine runs together.
 _ROWS_VALIDATED_AT_ONCE = 4  # They share the sandboxes of a process, one per core.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from zenray.batch.unit_tests.generate import GenerateSettings
-from zenray.batch.unit_tests.mine import MiningSettings
-from zenray.batch.unit_tests.validation_settings import ValidationSettings
+from zenray.batch.unit_tests.mining.mine import MiningSettings
+from zenray.batch.unit_tests.prompting.generate import GenerateSettings
+from zenray.batch.unit_tests.validation.settings import ValidationSettings
 from zenray.config import Settings
 
 _MINED = MiningSettings()

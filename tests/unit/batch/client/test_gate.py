@@ -42,13 +42,11 @@ async def _run(actions: Sequence[tuple[str, int]]) -> None:
 
     def check() -> None:
         assert gate.in_flight == sum(num_units for num_units, _ in inside.values())
-        waiting = {number: num_units for number, (num_units, _) in tasks.items() if number not in inside}
-        if waiting:  # The first in line does not fit.
-            first = waiting[min(waiting)]
-            assert inside and gate.in_flight + first > gate.limit
+        if tasks.keys() - inside.keys():
+            assert gate.in_flight >= gate.limit
 
     for number, (action, argument) in enumerate(actions):
-        was_inside, in_flight = set(inside), gate.in_flight
+        was_inside = set(inside)
         if action == "arrive":
             tasks[number] = argument, asyncio.create_task(visit(number, argument))
         elif action == "limit":
@@ -61,8 +59,8 @@ async def _run(actions: Sequence[tuple[str, int]]) -> None:
             await asyncio.sleep(0)
         tasks = {each: pair for each, pair in tasks.items() if not pair[1].done()}
         check()
-        if set(inside) - was_inside and in_flight:
-            assert gate.in_flight <= gate.limit or len(inside) == 1
+        if came := set(inside) - was_inside:
+            assert gate.in_flight - min(inside[each][0] for each in came) < gate.limit
     for _, task in tasks.values():
         task.cancel()
     await asyncio.gather(*(task for _, task in tasks.values()), return_exceptions=True)

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.batch.unit_tests.focal_examples import CLAMP, SHAPE_AREA
-from zenray.batch.unit_tests.candidates import DUPLICATE, MAX_REJECTED_CHARACTERS, Answer, collect_tests
-from zenray.batch.unit_tests.candidates_text import MAX_CHARACTERS
+from zenray.batch.unit_tests.candidates.collect import DUPLICATE, MAX_REJECTED_CHARACTERS, Answer, collect_tests
+from zenray.batch.unit_tests.candidates.text import MAX_CHARACTERS
 from zenray.batch.unit_tests.model import CandidateTest, MinedFunction, RejectedText
 
 

@@ -7,10 +7,10 @@ import ast
 import pytest
 
 from tests.unit.batch.unit_tests.focal_examples import CLAMP, CLAMP_MODULE, SHAPE_AREA, SHAPE_MODULE, mined
-from zenray.batch.unit_tests.candidates import DUPLICATE, MEMORISED, Answer, collect_implementations
-from zenray.batch.unit_tests.candidates_implementations import why_not_asked
+from zenray.batch.unit_tests.candidates.collect import DUPLICATE, MEMORISED, Answer, collect_implementations
+from zenray.batch.unit_tests.candidates.implementations import why_not_asked
 from zenray.batch.unit_tests.model import MinedFunction
-from zenray.batch.unit_tests.prompts_source import locate
+from zenray.batch.unit_tests.prompting.prompts_source import locate
 
 AREA = 'class Shape:\n    def area(self, factor=1):\n        """Width times height times factor."""\n'
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zenray.batch.inputs.document import SourceDocument
-from zenray.batch.unit_tests.dedup import (
+from zenray.batch.unit_tests.mining.dedup import (
     LEAST_SIMILARITY,
     NUM_BANDS,
     NUM_PERMUTATIONS,
@@ -23,7 +23,7 @@ from zenray.batch.unit_tests.dedup import (
     normalised_source,
     shingles_of,
 )
-from zenray.batch.unit_tests.mine import mine_functions
+from zenray.batch.unit_tests.mining.mine import mine_functions
 from zenray.batch.unit_tests.model import SkipReason
 
 

@@ -15,9 +15,9 @@ from zenray.batch.client.local import LocalGenerator
 from zenray.batch.job import Generated, ModelIdentity
 from zenray.batch.rows import ROW_ID, canonical_json
 from zenray.batch.unit_tests.codec import from_row, to_row
-from zenray.batch.unit_tests.generate import GenerateSettings, GenerateStage
 from zenray.batch.unit_tests.model import CANDIDATES, FUNCTION, Candidates, MinedFunction
-from zenray.batch.unit_tests.prompts import Opening
+from zenray.batch.unit_tests.prompting.generate import GenerateSettings, GenerateStage
+from zenray.batch.unit_tests.prompting.prompts import Opening
 from zenray.build import build_engine
 from zenray.config_load import load_config
 from zenray.engine.request import FinishReason, Limits, Sampling

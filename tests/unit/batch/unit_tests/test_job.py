@@ -12,9 +12,9 @@ from zenray.batch.catalog import JOBS, job_kind
 from zenray.batch.inputs.spec import InputSpec
 from zenray.batch.rows import ROW_ID, canonical_json, row_id
 from zenray.batch.unit_tests.choose import choose_functions
-from zenray.batch.unit_tests.generate import GenerateSettings
 from zenray.batch.unit_tests.job import UnitTestJob
 from zenray.batch.unit_tests.model import MinedFunction, Provenance, SkipReason
+from zenray.batch.unit_tests.prompting.generate import GenerateSettings
 from zenray.batch.unit_tests.settings import UnitTestSettings
 from zenray.errors import NotFound
 

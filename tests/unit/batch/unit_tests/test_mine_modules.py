@@ -17,9 +17,9 @@ from types import CodeType
 import pytest
 
 from zenray.batch.inputs.document import SourceDocument
-from zenray.batch.unit_tests.mine import Mined, MiningSettings, mine_functions
+from zenray.batch.unit_tests.mining.mine import Mined, MiningSettings, mine_functions
+from zenray.batch.unit_tests.mining.module_slice import SliceLimits
 from zenray.batch.unit_tests.model import MinedFunction, SkipReason
-from zenray.batch.unit_tests.module_slice import SliceLimits
 
 
 def mine(source: str, path: str = "shop/prices.py", settings: MiningSettings | None = None) -> Mined:
@@ -324,7 +324,7 @@ def test_mining_is_the_same_under_every_hash_seed() -> None:
     program = """
 import hashlib, pathlib, sysconfig
 from zenray.batch.inputs.document import SourceDocument
-from zenray.batch.unit_tests.mine import mine_functions
+from zenray.batch.unit_tests.mining.mine import mine_functions
 folder = pathlib.Path(sysconfig.get_path("stdlib"))
 paths = ["calendar.py", "difflib.py", "pathlib.py", "email/message.py"]
 mined = mine_functions(SourceDocument(path, (folder / path).read_text(), "r", "") for path in paths)

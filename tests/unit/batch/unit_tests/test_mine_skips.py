@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zenray.batch.inputs.document import SourceDocument
-from zenray.batch.unit_tests.mine import mine_functions
+from zenray.batch.unit_tests.mining.mine import mine_functions
+from zenray.batch.unit_tests.mining.skip_rules import is_test_path
 from zenray.batch.unit_tests.model import SkipReason
-from zenray.batch.unit_tests.skip_rules import is_test_path
 
 
 def reasons(source: str, path: str = "pkg/module.py") -> dict[str, SkipReason]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zenray.batch.unit_tests.conflicts import settle_conflicts
-from zenray.batch.unit_tests.minimise import minimise
+from zenray.batch.unit_tests.validation.conflicts import settle_conflicts
+from zenray.batch.unit_tests.validation.minimise import minimise
 
 _SUITES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.frozensets(st.integers(0, 12)), max_size=12)
 

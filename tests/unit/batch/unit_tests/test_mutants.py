@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zenray.batch.unit_tests.focal_function import FunctionText, find_function
-from zenray.batch.unit_tests.mutants import make_mutants
+from zenray.batch.unit_tests.validation.focal_function import FunctionText, find_function
+from zenray.batch.unit_tests.validation.mutants import make_mutants
 
 _MODULES = (bisect, colorsys, heapq, shlex, textwrap)
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.batch.unit_tests.focal_examples import CLAMP, CLAMP_MODULE, SHAPE_AREA, SHAPE_MODULE, mined
-from zenray.batch.unit_tests.chat import ChatLayout, Turn
-from zenray.batch.unit_tests.prompts import Opening, PromptStyle, PromptWriter
-from zenray.batch.unit_tests.prompts_source import locate
+from zenray.batch.unit_tests.prompting.chat import ChatLayout, Turn
+from zenray.batch.unit_tests.prompting.prompts import Opening, PromptStyle, PromptWriter
+from zenray.batch.unit_tests.prompting.prompts_source import locate
 from zenray.errors import InvalidRequest
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer
 

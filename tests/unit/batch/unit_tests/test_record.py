@@ -28,7 +28,7 @@ from zenray.batch.unit_tests.model import (
     TestScores,
     Verdict,
 )
-from zenray.batch.unit_tests.record import SCHEMA, kept_tests, to_record
+from zenray.batch.unit_tests.results.record import SCHEMA, kept_tests, to_record
 
 _COUNT = st.integers(0, 2**31 - 1)
 _TEXT = st.text(max_size=8)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zenray.batch.unit_tests.funnel import (
+from zenray.batch.unit_tests.model import Skipped, SkipReason, Verdict
+from zenray.batch.unit_tests.results.funnel import (
     NOT_VALIDATED,
     Outcome,
     funnel_of_functions,
@@ -19,8 +20,7 @@ from zenray.batch.unit_tests.funnel import (
     rejections,
     yields,
 )
-from zenray.batch.unit_tests.model import Skipped, SkipReason, Verdict
-from zenray.batch.unit_tests.report import choose_examples, write_report
+from zenray.batch.unit_tests.results.report import choose_examples, write_report
 
 SHARES = st.none() | st.floats(0, 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zenray.batch.inputs.document import SourceDocument
-from zenray.batch.unit_tests.mine import mine_functions
+from zenray.batch.unit_tests.mining.mine import mine_functions
 
 CODE = """
 def parse_price(text):

@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from zenray.batch.unit_tests.assertions import why_no_assertion
-from zenray.batch.unit_tests.stub import make_stubs
+from zenray.batch.unit_tests.validation.assertions import why_no_assertion
+from zenray.batch.unit_tests.validation.stub import make_stubs
 
 
 @pytest.mark.parametrize(

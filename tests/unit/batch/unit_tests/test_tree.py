@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from zenray.batch.derived import replaced_folder
 from zenray.batch.rows import row_id
 from zenray.batch.unit_tests.model import CandidateTest
-from zenray.batch.unit_tests.suite_source import join_tests
-from zenray.batch.unit_tests.tree import function_files, write_tree
+from zenray.batch.unit_tests.results.tree import function_files, write_tree
+from zenray.batch.unit_tests.validation.suite_source import join_tests
 
 
 def record(repository: str, path: str, name: str, module_source: str, *tests: str) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""From processed rows to a shard's table. A row that cannot be recorded becomes a row with an error."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from zenray.batch.job import Job
+from zenray.batch.rows import ERROR, ROW_ID, Row
+from zenray.batch.running.stage_rows import error_text
+
+log = logging.getLogger(__name__)
+
+_STAGE = "record"
+
+
+def shard_table(job: Job, rows: Sequence[Row]) -> tuple[pa.Table, list[Row]]:
+    """The table of `job.schema`, and the rows it was made of: those that could not be recorded now have an error."""
+    try:
+        return _table(job, rows), list(rows)
+    except Exception:  # Some row of them; one by one tells which.
+        final = [_recordable(job, row) for row in rows]
+        return _table(job, final), final
+
+
+def _recordable(job: Job, row: Row) -> Row:
+    """The row, or it with an error, or where that cannot be recorded either, nothing but its error."""
+    try:
+        _table(job, [row])
+        return row
+    except Exception as error:
+        log.exception("row %s cannot be recorded", row[ROW_ID])
+        failed = {**row, ERROR: row.get(ERROR) or error_text(_STAGE, error)}
+    with contextlib.suppress(Exception):
+        _table(job, [failed])
+        return failed
+    return {ROW_ID: row[ROW_ID], ERROR: failed[ERROR]}
+
+
+def _table(job: Job, rows: Sequence[Row]) -> pa.Table:
+    names = set(job.schema.names)
+    records: list[Mapping[str, Any]] = [job.record(row) for row in rows]
+    for record in records:
+        if record.keys() != names:  # pyarrow would drop or invent columns without a word.
+            raise ValueError(f"a record has the columns {sorted(record.keys())}; the schema {sorted(names)}")
+    return pa.Table.from_pylist([dict(record) for record in records], schema=job.schema)

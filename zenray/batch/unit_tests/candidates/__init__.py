@@ -1,0 +1,1 @@
+"""From what the model said to tests and re-implementations."""

@@ -1,0 +1,1 @@
+"""Functions worth a test, out of documents, each with the module in which it runs alone."""

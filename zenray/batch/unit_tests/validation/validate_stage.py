@@ -1,0 +1,33 @@
+"""The stage of the job that runs what the model wrote."""
+
+from __future__ import annotations
+
+from zenray.batch.job import Generator
+from zenray.batch.rows import Row
+from zenray.batch.sandbox import SandboxPool
+from zenray.batch.unit_tests.codec import from_row, to_row
+from zenray.batch.unit_tests.model import CANDIDATES, FUNCTION, SUITE, Candidates, MinedFunction
+from zenray.batch.unit_tests.validation.settings import ValidationSettings
+from zenray.batch.unit_tests.validation.validate import validate
+
+
+class ValidateStage:
+    """Adds the scores of a row's candidates (see `Stage` in zenray.batch.job). Owns the sandboxes it runs them in."""
+
+    def __init__(self, settings: ValidationSettings, num_workers: int | None = None) -> None:
+        self._settings, self._num_workers = settings, num_workers
+        self._pool: SandboxPool | None = None
+
+    async def open(self, generator: Generator | None) -> None:
+        """Raises SandboxUnavailable where no sandbox holds: nothing that a model wrote runs without one."""
+        self._pool = SandboxPool(self._num_workers)
+
+    async def process(self, row: Row) -> Row:
+        assert self._pool is not None
+        function = from_row(MinedFunction, row[FUNCTION])
+        candidates = from_row(Candidates, row[CANDIDATES])
+        return {**row, SUITE: to_row(await validate(function, candidates, self._pool, self._settings))}
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
