@@ -47,10 +47,10 @@ class EngineSettings(Settings):
         128, ge=1, description="Token budget of a step in which somebody decodes, so that a prompt stalls no stream."
     )
     batch_step_tokens: int = Field(
-        128, ge=1, description="Token budget of a step of batch work alone: an interactive newcomer waits for its end."
+        64, ge=1, description="Token budget of a step of batch work alone: an interactive newcomer waits for its end."
     )
     batch_tokens_beside_interactive: int = Field(
-        16, ge=0, description="Tokens of batch work in a step that an interactive request takes part in."
+        8, ge=0, description="Tokens of batch work in a step that an interactive request takes part in."
     )
     prefix_cache: bool = True
 
