@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -61,6 +64,21 @@ def bracketed(host: str) -> str:
 
 class ReplicaLost(Unavailable):
     """The connection to a replica broke, or it gave the request back: another may take it."""
+
+
+@contextlib.contextmanager
+def closing_loses() -> Iterator[None]:
+    """Around a call: a channel that is closed meanwhile cancels it as if whoever waits for it had been cancelled.
+    Raises ReplicaLost instead."""
+    try:
+        yield
+    except grpc.aio.UsageError as error:  # The channel was closed before the call began.
+        raise ReplicaLost(f"a verifier was lost: {error}") from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ReplicaLost("a verifier was lost: its channel was closed") from None
 
 
 def error_of(error: grpc.RpcError) -> ZenrayError:

@@ -149,5 +149,9 @@ class Peers:
         self._arrived = asyncio.Event()
 
     def _close_later(self, peer: Peer) -> None:
-        task = asyncio.ensure_future(peer.channel.close())
+        async def close() -> None:
+            if peer.outstanding == 0:  # A call may have begun since.
+                await peer.channel.close()
+
+        task = asyncio.ensure_future(close())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())

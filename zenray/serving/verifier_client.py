@@ -18,7 +18,7 @@ from zenray.api.convert_verifier import (
 from zenray.api.service import VerifierLoad
 from zenray.engine.request import Final, FinishReason, GenerateEvent, GenerateRequest
 from zenray.errors import DeadlineExceeded, Overloaded, Unavailable
-from zenray.serving.channels import ReplicaLost, error_of
+from zenray.serving.channels import ReplicaLost, closing_loses, error_of
 from zenray.serving.peers import Peer, Peers
 from zenray.serving.replay import Replay
 from zenray.serving.routing import Candidate, choose_replica
@@ -120,8 +120,11 @@ class VerifierClient:
         """What is served. Raises Unavailable when no replica answers."""
         for peer in self._peers.listed():
             try:
-                answer = await peer.stub.GetVerifierInfo(verifier_pb2.GetVerifierInfoRequest(), timeout=INFO_TIMEOUT_S)
-            except grpc.RpcError:
+                with closing_loses():
+                    answer = await peer.stub.GetVerifierInfo(
+                        verifier_pb2.GetVerifierInfoRequest(), timeout=INFO_TIMEOUT_S
+                    )
+            except (grpc.RpcError, ReplicaLost):
                 continue
             model: common_pb2.ModelInfo = answer.model
             return model
@@ -129,8 +132,9 @@ class VerifierClient:
 
     async def _load(self, peer: Peer) -> VerifierLoad | None:
         try:
-            answer = await peer.stub.GetVerifierLoad(verifier_pb2.GetVerifierLoadRequest(), timeout=INFO_TIMEOUT_S)
-        except grpc.RpcError:
+            with closing_loses():
+                answer = await peer.stub.GetVerifierLoad(verifier_pb2.GetVerifierLoadRequest(), timeout=INFO_TIMEOUT_S)
+        except (grpc.RpcError, ReplicaLost):
             return None
         load = verifier_load_from_proto(answer)
         peer.reported = load.engine.running_sequences + load.engine.waiting_sequences
@@ -159,7 +163,7 @@ class VerifierClient:
         limits = replace(request.limits, deadline_ms=max(1, int(remaining_s * 1000)))
         message = generate_request_to_proto(replace(request, limits=limits))
         open_choices = request.sampling.n
-        with self._peers.use(peer):
+        with self._peers.use(peer), closing_loses():
             call = peer.stub.Generate(message, timeout=remaining_s + DEADLINE_MARGIN_S)
             try:
                 async for reply in call:

@@ -94,6 +94,13 @@ class Fleet:
         await server.start()
         await self._publish()
 
+    async def add_mute(self, replica_id: str) -> asyncio.Server:
+        """A machine that takes connections and says nothing."""
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        self._endpoints[replica_id] = Endpoint(replica_id, f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await self._publish()
+        return server
+
     async def say(self, replica_id: str, unavailable: str) -> None:
         self._endpoints[replica_id] = replace(self._endpoints[replica_id], unavailable=unavailable)
         await self._publish()
@@ -335,3 +342,19 @@ async def test_the_watchdog_tells_a_dead_engine_and_a_hanging_one(
     await asyncio.wait_for(watching, 5)
     assert len(said) == 1
     assert reason in said[0]
+
+
+async def test_a_replica_that_leaves_while_it_is_asked_is_left_out(fleet: Fleet) -> None:
+    """Its channel is closed under the question; whoever asked is not cancelled by that, and asks on."""
+    await fleet.add("a", ScriptedEngine())
+    async with await fleet.add_mute("mute"):
+        asking = asyncio.create_task(fleet.client.loads())
+        await fleet.remove("mute")
+        assert set(await asking) == {"a"}
+
+
+async def test_whoever_gives_up_a_question_is_cancelled(fleet: Fleet) -> None:
+    async with await fleet.add_mute("mute"):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await fleet.client.info()
