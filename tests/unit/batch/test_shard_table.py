@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,3 +50,16 @@ def test_a_record_has_the_columns_of_the_schema() -> None:
 
     with pytest.raises(ValueError, match="a record has the columns"):
         shard_table(Wrong(), [{ROW_ID: "0", "text": FINE}])
+
+
+@pytest.mark.parametrize("bad", range(3))
+def test_no_row_is_blamed_for_a_full_machine(bad: int) -> None:
+    @dataclass(frozen=True)
+    class Full(EchoJob):
+        def record(self, row: Row) -> Mapping[str, Any]:
+            if row[ROW_ID] == str(bad) and ERROR not in row:
+                raise pa.ArrowMemoryError("malloc of size 64 failed")
+            return super().record(row)
+
+    with pytest.raises(MemoryError):
+        shard_table(Full(), [{ROW_ID: str(index), "text": FINE} for index in range(3)])

@@ -6,9 +6,12 @@ import asyncio
 import errno
 from collections.abc import Callable
 
+import grpc
+import grpc.aio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.exceptions import RayError
 
 from zenray.batch.job import Generator, RowError
 from zenray.batch.rows import ERROR, ROW_ID, Row
@@ -26,6 +29,14 @@ JSON = st.recursive(
     max_leaves=8,
 )  # fmt: skip
 ROWS = st.lists(st.dictionaries(st.sampled_from("abc\nü"), JSON, max_size=3), min_size=1, max_size=6)
+
+
+def because(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+KINDS = ["fine", "hopeless", "broken", "invalid", "before", "nan", "other", "missing", "on purpose"]
 
 
 class Calling:
@@ -69,7 +80,11 @@ def test_a_shard_travels_unchanged(rows: list[Row], index: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(["fine", "hopeless", "broken", "invalid", "before", "nan", "other"])))
+@given(
+    st.lists(
+        st.sampled_from(["fine", "hopeless", "broken", "invalid", "before", "nan", "other", "missing", "on purpose"])
+    )
+)
 def test_each_row_gets_its_own_end(kinds: list[str]) -> None:
     def process(row: Row) -> Row:
         match row["kind"]:
@@ -78,6 +93,10 @@ def test_each_row_gets_its_own_end(kinds: list[str]) -> None:
                 raise RowError("no way")
             case "broken":
                 raise KeyError(f"{object()}")
+            case "missing":
+                raise FileNotFoundError(errno.ENOENT, "no such file", "x")
+            case "on purpose":
+                raise RowError("too deep") from MemoryError()
             case "invalid":
                 raise InvalidRequest.of("n", 0, "1 or more")
             case "nan":
@@ -98,6 +117,8 @@ def test_each_row_gets_its_own_end(kinds: list[str]) -> None:
         "before": "an earlier stage",
         "nan": "look: ValueError: Out of range float values are not JSON compliant",
         "other": "look: RuntimeError: stage look changed a row's row_id",
+        "missing": "look: FileNotFoundError: [Errno 2] no such file: 'x'",
+        "on purpose": "look: too deep",
     }
     for row, done in zip(rows, run(process, rows), strict=True):
         if row["kind"] == "fine":
@@ -111,8 +132,15 @@ def test_each_row_gets_its_own_end(kinds: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [Unavailable("gone"), Overloaded("full"), DeadlineExceeded("late"), MemoryError(), OSError(errno.ENOSPC, "full")],
-)
+    [
+        Unavailable("gone"), Overloaded("full"), DeadlineExceeded("late"), MemoryError(), OSError(errno.ENOSPC, "full"),
+        TimeoutError(), ConnectionResetError(errno.ECONNRESET, "reset"), ConnectionError("no answer"),
+        OSError(errno.ESTALE, "stale"), RuntimeError("can't start new thread"), grpc.RpcError(), RayError("lost"),
+        grpc.aio.UsageError("Channel is closed."), ExceptionGroup("several", [KeyError("x"), TimeoutError()]),
+        because(KeyError("x"), OSError(errno.EMFILE, "too many")), because(ValueError("x"), Unavailable("gone")),
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_what_is_nobodys_fault_is_no_rows_error(error: Exception) -> None:
     def process(row: Row) -> Row:
         if row[ROW_ID] == "1":

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from zenray.batch.job import Job
 from zenray.batch.rows import ERROR, ROW_ID, Row
-from zenray.batch.running.stage_rows import error_text
+from zenray.batch.running.stage_rows import error_text, is_nobodys_fault
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,9 @@ def shard_table(job: Job, rows: Sequence[Row]) -> tuple[pa.Table, list[Row]]:
     """The table of `job.schema`, and the rows it was made of: those that could not be recorded now have an error."""
     try:
         return _table(job, rows), list(rows)
-    except Exception:  # Some row of them; one by one tells which.
+    except Exception as error:  # Some row of them; one by one tells which.
+        if is_nobodys_fault(error):
+            raise
         final = [_recordable(job, row) for row in rows]
         return _table(job, final), final
 
@@ -33,6 +35,8 @@ def _recordable(job: Job, row: Row) -> Row:
         _table(job, [row])
         return row
     except Exception as error:
+        if is_nobodys_fault(error):
+            raise
         log.exception("row %s cannot be recorded", row[ROW_ID])
         failed = {**row, ERROR: row.get(ERROR) or error_text(_STAGE, error)}
     with contextlib.suppress(Exception):

@@ -8,6 +8,9 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 
+import grpc
+import grpc.aio
+
 from zenray.batch.job import RowError, Stage
 from zenray.batch.rows import ERROR, ROW_ID
 from zenray.batch.running.shard_text import decode_row, encode_row
@@ -15,17 +18,48 @@ from zenray.errors import DeadlineExceeded, InvalidRequest, Overloaded
 
 log = logging.getLogger(__name__)
 
-_MACHINE_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO}
+_ROWS_ERRNOS = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+        errno.EILSEQ,
+    }
 )
+"""What a name or a value can be wrong by. All else that a system call says is of the machine: full, busy, gone."""
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
 
 
-def is_nobodys_fault(error: BaseException) -> bool:
-    """Whether an error says something of the moment or the machine and nothing of the row: it must not be written."""
-    if isinstance(error, OSError):
-        return error.errno in _MACHINE_ERRNOS
-    return isinstance(error, Overloaded | DeadlineExceeded | MemoryError)
+def is_nobodys_fault(error: BaseException | None) -> bool:
+    """Whether an error says something of the moment or the machine and nothing of the row: it must not be written.
+
+    Of one that nobody raised on purpose, that holds for whatever it came from too.
+    """
+    while error is not None and not isinstance(error, RowError | InvalidRequest):
+        if _is_of_the_moment(error):
+            return True
+        if isinstance(error, BaseExceptionGroup) and any(map(is_nobodys_fault, error.exceptions)):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
+def _is_of_the_moment(error: BaseException) -> bool:
+    from ray.exceptions import RayError
+
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno not in _ROWS_ERRNOS
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):  # As Python says EAGAIN.
+        return True
+    return isinstance(
+        error,
+        Overloaded | DeadlineExceeded | MemoryError | TimeoutError | ConnectionError
+        | RayError | grpc.RpcError | grpc.aio.BaseError,
+    )  # fmt: skip
 
 
 def error_text(stage_name: str, error: Exception) -> str:
