@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 
 
 class Gate:
-    """Lets work in while fewer than `limit` units are inside. A group goes in as a whole, although its last units may then
-    be beyond the limit: a limit that follows what is used would else never leave room for a group."""
+    """Lets work in while fewer than `limit` units are inside. A group goes in as a whole, although its last units may
+    then be beyond the limit: a limit that follows what is used would else never leave room for a group."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

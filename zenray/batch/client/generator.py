@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _AFFINITY_SLACK = 4
 _MAX_INTERNAL_ERRORS = 3
+"""A request that failed so often with what is no error of the moment, while others got tokens, is the one to blame."""
 _MAX_LOSSES = 10
 """A request whose verifiers died in so many attempts (of several runs each) is what kills them."""
 _WHOLE = frozenset({FinishReason.EOS, FinishReason.STOP, FinishReason.LENGTH})
@@ -88,6 +90,7 @@ class VerifierGenerator:
         begun_s = time.monotonic()
         timeout_s = self._settings.attempt_timeout_s
         num_failures = num_losses = num_internal = 0
+        first_internal_s = math.inf
         while True:
             try:
                 async with self._gate.places(sampling.n):
@@ -110,7 +113,8 @@ class VerifierGenerator:
                 failure = error
             except ZenrayError as error:
                 num_internal += 1
-                if num_internal == _MAX_INTERNAL_ERRORS:
+                first_internal_s = min(first_internal_s, time.monotonic())
+                if num_internal >= _MAX_INTERNAL_ERRORS and self._progress_s > first_internal_s:
                     raise
                 failure = error
             num_failures += 1

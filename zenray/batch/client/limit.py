@@ -1,7 +1,7 @@
 """How many sequences a job keeps at the verifiers: enough that no place is idle, few enough that nobody queues.
 
-An engine takes `max_running` sequences and queues some more, of both priorities in one queue; beyond that an editor
-is refused. So a job never fills the queue: it aims at a few waiting sequences per replica, which is what keeps
+An engine runs `max_running` sequences and queues some more of each priority; what waits only waits, and is lost with
+its replica. So a job never fills its queue: it aims at a few waiting sequences per replica, which is what keeps
 every place busy between two looks at the load.
 
 Rule, of every client by itself: while no more wait than wanted, add our share of what is missing, at least one; while

@@ -60,7 +60,7 @@ async def _run(actions: Sequence[tuple[str, int]]) -> None:
         tasks = {each: pair for each, pair in tasks.items() if not pair[1].done()}
         check()
         if came := set(inside) - was_inside:
-            assert gate.in_flight - min(inside[each][0] for each in came) < gate.limit
+            assert gate.in_flight - inside[max(came)][0] < gate.limit  # The last to come in.
     for _, task in tasks.values():
         task.cancel()
     await asyncio.gather(*(task for _, task in tasks.values()), return_exceptions=True)

@@ -33,7 +33,7 @@ from zenray.engine.request import (
     Timings,
     Usage,
 )
-from zenray.errors import DeadlineExceeded, InvalidRequest, ModelFileError, Overloaded, Unavailable
+from zenray.errors import DeadlineExceeded, InvalidRequest, ModelFileError, Overloaded, Unavailable, ZenrayError
 from zenray.model.tokenizer import ByteTokenizer
 from zenray.serving.channels import SERVER_OPTIONS, bind
 from zenray.serving.directory import Endpoint
@@ -173,6 +173,31 @@ async def test_patience_ends_with_an_error_that_says_how_to_go_on() -> None:
     async with serving([engine], client) as generator:
         with pytest.raises(Unavailable, match="start the job again with the same output"):
             await ask(generator)
+
+
+async def test_a_request_is_to_blame_for_bugs_only_where_others_get_tokens() -> None:
+    bugs = [(0, RuntimeError("a bug"))] * 1000
+    client = ClientSettings(patience_s=0.5, attempt_timeout_s=1.0, failover_timeout_s=0.05)
+    async with serving([ScriptedEngine(deque(bugs))], client) as generator:
+        with pytest.raises(Unavailable, match="start the job again with the same output"):
+            await ask(generator)
+
+    class Choosy(ScriptedEngine):
+        """Fails for one prompt."""
+
+        async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+            self.mishaps = deque(bugs[:1] if request.prompt_token_ids == (9,) else ())
+            async for event in super().generate(request):
+                yield event
+
+    async with serving([Choosy()]) as generator:
+        blamed = asyncio.create_task(generator.generate([9], Sampling(seed=5), Limits(max_tokens=3)))
+        async with asyncio.timeout(20):
+            while not blamed.done():
+                assert await ask(generator) == whole()
+        with pytest.raises(ZenrayError, match="internal error") as raised:
+            await blamed
+        assert not isinstance(raised.value, Overloaded)
 
 
 async def test_a_verifier_of_another_model_is_not_asked() -> None:
