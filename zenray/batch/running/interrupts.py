@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -46,5 +47,13 @@ class Interrupts:
         if not self._asked:
             self._asked = True
             self._say("stopping; what is finished stays")  # Taking down what the run started may take seconds.
-        if not self._leaving:
+        if not (self._leaving or _is_being_handled()):
             raise KeyboardInterrupt
+
+
+def _is_being_handled() -> bool:
+    """Whether what runs now cleans up after an interrupt already."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
