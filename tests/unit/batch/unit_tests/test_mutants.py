@@ -182,3 +182,13 @@ def test_any_text_of_python_can_be_mutated() -> None:
 
 def _common_prefix(a: str, b: str) -> int:
     return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def test_of_a_property_it_is_the_getter_that_is_under_test() -> None:
+    source = (
+        "class Box:\n    @property\n    def size(self):\n        return self.edge * 3\n\n"
+        "    @size.setter\n    def size(self, value):\n        self.edge = value / 3\n"
+    )
+    text = FunctionText.find(source, "Box.size")
+    assert text is not None and text.body_lines == (4, 4)
+    assert {mutant.line for mutant in make_mutants(source, "Box.size")} == {4}

@@ -32,7 +32,13 @@ def find_function(tree: ast.Module, name: str) -> FunctionNode | None:
             return None
         body = found[-1].body
     functions = [node for node in _definitions(body) if isinstance(node, FunctionNode) and node.name == function]
-    return functions[-1] if functions else None
+    getters = [node for node in functions if not _is_part_of_property(node)]
+    return (getters or functions or [None])[-1]
+
+
+def _is_part_of_property(node: FunctionNode) -> bool:
+    """A setter or deleter: what is under test by that name is what the getter computes."""
+    return any(isinstance(each, ast.Attribute) and each.attr in ("setter", "deleter") for each in node.decorator_list)
 
 
 @dataclass(frozen=True, slots=True)
