@@ -281,6 +281,7 @@ def test_the_bytes_do_not_depend_on_the_hash_seed() -> None:
     text = """
         import os, re, sys
         A, B, C = 1, 2, 3
+        B = 4
         def helper(x): return A + B + C + x
         def test_clamp():
             d, e, f = helper(1), helper(2), helper(3)
@@ -327,3 +328,15 @@ def test_no_text_is_too_hostile(text: str, is_cut: bool) -> None:
         assert function.name == test.name
         assert not ast.unparse(function.args)
         assert all(isinstance(node, ast.Import | ast.ImportFrom) for node in imports)
+
+
+def test_helpers_stand_in_the_order_of_the_answer() -> None:
+    tests, _ = collected(
+        """
+        ten, two = 10, 2
+        two = 3
+        def test_clamp():
+            assert clamp(two, ten, 9) == ten
+        """
+    )
+    assert [line.strip() for line in tests[0].source.splitlines()[1:3]] == ["ten, two = (10, 2)", "two = 3"]

@@ -175,8 +175,7 @@ def _helpers_used(body: list[ast.stmt], focal: FocalModule, helpers: dict[str, a
         if node is not None and id(node) not in used:
             used[id(node)] = node
             pending |= loaded_names(node) - {focal.import_name}
-    ordered = {id(node): node for node in helpers.values() if id(node) in used}
-    return list(ordered.values())
+    return sorted(used.values(), key=lambda node: (node.lineno, node.col_offset))
 
 
 def _test_name(name: str, focal: FocalModule) -> str:
