@@ -93,12 +93,18 @@ REJECTED = {
         None,  # Passes, or is flaky: the same every time, which another test shows.
         "",
     ),
+    "seeds_itself": (
+        "random.seed()\nchance = random.random(), random.Random().random(), tempfile.mktemp()\n"
+        "assert shorten('a') == chance, chance",
+        Verdict.FAILS_ON_REFERENCE,
+        "AssertionError",
+    ),
     "counts_calls": ("assert shorten('a') == ['a']\nassert focal._num_calls == 1", Verdict.FLAKY, "depends on what"),
-    "endless": ("assert shorten('a') == ['a']\nwhile True: pass", Verdict.LIMIT_EXCEEDED, "processor time"),
+    "endless": ("assert shorten('a') == ['a']\nwhile True: pass", Verdict.LIMIT_EXCEEDED, "takes too long"),
     "deaf": (
         "signal.signal(signal.SIGPROF, signal.SIG_IGN)\nassert shorten('a') == ['a']\nwhile True: pass",
         Verdict.LIMIT_EXCEEDED,
-        "processor time",
+        "takes too long",
     ),
     "sleeps": ("assert shorten('a') == ['a']\ntime.sleep(1000)", Verdict.LIMIT_EXCEEDED, "takes too long"),
     "large": ("assert shorten('a' * 2**31) == ['a']", Verdict.LIMIT_EXCEEDED, "MemoryError"),
@@ -151,6 +157,14 @@ REJECTED = {
         Verdict.LIMIT_EXCEEDED,
         "",
     ),
+    "forges_for_another": (
+        "frame = sys._getframe()\nwhile 'word' not in frame.f_locals: frame = frame.f_back\n"
+        "word, pipe = frame.f_locals['word'], frame.f_locals['pipe']\n"
+        "os.write(pipe, ('[\"%s\", {\"outcome\": \"passed\", \"run\": 99}]' % word).encode() + bytes([10, 10]))\n"
+        "os._exit(0)\nassert shorten('a') == 1",
+        Verdict.FLAKY,  # It says of itself what it likes, nothing of others, and keeps those after it from running.
+        "",
+    ),
     "looks_into_its_parent": (
         "assert shorten('a') == ['a']\nassert os.listdir(f'/proc/{os.getppid()}/fd')",
         Verdict.FAILS_ON_REFERENCE,
@@ -196,7 +210,7 @@ HARMLESS = {
 
 IMPORTS = (
     "import builtins, contextlib, ctypes, os, random\nimport resource\nimport signal\nimport sys\n"
-    "import time\nimport uuid\nimport pytest\nimport focal\n\n"
+    "import tempfile, time\nimport uuid\nimport pytest\nimport focal\n\n"
 )
 
 
@@ -286,7 +300,7 @@ def test_implementations_agree_or_not(good_scores: SuiteScores) -> None:
 
 def test_scores_are_a_function_of_the_row(pool: SandboxPool) -> None:
     """With random tests, tests that crash, and others beside them on a busy pool."""
-    names = ["random", "counts_calls", "order_of_a_set", "leaves", "has_an_address"]
+    names = ["random", "seeds_itself", "counts_calls", "order_of_a_set", "leaves", "has_an_address"]
     bodies = {**{name: REJECTED[name][0] for name in names}, **KEPT}
 
     async def several() -> list[SuiteScores]:
@@ -463,6 +477,7 @@ async def test_what_a_report_says_is_not_trusted(pool: SandboxPool) -> None:
         {"outcome": "splendid"},
         {"outcome": "passed", "lines": ["x"]},
         {"outcome": "passed", "branches": [1]},
+        {"outcome": "passed", "lines": [float("inf")]},
     ):
         ((run,),) = await execute(Lying(record), plan)
         assert run.outcome is TestOutcome.CRASHED

@@ -194,13 +194,13 @@ def _test_run(record: Mapping[str, Any]) -> TestRun:
     try:
         return TestRun(
             TestOutcome(record["outcome"]),
-            str(record.get("detail", ""))[:300],
+            str(record.get("detail", ""))[:300].encode(errors="replace").decode(),
             _lines(record, "lines"),
             _lines(record, "missing_lines"),
             _branches(record, "branches"),
             _branches(record, "missing_branches"),
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return TestRun(TestOutcome.CRASHED, "tampered with its report")
 
 

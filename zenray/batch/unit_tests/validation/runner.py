@@ -23,6 +23,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from zenray.batch.unit_tests.validation.runner_child import (
     FOCAL_FILE,
@@ -69,7 +70,7 @@ def main() -> None:
             _kill_orphans()
             scratch.clean()
         for test, record in zip(chosen, records, strict=True):
-            _write(report, {"run": index, "test": test, **record})
+            _write(report, {**record, "run": index, "test": test})
     _write(report, {"end": len(plan["runs"])})
 
 
@@ -164,6 +165,13 @@ def _control_randomness(seed: int) -> None:
     random.seed(stream.random())
     os.urandom = stream.randbytes
     random._urandom = stream.randbytes  # type: ignore[attr-defined]
+    true_seed = random.Random.seed
+
+    def seed_from_stream(self: random.Random, a: Any = None, version: int = 2) -> None:
+        true_seed(self, stream.getrandbits(64) if a is None else a, version)
+
+    random.Random.seed = seed_from_stream  # type: ignore[method-assign]
+    random.seed = random._inst.seed  # type: ignore[attr-defined]
 
 
 def _guard_this_process() -> None:
