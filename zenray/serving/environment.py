@@ -34,6 +34,9 @@ RAY_ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
     "RAY_metrics_report_interval_ms": "60000",
     "RAY_memory_monitor_refresh_ms": "1000",
+    # Ray makes every worker give way to anything else on the machine (15); engines must not. Workers of jobs step
+    # back by themselves.
+    "RAY_worker_niceness": "0",
     # A job that is told to stop ends what it runs before it is killed.
     "RAY_JOB_STOP_WAIT_TIME_S": "15",
     # A replica without a GPU must not see one; this is Ray's future default and silences the notice of it.
