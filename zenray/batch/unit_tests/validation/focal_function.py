@@ -32,8 +32,8 @@ def find_function(tree: ast.Module, name: str) -> FunctionNode | None:
             return None
         body = found[-1].body
     functions = [node for node in _definitions(body) if isinstance(node, FunctionNode) and node.name == function]
-    getters = [node for node in functions if not _is_part_of_property(node)]
-    return (getters or functions or [None])[-1]
+    whole = [node for node in functions if not _is_part_of_property(node)] or functions
+    return whole[-1] if whole else None
 
 
 def _is_part_of_property(node: FunctionNode) -> bool:

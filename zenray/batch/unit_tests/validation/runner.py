@@ -171,7 +171,7 @@ def _control_randomness(seed: int) -> None:
         true_seed(self, stream.getrandbits(64) if a is None else a, version)
 
     random.Random.seed = seed_from_stream  # type: ignore[method-assign]
-    random.seed = random._inst.seed  # type: ignore[attr-defined]
+    random.seed = random._inst.seed
 
 
 def _guard_this_process() -> None:
