@@ -82,13 +82,14 @@ import time
 open("mine-{0}", "w").close(); open("/dev/shm/mine-{0}", "w").close()
 time.sleep(0.3)
 processes = [name for name in os.listdir("/proc") if name.isdigit()]
-os.write(3, repr((os.listdir("."), os.listdir("/dev/shm"), len(processes))).encode())
+os.write(3, repr((os.listdir("."), os.listdir("/dev/shm"), len(processes), os.getuid(), os.getgid())).encode())
 """
     results = await asyncio.gather(*(pool.run(python(look.format(number))) for number in range(4)))
     for number, result in enumerate(results):
-        files, shared, num_processes = eval(result.report)
+        files, shared, num_processes, *user = eval(result.report)
         assert sorted(files) == ["code.py", f"mine-{number}"] and shared == [f"mine-{number}"]
         assert num_processes == 2  # Itself, and the first process, which is the jail's.
+        assert user == [1000, 1000]  # The same in every worker: it may get into what the code says.
 
 
 def test_an_abstract_socket_of_one_is_not_there_for_another(pool: SandboxPool) -> None:

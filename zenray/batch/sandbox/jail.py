@@ -16,6 +16,8 @@ PACKAGES = "/runtime/packages"
 _SCRATCH = "/scratch"
 _PACKAGE_OF_TOOL = {"bwrap": "bubblewrap", "setpriv": "util-linux", "unshare": "util-linux", "sh": "dash"}
 _SHARED_MEMORY_BYTES = 2**20  # Enough for the semaphores of multiprocessing.
+_USER = "1000"
+"""Who code in the jail takes itself for, whichever worker's user it is."""
 _JOIN_AND_GO_ON = 'echo 0 > "$1"/cgroup.procs && shift && exec "$@"'
 
 
@@ -94,7 +96,8 @@ def jail_command(
         tool("setpriv"), "--pdeathsig", "KILL", tool("unshare"), *user, "--pid", "--fork", "--kill-child", "--",
         tool("setpriv"), *identity, "--no-new-privs", "--",
         tool("bwrap"),
-        "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session",
+        "--unshare-all", "--unshare-user", "--uid", _USER, "--gid", _USER, "--disable-userns",
+        "--die-with-parent", "--new-session",
         "--cap-drop", "ALL", "--seccomp", str(pipes.seccomp), "--json-status-fd", str(pipes.exit),
         *_read_only_system(interpreter.prefix),
         "--ro-bind", str(runtime), "/runtime", "--proc", "/proc", "--dev", "/dev",
