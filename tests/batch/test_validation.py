@@ -418,6 +418,19 @@ def test_endless_mutants_count_as_noticed_and_cost_little(pool: SandboxPool) -> 
     assert [endless.mutant_id in test.killed_mutants for test in scores.tests] == [True] * 2 + [False] * 4
 
 
+def test_tests_that_are_worth_nothing_hide_no_endless_mutant(pool: SandboxPool) -> None:
+    source = "def count(n):\n    i = 0\n    while i < n:\n        i += 1\n    return i\n"
+    bodies = {f"away_{n}": f"count({n})\nx = 'a' * {n}\nassert len(x) == {n}" for n in (1, 2)}
+    bodies["looks"] = "assert count(3) == 3"
+    same = source.replace("i < n", "n > i").replace("return i", "return i if n > 2 else count(3 - n)")
+    candidates = as_candidates(bodies, source.replace("i < n", "i < n or n < 3"), same)
+    scores = asyncio.run(validate(as_function(source, "count"), candidates, pool, SETTINGS))
+    assert [test.verdict for test in scores.tests] == [Verdict.PASSES_ON_STUB] * 2 + [Verdict.KEPT]
+    endless = next(mutant for mutant in make_mutants(source, "count") if mutant.module_source.count("i -= 1"))
+    assert endless.mutant_id in scores.tests[2].killed_mutants and endless.mutant_id not in scores.surviving_mutants
+    assert "i0" in scores.tests[2].passing_implementations and scores.agreement == 1
+
+
 def test_stubs_are_run_with_every_test(pool: SandboxPool) -> None:
     """Also after two that wait forever for what the stub never gives: of an object, only the last fails at once."""
     source = "def less(n):\n    return n - 1\n"

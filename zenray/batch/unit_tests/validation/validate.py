@@ -199,7 +199,7 @@ class _Validation:
         plan = self._plan(cases, runs)
         cpu_s = _MUTANT_SLOWDOWN * self._settings.test_cpu_s
         plan = replace(plan, modules=tuple(modules), cpu_s=cpu_s, watch=False)
-        for run, (result,) in zip(runs, await execute(self._pool, plan), strict=True):
+        for run, result in (await self._run_worthy(plan)).items():
             case = cases[run.tests[0]]
             if result.detail == ENDED_ITS_RUNNER:
                 case.reject(Verdict.LIMIT_EXCEEDED, result.detail)
@@ -210,6 +210,25 @@ class _Validation:
                     case.killed.add(self._mutant_names[run.module - len(stubs)])
             elif result.passed:
                 case.implementations.append(implementations[run.module - len(stubs) - len(mutants)].implementation_id)
+
+    async def _run_worthy(self, plan: Plan) -> dict[Run, TestRun]:
+        """The result of every run. Those left out of a module because of tests that pass on the stubs, and so are
+        worth nothing, are made up for: else such tests would hide what the others notice."""
+        results = {run: result for run, (result,) in zip(plan.runs, await execute(self._pool, plan), strict=True)}
+        worthy = {run.tests for run, result in results.items() if not run.is_optional and result.outcome in _NOTICED}
+        worthy -= {run.tests for run, result in results.items() if result.detail == ENDED_ITS_RUNNER}
+        judged = {
+            run.module
+            for run, result in results.items()
+            if run.tests in worthy and result.outcome is TestOutcome.TIMED_OUT
+        }
+        left_out = tuple(
+            run
+            for run, result in results.items()
+            if run.tests in worthy and result.outcome is TestOutcome.NOT_RUN and run.module not in judged
+        )
+        made_up = await execute(self._pool, replace(plan, runs=left_out))
+        return results | {run: result for run, (result,) in zip(left_out, made_up, strict=True)}
 
     async def _measure(self) -> None:
         cases = self._open
