@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,14 @@ _MAX_PATH_CHARS = 4096
 
 
 class InputError(ConfigError):
-    """An input cannot be read as a whole: it is missing, damaged or hostile."""
+    """An input cannot be read as a whole: it is missing, damaged or hostile.
+
+    Messages end up in logs: what a URL says of who asks (its user, password and query) is left out of them.
+    """
+
+    def __init__(self, message: str) -> None:
+        message = re.sub(r"://[^/@\s'\"]*@", "://", message)
+        super().__init__(re.sub(r"(://[^\s'\"?]+)\?[^\s'\"]+", r"\1?…", message))
 
 
 @dataclass(frozen=True, slots=True)

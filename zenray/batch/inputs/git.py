@@ -168,7 +168,7 @@ def _git(folder: Path, *arguments: str) -> bytes:
     except subprocess.TimeoutExpired:
         raise InputError(f"git {arguments[0]} took longer than {_FETCH_TIMEOUT_S} s") from None
     if done.returncode != 0:
-        said = re.sub(r"//[^/@\s]*@", "//", done.stderr.decode(errors="replace")).strip()
+        said = done.stderr.decode(errors="replace").strip()
         raise InputError(f"git {arguments[0]} failed: {said or done.returncode}")
     return done.stdout
 

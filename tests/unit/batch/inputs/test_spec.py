@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from zenray.batch.inputs.document import InputError
 from zenray.batch.inputs.spec import Columns, InputKind, InputSpec
 from zenray.errors import ConfigError
 
@@ -57,3 +58,9 @@ def test_options_follow_a_hash() -> None:
 def test_what_is_wrong_is_named_with_what_is_allowed(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         InputSpec.parse(text)
+
+
+def test_what_goes_wrong_with_an_input_is_said_without_its_secrets() -> None:
+    for location in ("git+https://user:token@host.invalid/repo.git", "https://user:token@host/a?Signature=token#x"):
+        said = str(InputError(f"input {location!r}@'main' cannot be opened: pyarrow: {location}; fsspec: {location}"))
+        assert "token" not in said and "host" in said and "'main' cannot be opened" in said
