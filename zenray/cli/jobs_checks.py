@@ -34,7 +34,7 @@ def check_input(spec: InputSpec) -> None:
 
 def check_output(output: Path) -> None:
     """Raises InvalidRequest for a folder that cannot be written, OutputBusy for one that another driver writes."""
-    from zenray.batch.output.layout import JOB
+    from zenray.batch.output.layout import JOB, RUNS
     from zenray.batch.submission.status import read_status
 
     folder = next(each for each in (output.absolute(), *output.absolute().parents) if each.exists())
@@ -42,7 +42,8 @@ def check_output(output: Path) -> None:
         raise InvalidRequest.of("--output", str(output), f"a folder; {folder} is a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InvalidRequest.of("--output", str(output), f"a folder that can be written; {folder} cannot")
-    if (output / JOB).exists() and (writer := read_status(output).writer) is not None:
+    is_begun = (output / JOB).exists() or (output / RUNS).is_dir()
+    if is_begun and (writer := read_status(output).writer) is not None:
         raise OutputBusy(
             f"process {writer.pid} on {writer.host} writes {output}; watch it: zenray jobs status --watch {output}"
         )

@@ -268,7 +268,7 @@ def _hand_over(
 
 def _spawn(submission: Submission, address: str | None) -> None:
     from zenray.batch.output.layout import RUNS
-    from zenray.batch.submission.status import RUN_LOG
+    from zenray.batch.submission.status import RUN_LOG, note_driver
 
     command = [sys.executable, "-m", "zenray.cli.main", "jobs", "submit", submission.kind.name, *submission.arguments()]
     command += ["--ray-address", address or "local"]
@@ -279,6 +279,7 @@ def _spawn(submission: Submission, address: str | None) -> None:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
+        note_driver(submission.output, process.pid)
     except OSError as error:
         raise ConfigError(f"{runs} cannot be written: {error.strerror}") from error
     stderr().print(Text.assemble(("✓ ", "good"), "running in the background as process ", (str(process.pid), "name")))

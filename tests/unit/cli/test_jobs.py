@@ -23,6 +23,7 @@ from zenray.batch.output.store import OutputStore
 from zenray.batch.rows import row_id, row_ids_digest
 from zenray.batch.running.progress import Progress, RunState
 from zenray.batch.submission.recent import remember
+from zenray.batch.submission.status import note_driver
 from zenray.cli.failures import describe
 from zenray.cli.main import app
 from zenray.errors import OutputOfAnotherJob
@@ -202,6 +203,24 @@ def test_cancel_tells_the_driver_to_stop(tmp_path: Path) -> None:
         assert f"process {driver.pid} is told to stop" in run("cancel", out).stdout
         assert driver.wait(10) == -signal.SIGTERM
     assert "nothing to cancel" in run("cancel", out).stdout
+
+
+def test_a_driver_in_the_background_is_known_before_it_has_planned_anything(code: Path, tmp_path: Path) -> None:
+    path = output_with(tmp_path, 1, RunState.STOPPED)
+    driver = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    try:
+        note_driver(path, driver.pid)
+        assert json.loads(run("status", path, "--json").output)["state"] == "preparing"
+        again = run(
+            "submit", "unit-tests", "--input", code, "--output", path, "--profile", "tiny", "--ray-address", "local"
+        )
+        assert again.exit_code == 1 and f"process {driver.pid}" in again.stderr
+        assert f"process {driver.pid} is told to stop" in run("cancel", path).output
+        assert driver.wait(10) == -signal.SIGTERM
+    finally:
+        driver.kill()
+        driver.wait()
+    assert json.loads(run("status", path, "--json").output)["state"] == "stopped"
 
 
 def test_a_driver_on_another_machine_is_cancelled_there(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from zenray.batch.running.progress import Progress, RunState
 from zenray.batch.running.progress_view import PROGRESS_FILE
 from zenray.errors import ConfigError, OutputDamaged
 
+_DRIVER = f"{RUNS}/driver.json"
 RUN_LOG = "log.txt"
 """What a driver without a terminal said, in the run's folder or, before there is one, in the folder of runs."""
 
@@ -72,7 +73,19 @@ def read_status(output: Path) -> OutputStatus:
     run, progress = _latest_run(output / RUNS)
     holder = read_holder(output / LEASE)
     writer = holder if holder is not None and _lives(holder, output / LEASE) else None
+    noted = read_holder(output / _DRIVER)
+    if writer is None and noted is not None and noted.pid != os.getpid() and _lives(noted, output / _DRIVER):
+        writer = noted
+        if progress is not None and progress.started_at < noted.started_at:  # An earlier run's.
+            run, progress = None, None
     return OutputStatus(output, _json(output / JOB), contents, progress, run, writer, problem)
+
+
+def note_driver(output: Path, pid: int) -> None:
+    """Remember a driver in the background, which takes the lease only when it has planned its rows. Raises OSError."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = Holder(socket.gethostname(), pid, now, job_sha256="", place="", nonce="")
+    (output / _DRIVER).write_text(json.dumps(asdict(holder)) + "\n")
 
 
 def log_of(status: OutputStatus) -> Path | None:
