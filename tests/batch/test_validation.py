@@ -34,7 +34,8 @@ from zenray.batch.unit_tests.validation.focal_function import FunctionText
 from zenray.batch.unit_tests.validation.mutants import make_mutants
 from zenray.batch.unit_tests.validation.settings import ValidationSettings
 from zenray.batch.unit_tests.validation.validate import validate
-from zenray.batch.unit_tests.validation.validate_stage import ValidateStage
+from zenray.batch.unit_tests.validation.validate_stage import ValidateStage, sandbox_versions
+from zenray.errors import ConfigError
 
 SOURCE = '''\
 import re
@@ -455,6 +456,12 @@ async def test_the_stage_adds_the_scores_to_a_row() -> None:
     assert {FUNCTION: done[FUNCTION], CANDIDATES: done[CANDIDATES]} == row
     scores = from_row(SuiteScores, json.loads(canonical_json(done[SUITE])))
     assert (scores.num_mutants, [test.verdict for test in scores.tests]) == (3, [Verdict.KEPT])
+
+
+async def test_a_machine_with_other_versions_runs_nothing() -> None:
+    stage = ValidateStage(ValidationSettings(), 1, {**sandbox_versions(), "python": "3.10.0"})
+    with pytest.raises(ConfigError, match=r"'python': '3\.10\.0'"):
+        await stage.open(None)
 
 
 async def test_runs_are_reported_in_their_order(pool: SandboxPool) -> None:

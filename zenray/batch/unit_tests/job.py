@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from zenray.batch.job import Say, StagePlan
 from zenray.batch.output.layout import JOB
 from zenray.batch.output.verify import read_shards
 from zenray.batch.rows import ROW_ID, Row
-from zenray.batch.sandbox.runtime import find_interpreter
 from zenray.batch.unit_tests.choose import choose_functions
 from zenray.batch.unit_tests.codec import to_row
 from zenray.batch.unit_tests.mining.mine import Mined, mine_functions
@@ -30,11 +28,10 @@ from zenray.batch.unit_tests.results.record import SCHEMA, to_record
 from zenray.batch.unit_tests.results.report import write_report
 from zenray.batch.unit_tests.results.tree import write_tree
 from zenray.batch.unit_tests.settings import UnitTestSettings
-from zenray.batch.unit_tests.validation.validate_stage import ValidateStage
+from zenray.batch.unit_tests.validation.validate_stage import ValidateStage, sandbox_versions
 
 _ROWS_GENERATED_AT_ONCE = 16  # Each has one request under way: as many as an engine runs together.
 _ROWS_VALIDATED_AT_ONCE = 4  # They share the sandboxes of a process, one per core.
-_TOOLS = ("coverage", "pytest")
 
 
 class UnitTestJob:
@@ -60,7 +57,7 @@ class UnitTestJob:
             "mining": to_row(self._settings.mining.settings()),
             "generation": self._settings.generation.model_dump(mode="json"),
             "validation": self._settings.validation.model_dump(mode="json"),
-            "versions": {"python": _sandbox_python(), **{name: version(name) for name in _TOOLS}},
+            "versions": sandbox_versions(),
         }
 
     @property
@@ -74,7 +71,7 @@ class UnitTestJob:
     @property
     def stages(self) -> tuple[StagePlan, ...]:
         generate = partial(GenerateStage, self._settings.generation, self.seed)
-        validate = partial(ValidateStage, self._settings.validation)
+        validate = partial(ValidateStage, self._settings.validation, versions=sandbox_versions())
         return (
             StagePlan("generate", generate, needs_model=True, rows_at_once=_ROWS_GENERATED_AT_ONCE),
             StagePlan("validate", validate, rows_at_once=_ROWS_VALIDATED_AT_ONCE),
@@ -137,7 +134,3 @@ def _records(output: Path) -> Iterator[Mapping[str, Any]]:
     """The job's rows as they were written, one shard in memory at a time."""
     for table in read_shards(output):
         yield from table.to_pylist()
-
-
-def _sandbox_python() -> str:
-    return ".".join(map(str, find_interpreter().version))
