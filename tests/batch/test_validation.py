@@ -464,6 +464,14 @@ async def test_a_machine_with_other_versions_runs_nothing() -> None:
         await stage.open(None)
 
 
+def test_the_python_that_makes_mutants_is_a_part_of_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = ".".join(map(str, find_interpreter().version))
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.1")
+    assert sandbox_versions()["python"] == f"{inside}, mined and mutated by 3.99.1"
+    monkeypatch.setattr("platform.python_version", lambda: inside)
+    assert sandbox_versions()["python"] == inside
+
+
 async def test_runs_are_reported_in_their_order(pool: SandboxPool) -> None:
     tests = tuple(as_test(name, body).source for name, body in KEPT.items())
     wrong = SOURCE.replace("kept[:most]", "kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -20,8 +21,11 @@ _TOOLS = ("coverage", "pytest")
 
 
 def sandbox_versions() -> dict[str, str]:
-    """Of what runs tests on this machine. Raises SandboxUnavailable where there is no Python for a sandbox."""
-    return {"python": ".".join(map(str, find_interpreter().version)), **{name: version(name) for name in _TOOLS}}
+    """Of what runs tests on this machine, and of the Python that makes their mutants, where that is another one.
+    Raises SandboxUnavailable where there is no Python for a sandbox."""
+    inside, own = ".".join(map(str, find_interpreter().version)), platform.python_version()
+    python = inside if inside == own else f"{inside}, mined and mutated by {own}"
+    return {"python": python, **{name: version(name) for name in _TOOLS}}
 
 
 class ValidateStage:
