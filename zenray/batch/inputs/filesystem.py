@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from zenray.batch.inputs.document import InputError
+from zenray.batch.output.layout import DRIVER, LEASE
 
 
 def local_path(location: str) -> str | None:
@@ -46,7 +47,8 @@ def _by_fsspec(location: str, refusal: Exception) -> tuple[fs.FileSystem, str]:
 
 
 def files_below(filesystem: fs.FileSystem, root: str) -> Iterator[str]:
-    """Paths of the files below a folder, relative to it and sorted; the folder's name alone if it is a file."""
+    """Paths of the files below a folder, relative to it and sorted; the folder's name alone if it is a file. Outputs of
+    jobs within it are none of it."""
     found = filesystem.get_file_info(root)
     if found.type == fs.FileType.File:
         yield ""
@@ -55,7 +57,9 @@ def files_below(filesystem: fs.FileSystem, root: str) -> Iterator[str]:
         raise InputError(f"input {root!r} does not exist")
     prefix = root.rstrip("/") + "/"
     infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
-    yield from sorted(info.path.removeprefix(prefix) for info in infos if info.type == fs.FileType.File)
+    names = sorted(info.path.removeprefix(prefix) for info in infos if info.type == fs.FileType.File)
+    outputs = tuple(name.removesuffix(mark) for name in names for mark in (LEASE, DRIVER) if name.endswith(f"/{mark}"))
+    yield from (name for name in names if not name.startswith(outputs))
 
 
 def joined(root: str, path: str) -> str:

@@ -19,11 +19,13 @@ from zenray.batch.inputs.document import (
 from zenray.batch.inputs.filesystem import local_path
 from zenray.batch.inputs.licence import Licences
 from zenray.batch.inputs.spec import InputSpec
+from zenray.batch.output.layout import is_output
 from zenray.context.privacy import IgnoreRules
 
 
 def read_folder(spec: InputSpec, account: InputAccount) -> Documents:
-    """Documents in the order of a walk by names. What .gitignore and .zenrayignore name stays out, and so do links."""
+    """Documents in the order of a walk by names. What .gitignore and .zenrayignore name stays out, and so do links
+    and outputs of jobs."""
     root = Path(local_path(spec.location) or "")
     if not (root / spec.subdirectory).is_dir():
         raise InputError(f"input {spec.location!r} is no folder")
@@ -54,6 +56,8 @@ def _walk(root: Path, subdirectory: str, licences: Licences, account: InputAccou
             is_folder = entry.is_dir(follow_symlinks=False)
             if entry.is_symlink():
                 account.skip("symbolic link")
+            elif is_folder and is_output(root / rules.path / entry.name):
+                continue
             elif rules.ignores(entry.name, is_directory=is_folder):
                 account.skip("ignored folder" if is_folder else "ignored")
             elif is_folder:

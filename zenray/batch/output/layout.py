@@ -11,8 +11,17 @@ SHARDS = "shards"
 RUNS = "runs"
 """Logs, progress, the lease: whatever depends on time. No part of the promise, as all else is."""
 LEASE = f"{RUNS}/lease.json"
+DRIVER = f"{RUNS}/driver.json"
+"""A driver in the background, from before it takes the lease."""
 DERIVED = ("report", "tests")
 """What a job makes of complete shards; may be made again at any time."""
+
+
+def is_output(folder: Path) -> bool:
+    """Whether a job writes there or wrote there. Inputs leave it out, as `--input . --output out` means: it grows with
+    the job, which else would find other inputs whenever it goes on."""
+    begun = (folder / LEASE).exists() or (folder / DRIVER).exists()
+    return begun or ((folder / JOB).is_file() and (folder / SHARDS).is_dir())
 
 
 def shard_name(index: int) -> str:

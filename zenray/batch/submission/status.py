@@ -15,14 +15,13 @@ from typing import Any
 
 import psutil
 
-from zenray.batch.output.layout import JOB, LEASE, RUNS
+from zenray.batch.output.layout import DRIVER, JOB, LEASE, RUNS
 from zenray.batch.output.lease import SILENCE_S, Holder, read_holder
 from zenray.batch.output.manifest import Contents, load_contents
 from zenray.batch.running.progress import Progress, RunState
 from zenray.batch.running.progress_view import PROGRESS_FILE
 from zenray.errors import ConfigError, OutputDamaged
 
-_DRIVER = f"{RUNS}/driver.json"
 RUN_LOG = "log.txt"
 """What a driver without a terminal said, in the run's folder or, before there is one, in the folder of runs."""
 
@@ -73,8 +72,8 @@ def read_status(output: Path) -> OutputStatus:
     run, progress = _latest_run(output / RUNS)
     holder = read_holder(output / LEASE)
     writer = holder if holder is not None and _lives(holder, output / LEASE) else None
-    noted = read_holder(output / _DRIVER)
-    if writer is None and noted is not None and noted.pid != os.getpid() and _lives(noted, output / _DRIVER):
+    noted = read_holder(output / DRIVER)
+    if writer is None and noted is not None and noted.pid != os.getpid() and _lives(noted, output / DRIVER):
         writer = noted
         if progress is not None and progress.started_at < noted.started_at:  # An earlier run's.
             run, progress = None, None
@@ -85,7 +84,7 @@ def note_driver(output: Path, pid: int) -> None:
     """Remember a driver in the background, which takes the lease only when it has planned its rows. Raises OSError."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     holder = Holder(socket.gethostname(), pid, now, job_sha256="", place="", nonce="")
-    (output / _DRIVER).write_text(json.dumps(asdict(holder)) + "\n")
+    (output / DRIVER).write_text(json.dumps(asdict(holder)) + "\n")
 
 
 def log_of(status: OutputStatus) -> Path | None:

@@ -108,3 +108,19 @@ def test_licences_are_known_by_name() -> None:
     assert licences.nearest("lib/deep/x.py") == "lib/LICENSE.txt"
     assert licences.nearest("liber/x.py") == licences.nearest("x.py") == "LICENSE"
     assert Licences().nearest("a/b.py") == ""
+
+
+OUTPUTS = {
+    "begun": {"runs/lease.json": b"{}", "job.json": b"{}", "shards/part-00000.parquet": b"x"},
+    "in the background": {"runs/driver.json": b"{}", "runs/log.txt": b"reading"},
+    "complete, without its runs": {"job.json": b"{}", "shards/part-00000.parquet": b"x", "tests/test_b.py": b"c = 1\n"},
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_jobs_output_within_its_input_changes_nothing(tmp_path: Path, kind: str, is_ignored: bool) -> None:
+    root = write(tmp_path / "shop", {**FILES, ".gitignore": b"out/\n" if is_ignored else b"build/\n"})
+    before = read(str(root))[1].to_json()
+    write(root / "out", OUTPUTS[kind])
+    assert read(str(root))[1].to_json() == before

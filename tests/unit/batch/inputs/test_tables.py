@@ -117,3 +117,13 @@ def test_urls_are_opened_by_fsspec_where_pyarrow_has_nothing() -> None:
 def test_what_is_not_there_is_an_error(location: str) -> None:
     with pytest.raises(InputError, match=r"does not exist|cannot be opened"):
         read(location)
+
+
+def test_a_jobs_shards_within_its_input_are_no_input(tmp_path: Path) -> None:
+    write(tmp_path, "parquet", [{"text": "a = 1\n"}])
+    before = read(f"parquet+{tmp_path}")[1].to_json()
+    for folder in ("runs", "shards"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    (tmp_path / "out" / "runs" / "lease.json").write_text("{}")
+    write(tmp_path / "out" / "shards", "parquet", [{"text": "b = 1\n"}], "part-00000")
+    assert read(f"parquet+{tmp_path}")[1].to_json() == before
