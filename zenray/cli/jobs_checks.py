@@ -33,8 +33,10 @@ def check_input(spec: InputSpec) -> None:
 
 
 def check_output(output: Path) -> None:
-    """Raises InvalidRequest for a folder that cannot be written, OutputBusy for one that another driver writes."""
+    """Raises InvalidRequest for a folder that cannot be written, OutputDamaged for one with things that are no job's,
+    OutputBusy for one that another driver writes."""
     from zenray.batch.output.layout import JOB, RUNS
+    from zenray.batch.output.store import refuse_foreign_folder
     from zenray.batch.submission.status import read_status
 
     folder = next(each for each in (output.absolute(), *output.absolute().parents) if each.exists())
@@ -42,6 +44,7 @@ def check_output(output: Path) -> None:
         raise InvalidRequest.of("--output", str(output), f"a folder; {folder} is a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InvalidRequest.of("--output", str(output), f"a folder that can be written; {folder} cannot")
+    refuse_foreign_folder(output)
     is_begun = (output / JOB).exists() or (output / RUNS).is_dir()
     if is_begun and (writer := read_status(output).writer) is not None:
         raise OutputBusy(

@@ -73,7 +73,7 @@ def _leaves(
 
 def _summary(kind: type[BaseModel], info: FieldInfo) -> str:
     text = info.description or inspect.getdoc(kind) or ""
-    return text.split("\n\n")[0].replace("\n", " ").rstrip(".")
+    return text.split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
 
 
 def _parameter(path: FieldPath) -> str:

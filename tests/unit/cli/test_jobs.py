@@ -101,6 +101,7 @@ def test_a_wrong_value_names_its_option_and_what_is_allowed(code: Path, tmp_path
         (("submit", "unit-test"), "did you mean 'unit-tests'?"),
         (("submit", "unit-tests", "-i", "{tmp}/librari", "-o", "{tmp}/o"), "did you mean '{tmp}/library'?"),
         (("submit", "unit-tests", "-i", "{tmp}/library", "-o", "{tmp}/library/a.py/o"), "a.py is a file"),
+        (("submit", "unit-tests", "-i", "{tmp}/library", "-o", "{tmp}/library"), "no job.json but a.py"),
         (("submit", "unit-tests", "-i", "{tmp}/library", "-o", "{tmp}/o"), "no Ray runs on this machine"),
         (("submit", "unit-tests", "-i", "{tmp}/library", "-o", "{tmp}/o", "--ray-address", "ftp://x"), "HOST:PORT"),
         (("status", "{tmp}/library"), "has no job in it"),

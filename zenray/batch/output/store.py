@@ -92,7 +92,7 @@ class OutputStore:
         OutputDamaged when it is no output or cannot be trusted, OutputNotWritten when the disk refuses.
         """
         with disk_errors(path):
-            _refuse_foreign_folder(path)
+            refuse_foreign_folder(path)
             make_folders(path / RUNS, disk)
             lease = Lease.take(path / LEASE, spec.digest)
         try:
@@ -248,8 +248,8 @@ class OutputStore:
             raise OutputNotWritten(f"{path} reads back with other rows or columns than were written")
 
 
-def _refuse_foreign_folder(path: Path) -> None:
-    """A folder that has things in it but no job is somebody's, not an output that was begun."""
+def refuse_foreign_folder(path: Path) -> None:
+    """A folder that has things in it but no job is somebody's, not an output that was begun. Raises OutputDamaged."""
     if (path / JOB).exists() or not path.exists():
         return
     foreign = sorted(each.name for each in path.iterdir() if each.name != RUNS and not is_temporary(each.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -78,7 +79,8 @@ class UnitTestJob:
         )
 
     def rows(self, say: Say) -> list[Row]:
-        chosen, _ = self._functions(say)
+        chosen, skipped = self._functions(say)
+        say(self._what_was_mined(len(chosen), skipped))
         return [{ROW_ID: function.row_id, FUNCTION: to_row(function)} for function in chosen]
 
     def record(self, row: Row) -> Mapping[str, Any]:
@@ -113,6 +115,15 @@ class UnitTestJob:
             if function.row_id not in taken
         ]
         return chosen, [*self._mined.skipped, *beyond]
+
+    def _what_was_mined(self, num_chosen: int, skipped: Sequence[Skipped]) -> str:
+        """Above all for those whose functions are not among the rows."""
+        num_files = sum(account.num_documents for account in self._accounts)
+        num_not_read = sum(account.skipped.total() for account in self._accounts)
+        reasons = Counter(each.reason.value.replace("_", " ") for each in skipped)
+        text = f"files: {num_files} read, {num_not_read} passed over; functions: {num_chosen} to write tests for"
+        left_out = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        return f"{text}; left out: {left_out}" if left_out else text
 
     def _documents(self, say: Say) -> Iterator[SourceDocument]:
         for spec, account in zip(self._specs, self._accounts, strict=True):

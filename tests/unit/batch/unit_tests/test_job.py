@@ -74,6 +74,18 @@ def test_every_function_seen_is_a_row_or_left_out_with_a_reason(folder: Path) ->
     assert job.inputs[0]["name"] == "here" and job.inputs[0]["num_documents"] == 3
 
 
+def test_what_was_mined_is_said_and_why_the_rest_was_left_out(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    said: list[str] = []
+    make(folder, max_functions=1).rows(said.append)
+    assert said[-1] == (
+        "files: 3 read, 1 passed over; functions: 1 to write tests for; left out: 3 trivial, 1 duplicate, 1 not chosen"
+    )
+    make(tmp_path_factory.mktemp("empty")).rows(said.append)
+    assert said[-1] == "files: 0 read, 0 passed over; functions: 0 to write tests for"
+
+
 def test_rows_depend_on_the_input_alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
     elsewhere.mkdir()

@@ -5,7 +5,7 @@
 Every kept test runs under plain pytest in a fresh process, from the tree as it lies on the disk. For a sample of the
 functions mutation score and coverage are measured again: each mutant is written to disk and pytest runs on it, and
 `coverage run --branch -m pytest` reports lines and branches. All of it runs in the sandbox. Exit status 1 means that
-something differs.
+something differs, or that no test was kept.
 """
 
 from __future__ import annotations
@@ -200,6 +200,9 @@ def _by_name(results: Sequence[Rechecked]) -> dict[str, list[Figure]]:
 def print_results(results: Sequence[Rechecked], console: Console) -> None:
     """How the tests ran, the sample's figures, and what differs."""
     told = summary(results)
+    if not results:
+        console.print("nothing to run again: the output has no kept test")
+        return
     console.print(
         f"{told['tests_passed']} of {told['tests']} kept tests of {told['functions']} functions pass under plain "
         f"pytest; {told['sampled_agreeing']} of {told['sampled']} functions measured again agree"
