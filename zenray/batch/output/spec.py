@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from zenray.batch.job import JobSpec
@@ -13,6 +15,23 @@ _DIFFERENCES_SHOWN = 20
 
 def job_bytes(spec: JobSpec) -> bytes:
     return spec.to_json().encode() + b"\n"
+
+
+def as_begun(output: Path, spec: JobSpec) -> JobSpec:
+    """`spec` with what its inputs passed over as it was when the output was begun: nothing follows from that, and a
+    cache that appeared in an input folder must not keep its job from going on."""
+    try:
+        there = json.loads((output / JOB).read_bytes())
+        now = json.loads(spec.to_json())
+        is_same = _without_skipped(there) == _without_skipped(now)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return spec  # Whoever opens the output says what is wrong with it.
+    return replace(spec, inputs=tuple(there["inputs"])) if is_same else spec
+
+
+def _without_skipped(spec: dict[str, Any]) -> dict[str, Any]:
+    inputs = [{name: value for name, value in each.items() if name != "skipped"} for each in spec["inputs"]]
+    return {**spec, "inputs": inputs}
 
 
 def spec_differences(begun: bytes, spec: JobSpec) -> list[str]:

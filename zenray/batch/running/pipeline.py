@@ -19,6 +19,7 @@ import pyarrow as pa
 from zenray.batch.client.settings import ClientSettings
 from zenray.batch.job import Job, JobSpec, ModelIdentity, Say
 from zenray.batch.output.layout import RUNS
+from zenray.batch.output.spec import as_begun
 from zenray.batch.output.store import OutputStore
 from zenray.batch.rows import ERROR, ROW_ID, Row, row_ids_digest
 from zenray.batch.running.board import start_board
@@ -78,7 +79,7 @@ def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say)
         raise ConfigError(f"job {job.name}: the inputs give no rows")
     with place_for(job, settings.workers, settings.address, settings.platform, settings.client, say) as place:
         shards = [rows[start : start + job.rows_per_shard] for start in range(0, len(rows), job.rows_per_shard)]
-        spec, row_ids = job_spec(job, rows, place.model), [row[ROW_ID] for row in rows]
+        spec, row_ids = as_begun(output, job_spec(job, rows, place.model)), [row[ROW_ID] for row in rows]
         with OutputStore.open(output, spec, len(shards), row_ids) as store:
             run.begin(len(rows), len(shards), [len(shards[index]) for index in store.finished])
             to_do = {index: each for index, each in enumerate(shards) if index not in store.finished}
