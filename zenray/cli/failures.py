@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from zenray.cli.console import printable, stderr
-from zenray.errors import InvalidRequest, OutputOfAnotherJob, Overloaded, ZenrayError
+from zenray.errors import InvalidRequest, OutputOfAnotherJob, Overloaded, Unavailable, ZenrayError
 
 _IN_WORDS = {"RESOURCE_EXHAUSTED": "the server is busy", "UNAVAILABLE": "the server cannot serve now"}
 
@@ -39,7 +39,8 @@ def describe(error: Exception) -> Failure:
     if isinstance(error, InvalidRequest):
         return _several("the request is wrong", tuple(map(str, error.violations)))
     if isinstance(error, Overloaded):
-        return Failure(str(error), hint=_retry(error.retry_after_ms))
+        # What is missing here, such as a tool or a cluster, is not there in a second either.
+        return Failure(str(error), hint="" if isinstance(error, Unavailable) else _retry(error.retry_after_ms))
     if isinstance(error, OutputOfAnotherJob):
         hint = "choose another output folder, or go back to what was there"
         return Failure(f"{error.folder} was begun with another job", error.differences, hint)

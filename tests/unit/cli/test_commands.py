@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from zenray.batch.sandbox.model import SandboxUnavailable
 from zenray.cli.converting import convert
 from zenray.cli.failures import describe
 from zenray.cli.main import app
@@ -175,6 +176,9 @@ class TestFailures:
 
     def test_a_retry_time_is_said(self) -> None:
         assert describe(Overloaded("full", retry_ms=250)).hint == "try again in 0.2 s"
+
+    def test_what_is_missing_here_is_not_waited_for(self) -> None:
+        assert describe(SandboxUnavailable("bwrap is not installed")).hint == ""
 
     def test_a_file_that_cannot_be_written_names_it(self) -> None:
         assert describe(PermissionError(13, "Permission denied", "/x")).message == "/x: Permission denied"
