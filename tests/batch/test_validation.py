@@ -466,9 +466,9 @@ async def test_a_machine_with_other_versions_runs_nothing() -> None:
 
 def test_the_python_that_makes_mutants_is_a_part_of_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = ".".join(map(str, find_interpreter().version))
-    monkeypatch.setattr("platform.python_version", lambda: "3.99.1")
-    assert sandbox_versions()["python"] == f"{inside}, mined and mutated by 3.99.1"
-    monkeypatch.setattr("platform.python_version", lambda: inside)
+    monkeypatch.setattr("platform.python_version_tuple", lambda: ("3", "99", "1"))
+    assert sandbox_versions()["python"] == f"{inside}, mined and mutated by 3.99"
+    monkeypatch.setattr("platform.python_version_tuple", lambda: (*inside.split(".")[:2], "99"))
     assert sandbox_versions()["python"] == inside
 
 

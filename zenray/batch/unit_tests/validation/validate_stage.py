@@ -21,10 +21,12 @@ _TOOLS = ("coverage", "pytest")
 
 
 def sandbox_versions() -> dict[str, str]:
-    """Of what runs tests on this machine, and of the Python that makes their mutants, where that is another one.
+    """Of what runs tests on this machine, and of the Python that makes their mutants, where that has another grammar.
     Raises SandboxUnavailable where there is no Python for a sandbox."""
-    inside, own = ".".join(map(str, find_interpreter().version)), platform.python_version()
-    python = inside if inside == own else f"{inside}, mined and mutated by {own}"
+    inside, own = find_interpreter().version, platform.python_version_tuple()[:2]
+    python = ".".join(map(str, inside))
+    if own != tuple(map(str, inside[:2])):
+        python += f", mined and mutated by {'.'.join(own)}"
     return {"python": python, **{name: version(name) for name in _TOOLS}}
 
 
