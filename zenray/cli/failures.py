@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from zenray.cli.console import printable, stderr
-from zenray.errors import InvalidRequest, OutputOfAnotherJob, Overloaded, Unavailable, ZenrayError
+from zenray.errors import ConfigError, InvalidRequest, OutputOfAnotherJob, Overloaded, Unavailable, ZenrayError
 
 _IN_WORDS = {"RESOURCE_EXHAUSTED": "the server is busy", "UNAVAILABLE": "the server cannot serve now"}
 
@@ -46,6 +46,8 @@ def describe(error: Exception) -> Failure:
         return Failure(f"{error.folder} was begun with another job", error.differences, hint)
     if isinstance(error, ZenrayError):
         first, *more = str(error).splitlines() or [type(error).__name__]
+        if more and not isinstance(error, ConfigError):
+            return Failure(first, tuple(more))
         if more:
             return Failure("the configuration is wrong", (first, *more), "the keys and their types: zenray config show")
         message, _, hint = first.partition("; ") if "zenray " in first.rpartition("; ")[2] else (first, "", "")

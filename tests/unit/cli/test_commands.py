@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 from zenray.batch.sandbox.model import SandboxUnavailable
 from zenray.cli.converting import convert
-from zenray.cli.failures import describe
+from zenray.cli.failures import Failure, describe
 from zenray.cli.main import app
 from zenray.cli.serving import prepare_model
 from zenray.config_load import load_config
-from zenray.errors import ConfigError, ModelFileError, NotFound, Overloaded
+from zenray.errors import ConfigError, ModelFileError, NotFound, Overloaded, ZenrayError
 
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
@@ -176,6 +176,9 @@ class TestFailures:
 
     def test_a_retry_time_is_said(self) -> None:
         assert describe(Overloaded("full", retry_ms=250)).hint == "try again in 0.2 s"
+
+    def test_many_lines_are_no_wrong_configuration_by_themselves(self) -> None:
+        assert describe(ZenrayError("a stage failed: it\nbroke")) == Failure("a stage failed: it", ("broke",))
 
     def test_what_is_missing_here_is_not_waited_for(self) -> None:
         assert describe(SandboxUnavailable("bwrap is not installed")).hint == ""
