@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -46,10 +48,20 @@ OPTIONS = ("--input", "library", "--num-test-answers", "1", "--num-implementatio
 
 
 @pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
+def platform(usual_port_taken: None) -> Iterator[Platform]:
     settings = ("model.context_length=4096", "server.dashboard_port=0", "server.drain_timeout_s=5")
     with tiny_platform(*settings, "draft.num_replicas=0") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def usual_port_taken() -> Iterator[None]:
+    """That of Ray's agents, as by another Ray on the machine."""
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # There is one.
+            taken.bind(("127.0.0.1", 52365))
+            taken.listen()
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 80 * 2**20  # Ray's minimum. Only rows of jobs pass through it; what does not fit goes to disk.
 _LEFTOVER_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
+_AGENT_PORT = 52365  # Ray's default.
 
 
 class Cluster:
@@ -98,7 +100,7 @@ class Cluster:
         self.peer_host = LOOPBACK
         self._guard = Guard()
         try:
-            with _our_signals():
+            with _our_signals(), _agent_on_a_free_port():
                 context = ray.init(
                     address="local",
                     num_cpus=max(os.cpu_count() or 1, round(num_cpus + 0.5)),
@@ -137,6 +139,21 @@ def find_cluster() -> str | None:
     if len(found) > 1:
         raise ConfigError(f"several Ray clusters run on this machine: {', '.join(found)}; choose one by --ray-address")
     return found[0] if found else None
+
+
+@contextlib.contextmanager
+def _agent_on_a_free_port() -> Iterator[None]:
+    """Gives each Ray on a machine its own agent's port. Where another has the usual one, the agent has no server, and
+    the job server answers that there is no agent to take a job. `ray.init` has no argument for it."""
+    from ray._private.parameter import RayParams
+
+    initialise = RayParams.__init__
+    port = free_port(LOOPBACK, _AGENT_PORT)
+    RayParams.__init__ = functools.partialmethod(initialise, dashboard_agent_listen_port=port)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        RayParams.__init__ = initialise  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
