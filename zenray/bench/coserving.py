@@ -116,7 +116,7 @@ async def measure(
     await target.open()
 
     async def span(name: str, length_s: float, *, has_editors: bool, has_job: bool) -> None:
-        say.print(f"{length_s:4.0f} s  {name}")
+        say.print(f"{length_s:4.0f} s  {name or 'the job begins'}")
         begin_s = loop.time()
         if has_editors:
             typing = (editor(target, calls[n], len(spans) * 100 + n, begin_s + length_s) for n in range(NUM_EDITORS))
@@ -133,7 +133,7 @@ async def measure(
         hear = lambda count: tokens.append(JobTokens(loop.time(), count))  # noqa: E731
         async with connected(partial(watch, SERVICE_NAME), ClientSettings(), hear) as generator:
             working = asyncio.create_task(job(generator, pool, prompts))
-            await span("the job begins", _WARM_UP_S, has_editors=False, has_job=False)
+            await span("", _WARM_UP_S, has_editors=False, has_job=False)
             await span("job alone", seconds / 2, has_editors=False, has_job=True)
             await span("both", seconds, has_editors=True, has_job=True)
             await span("job alone", seconds / 2, has_editors=False, has_job=True)

@@ -12,7 +12,6 @@ from zenray.bench.coserving_report import (
     Span,
     coserving_markdown,
     coserving_row,
-    found_step_ms,
     job_rate,
     step_ms,
 )
@@ -51,12 +50,6 @@ def test_a_steps_messages_are_one_step() -> None:
     assert len(gaps) == 99
     assert all(gap == pytest.approx(99, abs=0.01) for gap in gaps)
     assert step_ms(steps(JOB, 0.1, 1), [BOTH]) == []
-
-
-def test_long_steps_are_found_more_often() -> None:
-    assert found_step_ms([10.0] * 90 + [90.0] * 10, 95) == 90
-    assert found_step_ms([10.0] * 90 + [90.0] * 10, 45) == 10
-    assert found_step_ms([], 95) is None
 
 
 def test_a_rate_counts_the_tokens_of_its_spans_alone() -> None:
