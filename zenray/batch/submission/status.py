@@ -42,7 +42,8 @@ class OutputStatus:
     @property
     def state(self) -> str:
         """A run that says it goes on and has no writer was killed."""
-        if self.writer is None and self.contents is not None and self.contents.complete:
+        is_whole = self.writer is None and self.contents is not None and self.contents.complete
+        if is_whole and not self._ended_behind_last_shard:
             return RunState.COMPLETE.value
         if self.progress is None:
             return RunState.PREPARING.value if self.writer else "not begun"
@@ -50,6 +51,12 @@ class OutputStatus:
         if going_on and self.writer is None:
             return "killed"
         return self.progress.state.value
+
+    @property
+    def _ended_behind_last_shard(self) -> bool:
+        """The latest run finished every shard and not what is derived from them."""
+        run = self.progress
+        return run is not None and 0 < run.num_shards == run.shards_done and run.state is not RunState.COMPLETE
 
     @property
     def started_at_s(self) -> float:
