@@ -163,9 +163,8 @@ def test_killed_and_stopped_drivers_leave_nothing_undone(whole: Path, platform: 
             _, errors = driver.communicate(timeout=90)
         finally:
             driver.kill()
-        if how is signal.SIGTERM and driver.returncode:  # The signal may come when all is written.
-            stopped = b"JobStopped: stopped; the same command goes on from here" in errors
-            assert stopped or (output / MANIFEST).exists(), errors.decode()
+        if how is signal.SIGTERM:  # It ends in order: with its own status, not by the signal.
+            assert driver.returncode in (0, 1), errors.decode()
         eventually(lambda: not stage_processes(), "no worker outlives its driver")
     assert driver.returncode == 0, errors.decode()
     assert promised(output) == promised(whole)
