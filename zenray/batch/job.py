@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from zenray.batch.rows import Row, canonical_json
 from zenray.engine.request import FinishReason, Limits, Sampling
+from zenray.engine.scoring import ScoredRows, Scoring
 from zenray.model.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
@@ -88,6 +89,11 @@ class Generator(Protocol):
         """
         ...
 
+    async def score(self, token_ids: Sequence[int], scoring: Scoring, seed: int) -> ScoredRows:
+        """The records of all positions from `scoring.first_scored` on. Batch priority, patience and errors as for
+        `generate`."""
+        ...
+
 
 class RowError(Exception):
     """The row cannot be processed and never will be: it is written with this reason. Nothing transient belongs here."""
@@ -145,7 +151,13 @@ class Job(Protocol):
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the shards. Has the columns row_id and error."""
+        """Of the shards. Has the columns row_id and error. Known after `rows`."""
+        ...
+
+    @property
+    def companions(self) -> Mapping[str, pa.Schema]:
+        """Further tables of every shard, by name, each in a folder of that name: what most readers do not read. Known
+        after `rows`; each has the column row_id."""
         ...
 
     @property
@@ -154,12 +166,17 @@ class Job(Protocol):
     @property
     def stages(self) -> tuple[StagePlan, ...]: ...
 
-    def rows(self, say: Say) -> list[Row]:
-        """All rows, in an order that depends on the inputs alone."""
+    def rows(self, say: Say, tokenizer: Tokenizer | None) -> list[Row]:
+        """All rows, in an order that depends on the inputs alone. `tokenizer` is the model's; None for a job whose
+        stages ask no model."""
         ...
 
     def record(self, row: Row) -> Mapping[str, Any]:
         """A processed row (or one with an error) as a row of `schema`."""
+        ...
+
+    def companion(self, name: str, row: Row) -> Mapping[str, Any] | None:
+        """Such a row as a row of a companion; None where it has none there."""
         ...
 
     def num_tokens(self, row: Row) -> int:

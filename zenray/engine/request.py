@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
+from zenray.engine.scoring import ScoredRows, Scoring
 from zenray.errors import Unavailable
 
 
@@ -83,7 +84,8 @@ class GenerateRequest:
     """One prompt for one verifier. `prompt_token_ids` is never empty and fits the context.
 
     Requests of one `session_id` may draft from each other's text; empty belongs to no session. The tokens
-    generated spell `forced_prefix` first, which is no part of the text.
+    generated spell `forced_prefix` first, which is no part of the text. With `scoring` the prompt is scored and nothing
+    generated: one choice, `max_tokens` 0.
     """
 
     request_id: str
@@ -94,6 +96,7 @@ class GenerateRequest:
     session_id: str = ""
     text_stops: TextStops | None = None
     forced_prefix: bytes = b""
+    scoring: Scoring | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,15 @@ class Failed:
     error: Unavailable
 
 
-GenerateEvent = Started | Delta | Final
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Records of the positions that a step has computed, in order and without gaps. Between Started and Final; there is
+    none of a request that is not to be scored."""
+
+    rows: ScoredRows
+
+
+GenerateEvent = Started | Delta | Scored | Final
 
 
 @dataclass(frozen=True, slots=True)

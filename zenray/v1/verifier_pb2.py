@@ -26,7 +26,7 @@ from zenray.v1 import common_pb2 as zenray_dot_v1_dot_common__pb2
 from zenray.v1 import experts_pb2 as zenray_dot_v1_dot_experts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18zenray/v1/verifier.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\x1a\x17zenray/v1/experts.proto\"\x85\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12%\n\x08sampling\x18\x03 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12!\n\x06limits\x18\x04 \x01(\x0b\x32\x11.zenray.v1.Limits\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.zenray.v1.Priority\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12(\n\ntext_stops\x18\x07 \x01(\x0b\x32\x14.zenray.v1.TextStops\x12\x15\n\rforced_prefix\x18\x08 \x01(\x0c\"\x8e\x01\n\tTextStops\x12\x10\n\x08language\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x11\n\tscope_end\x18\x04 \x01(\x08\x12\x14\n\x0csuffix_match\x18\x05 \x01(\x08\x12\x13\n\x0bsingle_line\x18\x06 \x01(\x08\x12\x12\n\nrepetition\x18\x07 \x01(\x08\"\x9d\x01\n\rGenerateEvent\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.zenray.v1.GenerateStartedH\x00\x12)\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x18.zenray.v1.GenerateDeltaH\x00\x12)\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x18.zenray.v1.GenerateFinalH\x00\x42\x07\n\x05\x65vent\"q\n\x0fGenerateStarted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x30\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"j\n\rGenerateDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\xa2\x01\n\rGenerateFinal\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\"\x18\n\x16GetVerifierInfoRequest\"R\n\x17GetVerifierInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12\x12\n\nreplica_id\x18\x02 \x01(\t\"\x18\n\x16GetVerifierLoadRequest\"b\n\x17GetVerifierLoadResponse\x12\x1d\n\x04load\x18\x01 \x01(\x0b\x32\x0f.zenray.v1.Load\x12(\n\x07\x65xperts\x18\x02 \x01(\x0b\x32\x17.zenray.v1.ExpertStatus\"\x15\n\x13GetTokenizerRequest\"$\n\x14GetTokenizerResponse\x12\x0c\n\x04part\x18\x01 \x01(\x0c\x32\xdc\x02\n\x0fVerifierService\x12\x42\n\x08Generate\x12\x1a.zenray.v1.GenerateRequest\x1a\x18.zenray.v1.GenerateEvent0\x01\x12X\n\x0fGetVerifierInfo\x12!.zenray.v1.GetVerifierInfoRequest\x1a\".zenray.v1.GetVerifierInfoResponse\x12X\n\x0fGetVerifierLoad\x12!.zenray.v1.GetVerifierLoadRequest\x1a\".zenray.v1.GetVerifierLoadResponse\x12Q\n\x0cGetTokenizer\x12\x1e.zenray.v1.GetTokenizerRequest\x1a\x1f.zenray.v1.GetTokenizerResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18zenray/v1/verifier.proto\x12\tzenray.v1\x1a\x16zenray/v1/common.proto\x1a\x17zenray/v1/experts.proto\"\x85\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12%\n\x08sampling\x18\x03 \x01(\x0b\x32\x13.zenray.v1.Sampling\x12!\n\x06limits\x18\x04 \x01(\x0b\x32\x11.zenray.v1.Limits\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.zenray.v1.Priority\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12(\n\ntext_stops\x18\x07 \x01(\x0b\x32\x14.zenray.v1.TextStops\x12\x15\n\rforced_prefix\x18\x08 \x01(\x0c\"\x8e\x01\n\tTextStops\x12\x10\n\x08language\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x11\n\tscope_end\x18\x04 \x01(\x08\x12\x14\n\x0csuffix_match\x18\x05 \x01(\x08\x12\x13\n\x0bsingle_line\x18\x06 \x01(\x08\x12\x12\n\nrepetition\x18\x07 \x01(\x08\"\x9d\x01\n\rGenerateEvent\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.zenray.v1.GenerateStartedH\x00\x12)\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x18.zenray.v1.GenerateDeltaH\x00\x12)\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x18.zenray.v1.GenerateFinalH\x00\x42\x07\n\x05\x65vent\"q\n\x0fGenerateStarted\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x30\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"j\n\rGenerateDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.zenray.v1.TokenLogprob\"\xa2\x01\n\rGenerateFinal\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.zenray.v1.FinishReason\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.zenray.v1.Usage\x12#\n\x07timings\x18\x05 \x01(\x0b\x32\x12.zenray.v1.Timings\"\xd4\x01\n\x0cScoreRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x14\n\x0c\x66irst_scored\x18\x03 \x01(\r\x12&\n\x06\x66ormat\x18\x04 \x01(\x0b\x32\x16.zenray.v1.ScoreFormat\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x15\n\rhidden_layers\x18\x06 \x03(\r\x12%\n\x08priority\x18\x07 \x01(\x0e\x32\x13.zenray.v1.Priority\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x08 \x01(\r\"L\n\x0bScoreFormat\x12\x10\n\x08max_head\x18\x01 \x01(\r\x12\x11\n\thead_mass\x18\x02 \x01(\x01\x12\x18\n\x10num_tail_samples\x18\x03 \x01(\r\"\x96\x01\n\nScoreEvent\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.zenray.v1.GenerateStartedH\x00\x12%\n\x04rows\x18\x02 \x01(\x0b\x32\x15.zenray.v1.ScoredRowsH\x00\x12)\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x18.zenray.v1.GenerateFinalH\x00\x42\x07\n\x05\x65vent\"\xec\x01\n\nScoredRows\x12\x16\n\x0e\x66irst_position\x18\x01 \x01(\r\x12\x10\n\x08num_rows\x18\x02 \x01(\r\x12\x15\n\rgold_logprobs\x18\x03 \x01(\x0c\x12\x11\n\tentropies\x18\x04 \x01(\x0c\x12\x13\n\x0bhead_counts\x18\x05 \x01(\x0c\x12\x10\n\x08head_ids\x18\x06 \x01(\x0c\x12\x15\n\rhead_logprobs\x18\x07 \x01(\x0c\x12\x13\n\x0btail_masses\x18\x08 \x01(\x0c\x12\x10\n\x08tail_ids\x18\t \x01(\x0c\x12%\n\x06hidden\x18\n \x03(\x0b\x32\x15.zenray.v1.HiddenRows\";\n\nHiddenRows\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06values\x18\x02 \x01(\x0c\x12\x0e\n\x06scales\x18\x03 \x01(\x0c\"\x18\n\x16GetVerifierInfoRequest\"R\n\x17GetVerifierInfoResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.zenray.v1.ModelInfo\x12\x12\n\nreplica_id\x18\x02 \x01(\t\"\x18\n\x16GetVerifierLoadRequest\"b\n\x17GetVerifierLoadResponse\x12\x1d\n\x04load\x18\x01 \x01(\x0b\x32\x0f.zenray.v1.Load\x12(\n\x07\x65xperts\x18\x02 \x01(\x0b\x32\x17.zenray.v1.ExpertStatus\"\x15\n\x13GetTokenizerRequest\"$\n\x14GetTokenizerResponse\x12\x0c\n\x04part\x18\x01 \x01(\x0c\x32\x97\x03\n\x0fVerifierService\x12\x42\n\x08Generate\x12\x1a.zenray.v1.GenerateRequest\x1a\x18.zenray.v1.GenerateEvent0\x01\x12\x39\n\x05Score\x12\x17.zenray.v1.ScoreRequest\x1a\x15.zenray.v1.ScoreEvent0\x01\x12X\n\x0fGetVerifierInfo\x12!.zenray.v1.GetVerifierInfoRequest\x1a\".zenray.v1.GetVerifierInfoResponse\x12X\n\x0fGetVerifierLoad\x12!.zenray.v1.GetVerifierLoadRequest\x1a\".zenray.v1.GetVerifierLoadResponse\x12Q\n\x0cGetTokenizer\x12\x1e.zenray.v1.GetTokenizerRequest\x1a\x1f.zenray.v1.GetTokenizerResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,18 +45,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEDELTA']._serialized_end=878
   _globals['_GENERATEFINAL']._serialized_start=881
   _globals['_GENERATEFINAL']._serialized_end=1043
-  _globals['_GETVERIFIERINFOREQUEST']._serialized_start=1045
-  _globals['_GETVERIFIERINFOREQUEST']._serialized_end=1069
-  _globals['_GETVERIFIERINFORESPONSE']._serialized_start=1071
-  _globals['_GETVERIFIERINFORESPONSE']._serialized_end=1153
-  _globals['_GETVERIFIERLOADREQUEST']._serialized_start=1155
-  _globals['_GETVERIFIERLOADREQUEST']._serialized_end=1179
-  _globals['_GETVERIFIERLOADRESPONSE']._serialized_start=1181
-  _globals['_GETVERIFIERLOADRESPONSE']._serialized_end=1279
-  _globals['_GETTOKENIZERREQUEST']._serialized_start=1281
-  _globals['_GETTOKENIZERREQUEST']._serialized_end=1302
-  _globals['_GETTOKENIZERRESPONSE']._serialized_start=1304
-  _globals['_GETTOKENIZERRESPONSE']._serialized_end=1340
-  _globals['_VERIFIERSERVICE']._serialized_start=1343
-  _globals['_VERIFIERSERVICE']._serialized_end=1691
+  _globals['_SCOREREQUEST']._serialized_start=1046
+  _globals['_SCOREREQUEST']._serialized_end=1258
+  _globals['_SCOREFORMAT']._serialized_start=1260
+  _globals['_SCOREFORMAT']._serialized_end=1336
+  _globals['_SCOREEVENT']._serialized_start=1339
+  _globals['_SCOREEVENT']._serialized_end=1489
+  _globals['_SCOREDROWS']._serialized_start=1492
+  _globals['_SCOREDROWS']._serialized_end=1728
+  _globals['_HIDDENROWS']._serialized_start=1730
+  _globals['_HIDDENROWS']._serialized_end=1789
+  _globals['_GETVERIFIERINFOREQUEST']._serialized_start=1791
+  _globals['_GETVERIFIERINFOREQUEST']._serialized_end=1815
+  _globals['_GETVERIFIERINFORESPONSE']._serialized_start=1817
+  _globals['_GETVERIFIERINFORESPONSE']._serialized_end=1899
+  _globals['_GETVERIFIERLOADREQUEST']._serialized_start=1901
+  _globals['_GETVERIFIERLOADREQUEST']._serialized_end=1925
+  _globals['_GETVERIFIERLOADRESPONSE']._serialized_start=1927
+  _globals['_GETVERIFIERLOADRESPONSE']._serialized_end=2025
+  _globals['_GETTOKENIZERREQUEST']._serialized_start=2027
+  _globals['_GETTOKENIZERREQUEST']._serialized_end=2048
+  _globals['_GETTOKENIZERRESPONSE']._serialized_start=2050
+  _globals['_GETTOKENIZERRESPONSE']._serialized_end=2086
+  _globals['_VERIFIERSERVICE']._serialized_start=2089
+  _globals['_VERIFIERSERVICE']._serialized_end=2496
 # @@protoc_insertion_point(module_scope)

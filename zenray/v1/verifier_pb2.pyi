@@ -92,6 +92,80 @@ class GenerateFinal(_message.Message):
     timings: _common_pb2.Timings
     def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_common_pb2.Timings, _Mapping]] = ...) -> None: ...
 
+class ScoreRequest(_message.Message):
+    __slots__ = ("request_id", "token_ids", "first_scored", "format", "seed", "hidden_layers", "priority", "deadline_ms")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SCORED_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    first_scored: int
+    format: ScoreFormat
+    seed: int
+    hidden_layers: _containers.RepeatedScalarFieldContainer[int]
+    priority: _common_pb2.Priority
+    deadline_ms: int
+    def __init__(self, request_id: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., first_scored: _Optional[int] = ..., format: _Optional[_Union[ScoreFormat, _Mapping]] = ..., seed: _Optional[int] = ..., hidden_layers: _Optional[_Iterable[int]] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+
+class ScoreFormat(_message.Message):
+    __slots__ = ("max_head", "head_mass", "num_tail_samples")
+    MAX_HEAD_FIELD_NUMBER: _ClassVar[int]
+    HEAD_MASS_FIELD_NUMBER: _ClassVar[int]
+    NUM_TAIL_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    max_head: int
+    head_mass: float
+    num_tail_samples: int
+    def __init__(self, max_head: _Optional[int] = ..., head_mass: _Optional[float] = ..., num_tail_samples: _Optional[int] = ...) -> None: ...
+
+class ScoreEvent(_message.Message):
+    __slots__ = ("started", "rows", "final")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    started: GenerateStarted
+    rows: ScoredRows
+    final: GenerateFinal
+    def __init__(self, started: _Optional[_Union[GenerateStarted, _Mapping]] = ..., rows: _Optional[_Union[ScoredRows, _Mapping]] = ..., final: _Optional[_Union[GenerateFinal, _Mapping]] = ...) -> None: ...
+
+class ScoredRows(_message.Message):
+    __slots__ = ("first_position", "num_rows", "gold_logprobs", "entropies", "head_counts", "head_ids", "head_logprobs", "tail_masses", "tail_ids", "hidden")
+    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    NUM_ROWS_FIELD_NUMBER: _ClassVar[int]
+    GOLD_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    ENTROPIES_FIELD_NUMBER: _ClassVar[int]
+    HEAD_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_IDS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_MASSES_FIELD_NUMBER: _ClassVar[int]
+    TAIL_IDS_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    first_position: int
+    num_rows: int
+    gold_logprobs: bytes
+    entropies: bytes
+    head_counts: bytes
+    head_ids: bytes
+    head_logprobs: bytes
+    tail_masses: bytes
+    tail_ids: bytes
+    hidden: _containers.RepeatedCompositeFieldContainer[HiddenRows]
+    def __init__(self, first_position: _Optional[int] = ..., num_rows: _Optional[int] = ..., gold_logprobs: _Optional[bytes] = ..., entropies: _Optional[bytes] = ..., head_counts: _Optional[bytes] = ..., head_ids: _Optional[bytes] = ..., head_logprobs: _Optional[bytes] = ..., tail_masses: _Optional[bytes] = ..., tail_ids: _Optional[bytes] = ..., hidden: _Optional[_Iterable[_Union[HiddenRows, _Mapping]]] = ...) -> None: ...
+
+class HiddenRows(_message.Message):
+    __slots__ = ("layer", "values", "scales")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    SCALES_FIELD_NUMBER: _ClassVar[int]
+    layer: int
+    values: bytes
+    scales: bytes
+    def __init__(self, layer: _Optional[int] = ..., values: _Optional[bytes] = ..., scales: _Optional[bytes] = ...) -> None: ...
+
 class GetVerifierInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -40,6 +40,11 @@ class VerifierServiceStub:
                 request_serializer=zenray_dot_v1_dot_verifier__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=zenray_dot_v1_dot_verifier__pb2.GenerateEvent.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_stream(
+                '/zenray.v1.VerifierService/Score',
+                request_serializer=zenray_dot_v1_dot_verifier__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=zenray_dot_v1_dot_verifier__pb2.ScoreEvent.FromString,
+                _registered_method=True)
         self.GetVerifierInfo = channel.unary_unary(
                 '/zenray.v1.VerifierService/GetVerifierInfo',
                 request_serializer=zenray_dot_v1_dot_verifier__pb2.GetVerifierInfoRequest.SerializeToString,
@@ -63,6 +68,13 @@ class VerifierServiceServicer:
 
     def Generate(self, request, context):
         """Streams one GenerateStarted, then deltas, then one GenerateFinal per choice. Cancelling frees its blocks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Streams what the model thinks of given tokens: their distributions, reduced where they were computed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +108,11 @@ def add_VerifierServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=zenray_dot_v1_dot_verifier__pb2.GenerateRequest.FromString,
                     response_serializer=zenray_dot_v1_dot_verifier__pb2.GenerateEvent.SerializeToString,
+            ),
+            'Score': grpc.unary_stream_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=zenray_dot_v1_dot_verifier__pb2.ScoreRequest.FromString,
+                    response_serializer=zenray_dot_v1_dot_verifier__pb2.ScoreEvent.SerializeToString,
             ),
             'GetVerifierInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVerifierInfo,
@@ -141,6 +158,33 @@ class VerifierService:
             '/zenray.v1.VerifierService/Generate',
             zenray_dot_v1_dot_verifier__pb2.GenerateRequest.SerializeToString,
             zenray_dot_v1_dot_verifier__pb2.GenerateEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/zenray.v1.VerifierService/Score',
+            zenray_dot_v1_dot_verifier__pb2.ScoreRequest.SerializeToString,
+            zenray_dot_v1_dot_verifier__pb2.ScoreEvent.FromString,
             options,
             channel_credentials,
             insecure,

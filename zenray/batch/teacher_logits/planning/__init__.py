@@ -1,0 +1,1 @@
+"""From documents to the sequences that are scored: FIM, windows, packing."""

@@ -1,0 +1,1 @@
+"""Records as a training job reads them."""
