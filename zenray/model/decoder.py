@@ -5,7 +5,8 @@ Shapes: T tokens of the step, R rows whose logits are wanted, D model width, V v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -18,6 +19,19 @@ from zenray.ops.backend import Backend
 from zenray.ops.batch import LayerCache, StepBatch
 
 INITIAL_ROPE_POSITIONS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What a pass leaves of the rows whose logits are wanted, all [R, D] in the model's activation type.
+
+    `final_RD` is the final norm's output. `hidden_RD` has the layers that were asked for, numbered as transformers
+    does in `output_hidden_states`: 0 the embeddings, L the residual stream behind layer L, the number of layers again
+    the final norm's output.
+    """
+
+    final_RD: torch.Tensor
+    hidden_RD: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 class Decoder:
@@ -46,9 +60,13 @@ class Decoder:
         self._cos_sin_PC = torch.empty(0)
         self._grow_rope(min(INITIAL_ROPE_POSITIONS, config.max_position_embeddings))
 
-    @torch.inference_mode()
     def forward(self, batch: StepBatch, caches: Sequence[LayerCache]) -> torch.Tensor:
-        """Logits [R, V] of `batch.logit_rows_R`, float32 (float64 in a float64 model).
+        """Logits [R, V] of `batch.logit_rows_R`, as `head` gives them of what `states` leaves."""
+        return self.head(self.states(batch, caches).final_RD)
+
+    @torch.inference_mode()
+    def states(self, batch: StepBatch, caches: Sequence[LayerCache], hidden_layers: Collection[int] = ()) -> States:
+        """The pass up to the final norm, with the states behind `hidden_layers` (0 to the number of layers).
 
         Writes the step's keys and values into `caches`, one per layer; a step whose experts were lost is run
         again and writes the same ones. Raises `StepPostponed` and `Unavailable` as `ExpertBackend.step`.
@@ -56,32 +74,45 @@ class Decoder:
         while True:
             with self.experts.step():
                 try:
-                    return self._run(batch, caches)
+                    return self._run(batch, caches, hidden_layers)
                 except StepAborted:
                     continue
 
-    def _run(self, batch: StepBatch, caches: Sequence[LayerCache]) -> torch.Tensor:
+    @torch.inference_mode()
+    def head(self, states_RD: torch.Tensor, out_RV: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits [R, V] of final states, float32 (float64 in a float64 model); written to `out_RV`, contiguous and of
+        that type, where it is given. A row's logits do not depend on the other rows where `linear`'s do not."""
+        if states_RD.shape[0] == 0:
+            return torch.empty((0, self.config.vocab_size), dtype=self._wide, device=self.device)
+        # Rounded to bfloat16, near-equal logits would tie and the lower id win.
+        return self.ops.linear(states_RD, self.weights.head, self._wide, out_RV)
+
+    def _run(self, batch: StepBatch, caches: Sequence[LayerCache], hidden_layers: Collection[int]) -> States:
         ops, eps = self.ops, self.config.rms_norm_eps
         if max(batch.context_lens_list) > self._cos_sin_PC.shape[0]:
             self._grow_rope(max(batch.context_lens_list))
         num_rows, num_tokens = batch.logit_rows_R.shape[0], batch.token_ids_T.shape[0]
         last = len(self.weights.layers) - 1
         residual_TD = ops.embed(batch.token_ids_T, self.weights.embed)
+        hidden_RD: dict[int, torch.Tensor] = {}
         x_TD = ops.rms_norm(residual_TD, self.weights.layers[0].input_norm_D, eps)
         for index, layer in enumerate(self.weights.layers):
+            if index in hidden_layers:  # a copy: the residual stream is written in place
+                hidden_RD[index] = residual_TD[batch.logit_rows_R]
             heads = self._attention(
                 x_TD, layer, self._cos_sin_PC, caches[index], batch, store_only=index == last and num_rows == 0
             )
             if heads is None:
-                return torch.empty((0, self.config.vocab_size), dtype=self._wide, device=self.device)
+                return States(residual_TD[:0], hidden_RD)
             if index == last and num_rows != num_tokens:
                 # Behind the last attention rows are independent: only those asked for go on.
                 heads, residual_TD = heads[batch.logit_rows_R], residual_TD[batch.logit_rows_R]
             x_TD = ops.add_rms_norm_(ops.linear(heads, layer.out), residual_TD, layer.post_norm_D, eps)
             x_TD = self._feed_forward(index, x_TD, layer)
             x_TD = ops.add_rms_norm_(x_TD, residual_TD, self._next_norms[index], eps)
-        # Rounded to bfloat16, near-equal logits would tie and the lower id win.
-        return ops.linear(x_TD, self.weights.head, self._wide)
+        if last + 1 in hidden_layers:
+            hidden_RD[last + 1] = x_TD
+        return States(x_TD, hidden_RD)
 
     def _feed_forward(self, index: int, x_TD: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
         weights = layer.feed_forward

@@ -23,8 +23,17 @@ class Backend(Protocol):
         """Rows of the embedding table: [T, D]."""
         ...
 
-    def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
-        """x @ weight.T (+ bias): [T, N], of x's dtype unless `out_dtype` is given (float32 for logits)."""
+    def linear(
+        self,
+        x_TD: torch.Tensor,
+        weight: PackedWeight,
+        out_dtype: torch.dtype | None = None,
+        out_TN: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x @ weight.T (+ bias): [T, N], of x's dtype unless `out_dtype` is given (float32 for logits).
+
+        Written to `out_TN`, contiguous and of that type, where it is given: the pages of a fresh one cost time.
+        """
         ...
 
     def rms_norm(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:

@@ -22,11 +22,19 @@ class TorchCpuBackend(ReferenceBackend):
 
     name = "cpu-torch"
 
-    def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+    def linear(
+        self,
+        x_TD: torch.Tensor,
+        weight: PackedWeight,
+        out_dtype: torch.dtype | None = None,
+        out_TN: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """x @ weight.T (+ bias): [T, N]."""
         if weight.format == "dense":
-            return torch.nn.functional.linear(x_TD, weight.data, weight.bias).to(out_dtype or x_TD.dtype)
-        out_TN = torch.empty(x_TD.shape[0], weight.shape[0], dtype=out_dtype or x_TD.dtype)
+            result_TN = torch.nn.functional.linear(x_TD, weight.data, weight.bias).to(out_dtype or x_TD.dtype)
+            return result_TN if out_TN is None else out_TN.copy_(result_TN)
+        if out_TN is None:
+            out_TN = torch.empty(x_TD.shape[0], weight.shape[0], dtype=out_dtype or x_TD.dtype)
         for start in range(0, weight.shape[0], DEQUANTISED_ROWS):
             rows = weight.rows(start, min(start + DEQUANTISED_ROWS, weight.shape[0]))
             matrix = unpack(rows).to(x_TD.dtype)
@@ -66,14 +74,23 @@ class CpuBackend(TorchCpuBackend):
             raise IndexError(f"{num_strangers} token ids are no rows of a table of {table.shape[0]}")
         return out_TD
 
-    def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+    def linear(
+        self,
+        x_TD: torch.Tensor,
+        weight: PackedWeight,
+        out_dtype: torch.dtype | None = None,
+        out_TN: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """x @ weight.T (+ bias): [T, N]."""
         num_tokens, num_columns = x_TD.shape
         assert x_TD.dtype is torch.bfloat16, x_TD.dtype
         assert num_columns == weight.shape[1], (x_TD.shape, weight.shape)
         wide = out_dtype is torch.float32
         x_TD = x_TD.contiguous()
-        out_TN = torch.empty(num_tokens, weight.shape[0], dtype=torch.float32 if wide else torch.bfloat16)
+        dtype = torch.float32 if wide else torch.bfloat16
+        if out_TN is None:
+            out_TN = torch.empty(num_tokens, weight.shape[0], dtype=dtype)
+        assert out_TN.shape == (num_tokens, weight.shape[0]) and out_TN.dtype is dtype and out_TN.is_contiguous()
         self._kernels.linear(
             out_TN.data_ptr(), wide, x_TD.data_ptr(), num_tokens, matrix(weight), torch.get_num_threads()
         )

@@ -34,12 +34,19 @@ class ReferenceBackend:
             return table.data[token_ids_T].to(self.dtype)
         return unpack_rows(table, token_ids_T).to(self.dtype)
 
-    def linear(self, x_TD: torch.Tensor, weight: PackedWeight, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+    def linear(
+        self,
+        x_TD: torch.Tensor,
+        weight: PackedWeight,
+        out_dtype: torch.dtype | None = None,
+        out_TN: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """x @ weight.T (+ bias): [T, N], of x's dtype unless another is asked for."""
         x = x_TD if out_dtype is None and weight.data.dtype == x_TD.dtype else widened(x_TD)
         matrix = weight.data if weight.format == "dense" else unpack(weight)
         bias = None if weight.bias is None else weight.bias.to(x.dtype)
-        return torch.nn.functional.linear(x, matrix.to(x.dtype), bias).to(out_dtype or x_TD.dtype)
+        result_TN = torch.nn.functional.linear(x, matrix.to(x.dtype), bias).to(out_dtype or x_TD.dtype)
+        return result_TN if out_TN is None else out_TN.copy_(result_TN)
 
     def rms_norm(self, x_TD: torch.Tensor, weight_D: torch.Tensor, eps: float) -> torch.Tensor:
         """Root-mean-square norm over the last dimension, accumulated in float32 or wider."""

@@ -63,6 +63,18 @@ def test_linear(
 
 
 @pytest.mark.parametrize("format", BF16_FORMATS)
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_given_output_is_written_and_returned(backend: Backend, format: str, wide: bool) -> None:
+    x, weight = normal(5, 96).bfloat16(), pack(normal(70, 96, seed=1), format)
+    dtype = torch.float32 if wide else torch.bfloat16
+    out = torch.full((8, 70), 7.0, dtype=dtype)
+    given = backend.linear(x, weight, dtype if wide else None, out[:5])
+    assert given.data_ptr() == out.data_ptr()
+    assert torch.equal(out[:5], backend.linear(x, weight, dtype if wide else None))
+    assert bool((out[5:] == 7).all())
+
+
+@pytest.mark.parametrize("format", BF16_FORMATS)
 def test_a_rows_result_does_not_depend_on_the_rows_beside_it(compiled: CpuBackend, format: str) -> None:
     x = normal(67, 420).bfloat16()
     weight = pack(normal(150, 420, seed=1), format, normal(150, seed=2))
