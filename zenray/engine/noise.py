@@ -1,4 +1,5 @@
-"""The one random source of the platform: Gumbel noise that is a function of (seed, position, token).
+"""The one random source of the platform: noise that is a function of (seed, position), and of the token where tokens
+are chosen.
 
 Whoever samples position p of a sequence with seed s sees the same noise: the verifier, any drafter, a
 retried or preempted run, any batch. Sampling is then `argmax(log p + noise)` (the Gumbel-max trick),
@@ -37,6 +38,12 @@ def gumbel(seed: int, position: int, token_ids: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(-np.log(-np.log(np.minimum(uniform, _LARGEST_UNIFORM))))
 
 
+def uniform(seed: int, position: int) -> float:
+    """Uniform in [0, 1) for what is drawn once at a position. Independent of `gumbel`, which counts tokens from 1: this
+    is what stands at 0."""
+    return (_mix(_key(seed, position)) >> 11) * 2.0**-53
+
+
 def ids_with_noise_above(seed: int, position: int, vocab_size: int, floor: float) -> np.ndarray:
     """Ascending ids below `vocab_size` that hold every one whose `gumbel` is at least `floor`, and hardly others.
 
@@ -55,7 +62,7 @@ def ids_with_noise_above(seed: int, position: int, vocab_size: int, floor: float
 
 def _split_mix(counters: np.ndarray, seed: int, position: int) -> np.ndarray:
     """SplitMix64 (Steele, Lea & Flood 2014): the finaliser of state plus counter, an array of uint64."""
-    x = counters + np.uint64(_mix((_mix(seed & _MASK) + position * _GOLDEN) & _MASK))
+    x = counters + np.uint64(_key(seed, position))
     shifted = x >> np.uint64(30)
     for factor, bits in ((_MIX_1, 27), (_MIX_2, 31)):
         np.bitwise_xor(x, shifted, out=x)
@@ -63,6 +70,11 @@ def _split_mix(counters: np.ndarray, seed: int, position: int) -> np.ndarray:
         np.right_shift(x, np.uint64(bits), out=shifted)
     np.bitwise_xor(x, shifted, out=x)
     return x
+
+
+def _key(seed: int, position: int) -> int:
+    """The generator's state at a position."""
+    return _mix((_mix(seed & _MASK) + position * _GOLDEN) & _MASK)
 
 
 def _mix(x: int) -> int:
