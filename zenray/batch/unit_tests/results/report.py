@@ -17,7 +17,8 @@ from zenray.batch.unit_tests.codec import to_row
 from zenray.batch.unit_tests.model import Skipped
 from zenray.batch.unit_tests.results.funnel import Outcome, outcome_of, to_json
 from zenray.batch.unit_tests.results.report_html import render_report
-from zenray.batch.unit_tests.results.report_plot import DARK, LIGHT, draw_report
+from zenray.batch.unit_tests.results.report_plot import draw_report
+from zenray.plot_style import DARK, LIGHT
 
 Records = Callable[[], Iterable[Mapping[str, Any]]]
 """Gives rows of `record.SCHEMA` from the first, every time it is called: no more than one of them is in memory."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zenray.batch.unit_tests.results.funnel import (
@@ -15,7 +13,7 @@ from zenray.batch.unit_tests.results.funnel import (
     rejections,
     words,
 )
-from zenray.plot_style import COLOURS, GREY, INK, STYLE
+from zenray.plot_style import LIGHT, Paper, new_figure, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,54 +21,18 @@ if TYPE_CHECKING:
 _NUM_BINS = 10
 _MOST_REASONS = 9
 _LINEAR_UP_TO = 20  # Times the last count; beyond it, its bar could not be seen.
-_DPI = 130
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """What a picture is drawn on and with."""
-
-    background: str
-    ink: str
-    quiet: str
-    grid: str
-    bars: tuple[str, str, str, str]
-
-
-LIGHT = Paper("#ffffff", INK, GREY, "#e3e5e8", (COLOURS[0], COLOURS[2], COLOURS[3], COLOURS[1]))
-DARK = Paper("#16181c", "#e8eaed", "#9aa0a6", "#33363c", ("#56B4E9", "#2bbf95", "#f08a4b", COLOURS[1]))
-
 _SCORES = (("mutation_score", "mutation score"), ("line_coverage", "lines covered"), ("agreement", "agreement"))
 
 
 def draw_report(outcomes: Sequence[Outcome], skipped: Mapping[str, int], paper: Paper = LIGHT) -> bytes:
     """A PNG whose bytes follow from the arguments (and matplotlib's version)."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    style: Any = {**STYLE, **_colours(paper), "font.family": "DejaVu Sans"}
-    with matplotlib.rc_context(style):
-        figure = Figure(
-            figsize=(11.5, 7.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12), facecolor=paper.background
-        )
-        FigureCanvasAgg(figure)
+    with new_figure(11.5, 7.6, paper) as figure:
         axes: Any = figure.subplots(2, 2, width_ratios=(1, 1.08))
         _draw_funnel(axes[0][0], "Functions", funnel_of_functions(outcomes, skipped), paper, paper.bars[0])
         _draw_funnel(axes[0][1], "Tests", funnel_of_tests(outcomes), paper, paper.bars[1])
         _draw_scores(axes[1][0], [outcome for outcome in outcomes if outcome.num_kept], paper)
         _draw_reasons(axes[1][1], rejections(outcomes), paper)
-        file = io.BytesIO()
-        # The version of the library in a file's metadata would be all that differs between two equal pictures.
-        figure.savefig(file, dpi=_DPI, format="png", metadata={"Software": None})
-    return file.getvalue()
-
-
-def _colours(paper: Paper) -> dict[Any, Any]:
-    quiet = dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "axes.labelcolor"), paper.quiet)
-    face = dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), paper.background)
-    return {**quiet, **face, "text.color": paper.ink, "axes.titlecolor": paper.ink, "grid.color": paper.grid}
+        return png_bytes(figure)
 
 
 def _draw_funnel(axes: Axes, title: str, funnel: Funnel, paper: Paper, colour: str) -> None:
