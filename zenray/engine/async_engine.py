@@ -11,10 +11,19 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from typing import cast
 
 from zenray.engine.engine import Engine, Events
-from zenray.engine.request import EngineLoad, Failed, Final, FinishReason, GenerateEvent, GenerateRequest
+from zenray.engine.request import (
+    EngineLoad,
+    Failed,
+    Final,
+    FinishReason,
+    GenerateEvent,
+    GenerateRequest,
+    ScoreEvent,
+)
 from zenray.errors import DeadlineExceeded, Unavailable
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +41,7 @@ class AsyncEngine:
         self._draining = False
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._streams: dict[int, asyncio.Queue[GenerateEvent | Failed | None]] = {}
+        self._streams: dict[int, asyncio.Queue[GenerateEvent | ScoreEvent | Failed | None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._last_step_s = time.monotonic()
@@ -57,13 +66,21 @@ class AsyncEngine:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """One `Started`, then deltas and finals of all choices in the order they happen.
 
         Raises `Overloaded` at once when the queue is full, `InvalidRequest` for a sequence that cannot
         fit, `Unavailable` while draining, while experts have no place or after a failure, and
         `DeadlineExceeded` when the deadline passed before any token. Leaving the iterator early cancels the request.
         """
+        return cast("AsyncGenerator[GenerateEvent, None]", self._stream(request))
+
+    def score(self, request: GenerateRequest) -> AsyncGenerator[ScoreEvent, None]:
+        """One `Started`, the records of all positions asked for, step by step, and the `Final`. Errors as for
+        `generate`; `DeadlineExceeded` whenever the deadline passed before the last record."""
+        return cast("AsyncGenerator[ScoreEvent, None]", self._stream(request))
+
+    async def _stream(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent | ScoreEvent, None]:
         if self._draining or not self.healthy:
             raise Unavailable("the engine is draining" if self._draining else f"the engine stopped: {self._failure}")
         if (reason := self.unavailable) is not None:
@@ -71,7 +88,8 @@ class AsyncEngine:
         if not self.engine.has_work:
             self._last_step_s = time.monotonic()
         handle = self.engine.add(request)
-        stream: asyncio.Queue[GenerateEvent | Failed | None] = asyncio.Queue()  # bounded by max_tokens times n
+        # Bounded by max_tokens times n, and by the prompt where it is scored.
+        stream: asyncio.Queue[GenerateEvent | ScoreEvent | Failed | None] = asyncio.Queue()
         self._streams[handle] = stream
         self._idle.clear()
         self._wake.set()

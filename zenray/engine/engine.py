@@ -26,6 +26,7 @@ from zenray.engine.request import (
     GenerateEvent,
     GenerateRequest,
     Priority,
+    ScoreEvent,
     Started,
 )
 from zenray.engine.runner import Runner
@@ -38,7 +39,7 @@ from zenray.errors import InvalidRequest, Overloaded, Unavailable
 from zenray.model.load import LoadedModel
 from zenray.model.moe import StepPostponed
 
-Events = list[tuple[int, GenerateEvent | Failed]]
+Events = list[tuple[int, GenerateEvent | ScoreEvent | Failed]]
 """Events of one step in order, each with the handle of its request."""
 
 

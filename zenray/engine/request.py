@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
@@ -97,6 +98,20 @@ class GenerateRequest:
     text_stops: TextStops | None = None
     forced_prefix: bytes = b""
     scoring: Scoring | None = None
+
+    @classmethod
+    def to_score(
+        cls,
+        request_id: str,
+        token_ids: Iterable[int],
+        scoring: Scoring,
+        seed: int,
+        priority: Priority,
+        deadline_ms: int | None = None,
+    ) -> GenerateRequest:
+        """The request that scores `token_ids`; `seed` is that of the draws."""
+        limits = Limits(max_tokens=0, deadline_ms=deadline_ms)
+        return cls(request_id, tuple(token_ids), Sampling(seed=seed), limits, priority, scoring=scoring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +209,8 @@ class Scored:
     rows: ScoredRows
 
 
-GenerateEvent = Started | Delta | Scored | Final
+GenerateEvent = Started | Delta | Final
+ScoreEvent = Started | Scored | Final
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Protocol, cast
+from typing import Protocol
 
 import grpc.aio
 
@@ -18,7 +18,6 @@ from zenray.api.convert_verifier import (
 from zenray.api.service import VerifierLoad
 from zenray.api.status import as_zenray_error, grpc_status
 from zenray.engine.async_engine import AsyncEngine
-from zenray.engine.request import GenerateEvent
 from zenray.experts.status import ExpertStatus
 from zenray.model.tokenizer_json import tokenizer_to_bytes
 from zenray.v1 import common_pb2, verifier_pb2, verifier_pb2_grpc
@@ -48,7 +47,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
     async def Generate(self, message: verifier_pb2.GenerateRequest, context: grpc.aio.ServicerContext) -> None:
         try:
             request = generate_request_from_proto(message)
-            async with aclosing(cast(AsyncGenerator[GenerateEvent, None], self._engine.generate(request))) as events:
+            async with aclosing(self._engine.generate(request)) as events:
                 async for event in events:
                     await context.write(generate_event_to_proto(event))
         except (grpc.aio.AioRpcError, grpc.aio.AbortError, grpc.aio.UsageError):
