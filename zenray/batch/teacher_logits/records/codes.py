@@ -1,0 +1,68 @@
+"""Numbers of a record as small integers.
+
+Probabilities lie on the grid g_k = exp(-k/16). A probability between two grid points becomes one of them at random,
+so that the expectation of what is read is the probability itself, not its logarithm: a student's gradient is linear in
+the teacher's probabilities.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+STEPS_PER_NAT = 16
+ZERO_CODE = 255
+"""Stands for probability 0. The grid's last point is exp(-254/16), 1.3e-7; what is less becomes that or 0."""
+
+GRID_K = np.append(np.exp(-np.arange(ZERO_CODE) / STEPS_PER_NAT), 0.0)
+"""float64 [256]: what each code stands for."""
+
+GOLD_STEPS_PER_NAT = 2048
+"""Log-probs of gold tokens: from 0 down to -32 nats, to half a step; less is kept as the least."""
+ENTROPY_STEPS_PER_NAT = 4096
+"""Entropies: up to 16 nats, to half a step; more is kept as the most. No vocabulary below 8.8 million gets there."""
+_MAX_FIXED_POINT = 2**16 - 1
+
+
+def uniforms(seed: int, size: int) -> np.ndarray:
+    """float64 [size] in [0, 1), from the Philox stream of `seed` (0 to 2**128). Made from its raw 64-bit numbers,
+    which numpy promises never to change, as it does not of `Generator.random`."""
+    return (np.random.Philox(key=seed).random_raw(size) >> np.uint64(11)) * 2.0**-53
+
+
+def probability_cells(probabilities_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each probability the code of the grid point above it (int64), and the chance of that one (float64): else it
+    becomes the next one, so that the mean is the probability. Taken into [0, 1] first."""
+    wanted_N = np.clip(probabilities_N.astype(np.float64), 0.0, 1.0)
+    # Of the falling grid, the last point that is not below.
+    codes_N = np.searchsorted(-GRID_K, -wanted_N, side="right") - 1
+    codes_N = np.minimum(codes_N, ZERO_CODE - 1)
+    above_N, below_N = GRID_K[codes_N], GRID_K[codes_N + 1]
+    return codes_N, (wanted_N - below_N) / (above_N - below_N)
+
+
+def encode_probabilities(probabilities_N: np.ndarray, uniforms_N: np.ndarray) -> np.ndarray:
+    """uint8 codes; `uniforms_N` in [0, 1) decide between neighbours."""
+    codes_N, chances_N = probability_cells(probabilities_N)
+    return (codes_N + (uniforms_N >= chances_N)).astype(np.uint8)
+
+
+def decode_probabilities(codes_N: np.ndarray) -> np.ndarray:
+    """float64."""
+    return GRID_K[codes_N]
+
+
+def decode_logprobs(codes_N: np.ndarray) -> np.ndarray:
+    """float32, -inf for `ZERO_CODE`."""
+    logprobs_N = codes_N.astype(np.float32) / -STEPS_PER_NAT
+    logprobs_N[codes_N == ZERO_CODE] = -np.inf
+    return logprobs_N
+
+
+def encode_fixed_point(values_N: np.ndarray, steps_per_unit: int) -> np.ndarray:
+    """uint16 of values from 0 on, to the nearest step; those out of range become the range's ends."""
+    return np.clip(np.rint(values_N.astype(np.float64) * steps_per_unit), 0, _MAX_FIXED_POINT).astype(np.uint16)
+
+
+def decode_fixed_point(codes_N: np.ndarray, steps_per_unit: int) -> np.ndarray:
+    """float32."""
+    return codes_N.astype(np.float32) / steps_per_unit

@@ -1,0 +1,72 @@
+"""The dense format: the K most probable tokens of every position, as most published dumps have them. It drops the tail,
+so what is trained on it is biased; it is here to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from zenray.batch.teacher_logits.records.checks import ids_of_planes
+from zenray.batch.teacher_logits.records.codes import (
+    ENTROPY_STEPS_PER_NAT,
+    GOLD_STEPS_PER_NAT,
+    decode_fixed_point,
+    encode_fixed_point,
+)
+from zenray.batch.teacher_logits.records.planes import NUM_RANK_PLANES, from_planes, to_planes
+from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
+from zenray.engine.scoring import ScoredRows, ScoreFormat
+from zenray.errors import OutputDamaged
+
+_COLUMNS = ("gold_logprobs", "entropies", "head_ranks", "head_logprobs")
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFormat:
+    """`top-K`: exactly K entries a row, log-probs as float16. No randomness; what is outside the head is known by its
+    mass alone."""
+
+    k: int
+
+    @property
+    def name(self) -> str:
+        return f"top-{self.k}"
+
+    @property
+    def score_format(self) -> ScoreFormat:
+        return ScoreFormat(max_head=self.k, head_mass=1.0, num_tail_samples=0)
+
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        return tuple(pa.field(name, pa.binary(), nullable=False) for name in _COLUMNS)
+
+    def encode(self, rows: ScoredRows, vocabulary: Vocabulary, seed: int) -> dict[str, bytes]:
+        if (rows.head_counts_R != self.k).any():
+            raise ValueError(f"{self.name} has {self.k} entries a row; allowed: rows scored with its `score_format`")
+        return {
+            "gold_logprobs": to_planes(encode_fixed_point(-rows.gold_logprobs_R, GOLD_STEPS_PER_NAT), 2),
+            "entropies": to_planes(encode_fixed_point(rows.entropies_R, ENTROPY_STEPS_PER_NAT), 2),
+            "head_ranks": to_planes(vocabulary.ranks_V[rows.head_ids_N], NUM_RANK_PLANES),
+            "head_logprobs": to_planes(rows.head_logprobs_N.astype(np.float16).view(np.uint16), 2),
+        }
+
+    def decode(self, values: Mapping[str, bytes], num_rows: int, vocabulary: Vocabulary) -> ScoredRows:
+        num_entries = num_rows * self.k
+        bits_N = from_planes(values["head_logprobs"], 2, num_entries).astype(np.uint16)
+        head_logprobs_N = bits_N.view(np.float16).astype(np.float32)
+        if not (head_logprobs_N <= 0).all():  # Neither NaN.
+            raise OutputDamaged("a log-prob above 0")
+        head_mass_R = np.exp(head_logprobs_N.astype(np.float64)).reshape(num_rows, self.k).sum(axis=1)
+        return ScoredRows(
+            first_position=0,
+            gold_logprobs_R=-decode_fixed_point(from_planes(values["gold_logprobs"], 2, num_rows), GOLD_STEPS_PER_NAT),
+            entropies_R=decode_fixed_point(from_planes(values["entropies"], 2, num_rows), ENTROPY_STEPS_PER_NAT),
+            head_counts_R=np.full(num_rows, self.k, np.int32),
+            head_ids_N=ids_of_planes(values["head_ranks"], num_entries, vocabulary),
+            head_logprobs_N=head_logprobs_N,
+            tail_masses_R=np.maximum(0.0, 1.0 - head_mass_R).astype(np.float32),
+            tail_ids_RS=np.empty((num_rows, 0), np.int32),
+        )
