@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from zenray.ops.batch import LayerCache, StepBatch
+from zenray.ops.summary import RowSummaries
 from zenray.ops.weights import PackedWeight
 
 
@@ -96,4 +97,22 @@ class Backend(Protocol):
     def combine(self, y_PD: torch.Tensor, pairs_TK: torch.Tensor, weights_TK: torch.Tensor) -> torch.Tensor:
         """[T, D]: sum over k, in order, of weights_TK[t, k] * y_PD[pairs_TK[t, k]]; accumulated in the weights' type
         and rounded once to y's."""
+        ...
+
+    def summarise(
+        self,
+        logits_RV: torch.Tensor,
+        targets_R: torch.Tensor,
+        uniforms_R: torch.Tensor,
+        max_head: int,
+        head_mass: float,
+        num_samples: int,
+    ) -> RowSummaries:
+        """What is kept of each row of logits (float32 or wider), as `zenray.ops.summary` says.
+
+        targets_R int64, in [0, V). The head is the smallest set of most probable tokens whose mass reaches
+        `head_mass`, at most `max_head` (at least 1) of them, all of these where `head_mass` is 1. The rest is the
+        tail. Draw i is the tail's token at quantile (i + u) / num_samples over ascending ids, u of uniforms_R
+        (float64, [0, 1)): systematic sampling (Madow 1949). A row's summary does not depend on the other rows.
+        """
         ...

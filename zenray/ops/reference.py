@@ -12,6 +12,7 @@ import torch
 
 from zenray.ops.batch import LayerCache, StepBatch
 from zenray.ops.packing import unpack, unpack_rows
+from zenray.ops.summary import RowSummaries, summarise_rows
 from zenray.ops.weights import PackedWeight
 
 
@@ -138,6 +139,18 @@ class ReferenceBackend:
         for pairs_T, weights_T in zip(pairs_TK.t(), weights_TK.t(), strict=True):
             sum_TD += weights_T[:, None] * y_PD[pairs_T].to(weights_TK.dtype)
         return sum_TD.to(y_PD.dtype)
+
+    def summarise(
+        self,
+        logits_RV: torch.Tensor,
+        targets_R: torch.Tensor,
+        uniforms_R: torch.Tensor,
+        max_head: int,
+        head_mass: float,
+        num_samples: int,
+    ) -> RowSummaries:
+        """What is kept of each row of logits: a head, the tail's mass and draws from it."""
+        return summarise_rows(logits_RV, targets_R, uniforms_R, max_head, head_mass, num_samples)
 
 
 def _gathered(blocks: torch.Tensor, context_len: int) -> torch.Tensor:
