@@ -20,7 +20,7 @@ from zenray.batch.job import Generated, ModelIdentity
 from zenray.batch.output.store import OutputStore
 from zenray.batch.output.verify import read_shards, verify_output
 from zenray.batch.running.pipeline import job_spec
-from zenray.batch.running.shard_table import shard_table
+from zenray.batch.running.shard_table import shard_tables
 from zenray.batch.running.shard_text import decode_row, encode_row
 from zenray.batch.running.stage_rows import process_rows
 from zenray.batch.sandbox.pool import SandboxPool
@@ -154,7 +154,7 @@ def run(job: UnitTestJob, output: Path, generator: Script, shards_before_kill: i
     """The pipeline without its cluster: the same stages, rows as text between them, the same store."""
 
     async def through_stages() -> None:
-        rows = job.rows(lambda what: None)
+        rows = job.rows(lambda what: None, None)
         shards = [rows[start : start + job.rows_per_shard] for start in range(0, len(rows), job.rows_per_shard)]
         with OutputStore.open(output, job_spec(job, rows, generator.model), len(shards)) as store:
             stages = [(plan, plan.make()) for plan in job.stages]
@@ -168,7 +168,7 @@ def run(job: UnitTestJob, output: Path, generator: Script, shards_before_kill: i
                     for plan, stage in stages:
                         places = asyncio.Semaphore(plan.rows_at_once)
                         data = await process_rows(plan.name, stage, data, places, lambda: None)
-                    table, done = shard_table(job, [decode_row(each) for each in data])
+                    table, _, done = shard_tables(job, [decode_row(each) for each in data])
                     store.write(index, table, sum(map(job.num_tokens, done)))
                 store.complete()
             finally:

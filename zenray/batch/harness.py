@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pyarrow as pa
@@ -15,9 +15,12 @@ import pyarrow as pa
 from zenray.batch.job import Generator, RowError, Say, StagePlan
 from zenray.batch.rows import ERROR, ROW_ID, Row, derive_seed, row_id
 from zenray.engine.request import Limits, Sampling
+from zenray.model.tokenizer import Tokenizer
 
 HOPELESS, BROKEN, TOO_LONG = "hopeless", "broken", "too long"
 """Texts whose rows fail: with a RowError, with an exception nobody expected, with an InvalidRequest."""
+ANSWERS = "answers"
+"""A companion: the tokens of what the model said, of rows that it answered."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class EchoJob:
         [("row_id", pa.string()), ("text", pa.string()), ("continued", pa.list_(pa.string())),
          ("length", pa.int64()), ("error", pa.string())]
     )  # fmt: skip
+    companions: ClassVar[Mapping[str, pa.Schema]] = {
+        ANSWERS: pa.schema([("row_id", pa.string()), ("token_ids", pa.list_(pa.list_(pa.int32())))])
+    }
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -60,7 +66,8 @@ class EchoJob:
         measure = StagePlan("measure", MeasureStage, num_cpus=0.1, rows_at_once=self.rows_at_once)
         return (generate, measure) if self.with_model else (measure,)
 
-    def rows(self, say: Say) -> list[Row]:
+    def rows(self, say: Say, tokenizer: Tokenizer | None) -> list[Row]:
+        assert (tokenizer is not None) == self.with_model
         bad = [HOPELESS, BROKEN, TOO_LONG]
         texts = [f"def f{index}(" for index in range(self.num_rows - self.num_bad_rows)]
         for index in range(self.num_bad_rows):  # Spread over the shards.
@@ -76,6 +83,10 @@ class EchoJob:
             "length": row.get("length"),
             "error": row.get(ERROR),
         }
+
+    def companion(self, name: str, row: Row) -> Mapping[str, Any] | None:
+        continued = row.get("continued")
+        return continued and {"row_id": row[ROW_ID], "token_ids": [choice["token_ids"] for choice in continued]}
 
     def num_tokens(self, row: Row) -> int:
         return sum(len(choice["token_ids"]) for choice in row.get("continued", ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 JOB = "job.json"
@@ -17,6 +18,15 @@ DERIVED = ("report", "tests")
 """What a job makes of complete shards; may be made again at any time."""
 
 
+_COMPANION = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def check_companion_name(name: str) -> None:
+    """Raises ValueError for what cannot be the folder of a companion: it stands beside the others."""
+    if not _COMPANION.fullmatch(name) or name in (SHARDS, RUNS, *DERIVED):
+        raise ValueError(f"{name!r} cannot be the name of a companion")
+
+
 def is_output(folder: Path) -> bool:
     """Whether a job writes there or wrote there. Inputs leave it out, as `--input . --output out` means: it grows with
     the job, which else would find other inputs whenever it goes on."""
@@ -28,5 +38,6 @@ def shard_name(index: int) -> str:
     return f"part-{index:05d}.parquet"
 
 
-def shard_path(output: Path, index: int) -> Path:
-    return output / SHARDS / shard_name(index)
+def shard_path(output: Path, index: int, companion: str = "") -> Path:
+    """A shard's file, or that of one of its companions."""
+    return output / (companion or SHARDS) / shard_name(index)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b, sha256
 
 import numpy as np
 
 _HASH_BYTES = 16
+
+
+def is_part_of(some: Iterable[str], row_ids: Iterable[str]) -> bool:
+    """Whether `some` are of `row_ids`, in their order and each at most as often."""
+    rest = iter(row_ids)
+    return all(each in rest for each in some)
 
 
 class RowIdCheck:

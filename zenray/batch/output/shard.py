@@ -11,18 +11,19 @@ from zenray.batch.rows import ROW_ID
 from zenray.errors import OutputDamaged
 
 _JOB_KEY, _SHARD_KEY, _TOKENS_KEY = b"zenray.job", b"zenray.shard", b"zenray.num_tokens"
-_OWN_KEYS = (_JOB_KEY, _SHARD_KEY, _TOKENS_KEY)
+_COMPANION_KEY = b"zenray.companion"  # Of companions alone.
+_OWN_KEYS = (_JOB_KEY, _SHARD_KEY, _TOKENS_KEY, _COMPANION_KEY)
 _ZSTD_LEVEL = 3
 
 
-def encode_shard(table: pa.Table, job_digest: str, index: int, num_tokens: int) -> bytes:
+def encode_shard(table: pa.Table, job_digest: str, index: int, num_tokens: int, companion: str = "") -> bytes:
     """The same bytes for the same rows, however the table came about (chunks, slices) and whoever writes it.
 
-    The footer says whose shard it is and which, so that one at a wrong place tells. Page checksums, because a flipped
-    byte is read silently without; statistics of numbers only, because those of texts and blobs cost more than they
-    are worth.
+    The footer says whose shard it is, which, and which companion of it, so that one at a wrong place tells. Page
+    checksums, because a flipped byte is read silently without; statistics of numbers only, because those of texts and
+    blobs cost more than they are worth.
     """
-    own = dict(zip(_OWN_KEYS, (job_digest, str(index), str(num_tokens)), strict=True))
+    own = _own_metadata(job_digest, index, num_tokens, companion)
     table = table.combine_chunks().replace_schema_metadata({**(table.schema.metadata or {}), **own})
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -77,14 +78,19 @@ def own_schema(schema: pa.Schema) -> pa.Schema:
     return schema.with_metadata(metadata or None)
 
 
-def footer_problem(table: pa.Table, job_digest: str, index: int, num_tokens: int) -> str | None:
+def footer_problem(table: pa.Table, job_digest: str, index: int, num_tokens: int, companion: str = "") -> str | None:
     """What a shard's footer says that its place does not; None where they agree."""
-    metadata = table.schema.metadata or {}
-    for key, value in zip(_OWN_KEYS, (job_digest, str(index), str(num_tokens)), strict=True):
-        found = metadata.get(key, b"").decode(errors="replace")
+    metadata, expected = table.schema.metadata or {}, _own_metadata(job_digest, index, num_tokens, companion)
+    for key in _OWN_KEYS:
+        found, value = metadata.get(key, b"").decode(errors="replace"), expected.get(key, "")
         if found != value:
-            return f"its footer says {key.decode()}={found or 'nothing'}, expected {value}"
+            return f"its footer says {key.decode()}={found or 'nothing'}, expected {value or 'nothing'}"
     return None
+
+
+def _own_metadata(job_digest: str, index: int, num_tokens: int, companion: str) -> dict[bytes, str]:
+    own = {_JOB_KEY: job_digest, _SHARD_KEY: str(index), _TOKENS_KEY: str(num_tokens)}
+    return {**own, _COMPANION_KEY: companion} if companion else own
 
 
 def _numbers(schema: pa.Schema) -> list[str] | bool:

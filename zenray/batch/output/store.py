@@ -1,8 +1,8 @@
 """The one writer of a job's output. Each shard is written exactly once, however often the job is killed.
 
 A shard is finished when the journal says so, and the journal says so last: encode, write aside, fsync, read back and
-compare, rename, fsync the folder, append to the journal. Killed between any two of these, the next run finds either
-a finished shard or one that was never begun.
+compare, rename, fsync the folder, the same for each of its companions, append to the journal. Killed between any two
+of these, the next run finds either a finished shard or one that was never begun.
 
 - A shard under its name that the journal does not list is not trusted but made again: it costs one shard at most, as
   there is one writer, and what it would save is the one case in which a file's content is nobody's word but its own.
@@ -16,6 +16,7 @@ import errno
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -36,10 +37,27 @@ from zenray.batch.output.disk import (
     write_durably,
     write_new,
 )
-from zenray.batch.output.layout import JOB, JOURNAL, LEASE, MANIFEST, RUNS, SHARDS, shard_name, shard_path
+from zenray.batch.output.layout import (
+    JOB,
+    JOURNAL,
+    LEASE,
+    MANIFEST,
+    RUNS,
+    SHARDS,
+    check_companion_name,
+    shard_name,
+    shard_path,
+)
 from zenray.batch.output.lease import Lease
-from zenray.batch.output.manifest import Contents, Journal, ShardEntry, load_contents, manifest_bytes
-from zenray.batch.output.row_ids import RowIdCheck
+from zenray.batch.output.manifest import (
+    CompanionEntry,
+    Contents,
+    Journal,
+    ShardEntry,
+    load_contents,
+    manifest_bytes,
+)
+from zenray.batch.output.row_ids import RowIdCheck, is_part_of
 from zenray.batch.output.shard import decode_shard, encode_shard, own_schema, row_ids_of, shard_schema
 from zenray.batch.output.spec import job_bytes, spec_differences
 from zenray.batch.rows import ROW_ID
@@ -52,9 +70,17 @@ class OutputStore:
     """An output folder and the lease on it: a context manager, made by `open`. For one thread."""
 
     def __init__(
-        self, path: Path, spec: JobSpec, num_shards: int, row_ids: Sequence[str] | None, lease: Lease, disk: Disk
+        self,
+        path: Path,
+        spec: JobSpec,
+        num_shards: int,
+        row_ids: Sequence[str] | None,
+        companions: Sequence[str],
+        lease: Lease,
+        disk: Disk,
     ) -> None:
         self._path, self._spec, self._row_ids, self._lease, self._disk = path, spec, row_ids, lease, disk
+        self._companions = tuple(sorted(companions))
         remove_temporaries(path, disk, besides=path / RUNS)
         self._begin(num_shards)
         contents = load_contents(path)
@@ -64,12 +90,17 @@ class OutputStore:
                 f"{path}: its list of shards is of job {contents.job_sha256[:12]} with {contents.num_shards} shards, "
                 f"not of {spec.digest[:12]} with {num_shards}"
             )
+        if contents.companions != self._companions:
+            raise OutputDamaged(
+                f"{path}: its shards have the companions {', '.join(contents.companions) or 'none'}, the job's "
+                f"{', '.join(self._companions) or 'none'}"
+            )
         self._contents = contents
         self._shards = dict(contents.shards)
         self._lost = {index: reason for index, entry in self._shards.items() if (reason := self._differs(entry))}
         for index, reason in self._lost.items():
             log.warning("%s: %s; it is made again", shard_path(path, index), reason)
-        self._schema: pa.Schema | None = None
+        self._schemas: dict[str, pa.Schema] = {}  # Of the companions by name, and of the shards under no name.
         self._journal: Journal | None = None
         if not contents.complete:
             self._journal = Journal(path, self._listed(), disk)
@@ -81,23 +112,26 @@ class OutputStore:
         spec: JobSpec,
         num_shards: int,
         row_ids: Sequence[str] | None = None,
+        companions: Sequence[str] = (),
         disk: Disk = LOCAL_DISK,
     ) -> OutputStore:
         """Begin an output or go on with it.
 
         With the planned `row_ids`, a shard of other rows is refused when it is written; without, all of them are
-        compared in the end alone.
+        compared in the end alone. `companions` are the names of the further tables that every shard has.
 
         Raises OutputBusy when another driver has it, OutputOfAnotherJob when it was begun with another spec,
         OutputDamaged when it is no output or cannot be trusted, OutputNotWritten when the disk refuses.
         """
+        for name in companions:
+            check_companion_name(name)
         with disk_errors(path):
             refuse_foreign_folder(path)
             make_folders(path / RUNS, disk)
             lease = Lease.take(path / LEASE, spec.digest)
         try:
             with disk_errors(path):
-                return cls(path, spec, num_shards, row_ids, lease, disk)
+                return cls(path, spec, num_shards, row_ids, companions, lease, disk)
         except BaseException:
             lease.release()
             raise
@@ -124,30 +158,34 @@ class OutputStore:
         """Shards that were finished once and are gone or changed, with what is wrong. They are to be made again."""
         return dict(self._lost)
 
-    def write(self, shard_index: int, table: pa.Table, num_tokens: int) -> None:
-        """Make a shard finished. On return it is on the disk, verified and listed; on an error nothing of it counts.
+    def write(
+        self, shard_index: int, table: pa.Table, num_tokens: int, companions: Mapping[str, pa.Table] | None = None
+    ) -> None:
+        """Make a shard finished, its companions (by name) with it. On return all are on the disk, verified and listed;
+        on an error nothing of them counts.
 
-        Raises OutputDamaged when the table is not what the job planned, OutputNotWritten, OutputBusy.
+        Raises OutputDamaged when the tables are not what the job planned, OutputNotWritten, OutputBusy.
         """
         assert shard_index not in self.finished and 0 <= shard_index < self._contents.num_shards
+        tables = {"": table, **(companions or {})}
+        assert tables.keys() == {"", *self._companions}
         path = shard_path(self._path, shard_index)
         with disk_errors(path):
-            self._check_plan(shard_index, table)
-        data = encode_shard(table, self._spec.digest, shard_index, num_tokens)
-        digest = sha256(data).hexdigest()
-        entry = ShardEntry(shard_index, shard_name(shard_index), table.num_rows, num_tokens, len(data), digest)
+            self._check_plan(shard_index, tables)
+        files = {
+            name: encode_shard(each, self._spec.digest, shard_index, num_tokens, name) for name, each in tables.items()
+        }
+        entry = _entry(shard_index, tables, files, num_tokens)
         listed = self._shards.get(shard_index)
         if listed is not None and listed != entry:
             raise OutputDamaged(
-                f"{path} was lost and has come out differently: SHA-256 {digest[:12]}, listed {listed.sha256[:12]}. "
+                f"{path} was lost and has come out differently: {_digests(entry)}, listed {_digests(listed)}. "
                 "The job is not a function of its spec here (other software or hardware?): begin a new output folder"
             )
-        with aside(path, self._disk) as temporary:
-            write_new(temporary, data, self._disk)
-            self._verify(temporary, digest, row_ids_of(table), own_schema(table.schema))
-            self._lease.check()
-            publish(temporary, path, self._disk)
-            if listed is None:
+        for name, data in files.items():
+            self._write_file(shard_path(self._path, shard_index, name), data, tables[name])
+        if listed is None:
+            with disk_errors(path):
                 self._append(entry)
         self._lost.pop(shard_index, None)
 
@@ -177,18 +215,28 @@ class OutputStore:
             begun = job_bytes(self._spec)
         if begun != job_bytes(self._spec):
             raise OutputOfAnotherJob(str(self._path), spec_differences(begun, self._spec))
-        make_folders(self._path / SHARDS, self._disk)
+        folders = [self._path / name for name in (SHARDS, *self._companions)]
+        for folder in folders:
+            make_folders(folder, self._disk)
         if (self._path / MANIFEST).exists() or (self._path / JOURNAL).exists():
             return
-        if any((self._path / SHARDS).iterdir()):
+        if any(any(folder.iterdir()) for folder in folders):
             raise OutputDamaged(
                 f"{self._path} has shards but neither {MANIFEST} nor {JOURNAL}, so which of them are finished is not "
                 "known: put it back, or begin a new output folder"
             )
-        Journal(self._path, Contents(self._spec.digest, num_shards, {}, complete=False), self._disk)
+        contents = Contents(self._spec.digest, num_shards, {}, complete=False, companions=self._companions)
+        Journal(self._path, contents, self._disk)
 
     def _listed(self) -> Contents:
-        return Contents(self._spec.digest, self._contents.num_shards, self._shards, self._contents.complete)
+        return replace(self._contents, shards=self._shards)
+
+    def _write_file(self, path: Path, data: bytes, table: pa.Table) -> None:
+        with aside(path, self._disk) as temporary:
+            write_new(temporary, data, self._disk)
+            self._verify(temporary, sha256(data).hexdigest(), row_ids_of(table), own_schema(table.schema))
+            self._lease.check()
+            publish(temporary, path, self._disk)
 
     def _append(self, entry: ShardEntry) -> None:
         assert self._journal is not None
@@ -200,19 +248,26 @@ class OutputStore:
             raise
 
     def _differs(self, entry: ShardEntry) -> str | None:
-        try:
-            data = self._disk.read(shard_path(self._path, entry.shard))
-        except FileNotFoundError:
-            return "missing"
-        except OSError as error:
-            if error.errno != errno.EIO:  # Whatever may pass by itself must not cost shards.
-                raise
-            return "unreadable"
-        return None if sha256(data).hexdigest() == entry.sha256 else "its bytes have changed"
+        """What is wrong with a shard, or else with a companion of it."""
+        for name, digest in [("", entry.sha256), *((name, each.sha256) for name, each in entry.companions.items())]:
+            path = shard_path(self._path, entry.shard, name)
+            what = f"companion {name} " if name else ""
+            try:
+                data = self._disk.read(path)
+            except FileNotFoundError:
+                return f"{what}missing"
+            except OSError as error:
+                if error.errno != errno.EIO:  # Whatever may pass by itself must not cost shards.
+                    raise
+                return f"{what}unreadable"
+            if sha256(data).hexdigest() != digest:
+                return f"{what}has changed"
+        return None
 
-    def _check_plan(self, index: int, table: pa.Table) -> None:
-        """A shard has `rows_per_shard` rows, the last one the rest; all have one schema."""
-        name, most = shard_name(index), self._spec.rows_per_shard
+    def _check_plan(self, index: int, tables: Mapping[str, pa.Table]) -> None:
+        """A shard has `rows_per_shard` rows, the last one the rest; all have one schema. A companion has rows of its
+        shard, in their order."""
+        name, most, table = shard_name(index), self._spec.rows_per_shard, tables[""]
         is_last = index == self._contents.num_shards - 1
         if not (1 <= table.num_rows <= most if is_last else table.num_rows == most):
             raise OutputDamaged(f"{name} would have {table.num_rows} rows, planned are {most}")
@@ -221,12 +276,19 @@ class OutputStore:
             raise OutputDamaged(f"{name} would have a row twice")
         if self._row_ids is not None and row_ids != list(self._row_ids[index * most : (index + 1) * most]):
             raise OutputDamaged(f"{name} would have other rows than the planned ones, or in another order")
-        if self._schema is None and self.finished:
-            path = shard_path(self._path, min(self.finished))
-            self._schema = shard_schema(self._disk.read(path))
-        if self._schema is not None and not own_schema(table.schema).equals(self._schema, check_metadata=True):
-            raise OutputDamaged(f"{name} would have another schema than the shards before it")
-        self._schema = own_schema(table.schema)
+        for companion in self._companions:
+            if not is_part_of(row_ids_of(tables[companion]), row_ids):
+                raise OutputDamaged(f"{companion}/{name} would have other rows than its shard, or in another order")
+        if not self._schemas and self.finished:
+            index = min(self.finished)
+            self._schemas = {
+                each: shard_schema(self._disk.read(shard_path(self._path, index, each))) for each in tables
+            }
+        schemas = {each: own_schema(its.schema) for each, its in tables.items()}
+        for each, schema in self._schemas.items():
+            if not schema.equals(schemas[each], check_metadata=True):
+                raise OutputDamaged(f"{each and each + '/'}{name} would have another schema than those before it")
+        self._schemas = schemas
 
     def _check_rows(self) -> None:
         """All rows are the planned ones, in order and each once."""
@@ -246,6 +308,21 @@ class OutputStore:
         table = decode_shard(data)
         if row_ids_of(table) != row_ids or not own_schema(table.schema).equals(schema, check_metadata=True):
             raise OutputNotWritten(f"{path} reads back with other rows or columns than were written")
+
+
+def _entry(index: int, tables: Mapping[str, pa.Table], files: Mapping[str, bytes], num_tokens: int) -> ShardEntry:
+    companions = {
+        name: CompanionEntry(tables[name].num_rows, len(data), sha256(data).hexdigest())
+        for name, data in files.items()
+        if name
+    }
+    num_rows, data = tables[""].num_rows, files[""]
+    return ShardEntry(index, shard_name(index), num_rows, num_tokens, len(data), sha256(data).hexdigest(), companions)
+
+
+def _digests(entry: ShardEntry) -> str:
+    digests = [entry.sha256, *(each.sha256 for each in entry.companions.values())]
+    return "SHA-256 " + ", ".join(each[:12] for each in digests)
 
 
 def refuse_foreign_folder(path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,15 @@ from zenray.batch.output.spec import as_begun
 from zenray.batch.output.store import OutputStore
 from zenray.batch.rows import ERROR, ROW_ID, Row, row_ids_digest
 from zenray.batch.running.board import start_board
-from zenray.batch.running.platform import Place, place_for
+from zenray.batch.running.platform import Place, asks_model, place_for
 from zenray.batch.running.progress import RunState
 from zenray.batch.running.run import RunSummary, RunWatch
-from zenray.batch.running.shard_table import shard_table
+from zenray.batch.running.shard_table import shard_tables
 from zenray.batch.running.shard_text import decode_row, encode_row, from_block, to_block
 from zenray.batch.running.worker import StageWorker
 from zenray.config import ZenrayConfig
 from zenray.errors import ConfigError, Unavailable, ZenrayError
+from zenray.model.tokenizer import Tokenizer
 
 _MAX_DEATHS_AT_START = 8  # Of workers in a row, before any of them took a shard.
 
@@ -74,28 +75,39 @@ def run_job(job: Job, output: Path, settings: RunSettings, say: Say = lambda wha
 
 
 def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say) -> RunSummary:
-    rows = job.rows(say)
-    if not rows:
-        raise ConfigError(f"job {job.name}: the inputs give no rows")
+    # A model's tokenizer is known where its verifiers run; a job that asks none plans before anything is started.
+    rows = [] if asks_model(job) else _planned(job, None, say)
     with place_for(job, settings.workers, settings.address, settings.platform, settings.client, say) as place:
+        rows = rows or _planned(job, place.tokenizer, say)
         shards = [rows[start : start + job.rows_per_shard] for start in range(0, len(rows), job.rows_per_shard)]
         spec, row_ids = as_begun(output, job_spec(job, rows, place.model)), [row[ROW_ID] for row in rows]
-        with OutputStore.open(output, spec, len(shards), row_ids) as store:
+        with OutputStore.open(output, spec, len(shards), row_ids, tuple(job.companions)) as store:
             run.begin(len(rows), len(shards), [len(shards[index]) for index in store.finished])
             to_do = {index: each for index, each in enumerate(shards) if index not in store.finished}
-            for index, done in _results(job, to_do, settings, place, run):
-                table, final = shard_table(job, done)
-                num_tokens = sum(job.num_tokens(row) for row in final)
-                store.write(index, table, num_tokens)
-                run.wrote(
-                    len(final), [f"row {row[ROW_ID]}: {row[ERROR]}" for row in final if row.get(ERROR)], num_tokens
-                )
+            # Closed, not left to the collector: what Ray Data runs must have ended before Ray does.
+            with contextlib.closing(_results(job, to_do, settings, place, run)) as results:
+                for index, done in results:
+                    _write(job, index, done, store, run)
             missing = set(range(len(shards))) - store.finished
             assert not missing, f"every shard comes back; not {sorted(missing)[:5]}"
             store.complete()
             run.finishing()
             job.finish(output, say)  # While the lease is held: no other driver writes these files.
     return run.complete()
+
+
+def _planned(job: Job, tokenizer: Tokenizer | None, say: Say) -> list[Row]:
+    rows = job.rows(say, tokenizer)
+    if not rows:
+        raise ConfigError(f"job {job.name}: the inputs give no rows")
+    return rows
+
+
+def _write(job: Job, index: int, done: list[Row], store: OutputStore, run: RunWatch) -> None:
+    table, companions, final = shard_tables(job, done)
+    num_tokens = sum(job.num_tokens(row) for row in final)
+    store.write(index, table, num_tokens, companions)
+    run.wrote(len(final), [f"row {row[ROW_ID]}: {row[ERROR]}" for row in final if row.get(ERROR)], num_tokens)
 
 
 def job_spec(job: Job, rows: Sequence[Row], model: ModelIdentity | None) -> JobSpec:
@@ -114,7 +126,7 @@ def job_spec(job: Job, rows: Sequence[Row], model: ModelIdentity | None) -> JobS
 
 def _results(
     job: Job, shards: dict[int, list[Row]], settings: RunSettings, place: Place, run: RunWatch
-) -> Iterator[tuple[int, list[Row]]]:
+) -> Generator[tuple[int, list[Row]], None, None]:
     """The shards' rows after all stages, in the order in which they are done."""
     if not shards:
         return
@@ -122,15 +134,18 @@ def _results(
         for index, rows in shards.items():
             yield index, [decode_row(encode_row(row)) for row in rows]
         return
-    with run.watching(start_board()) as board:
-        for block in _through_stages(job, shards, settings, place, board):
+    with (
+        run.watching(start_board()) as board,
+        contextlib.closing(_through_stages(job, shards, settings, place, board)) as blocks,
+    ):
+        for block in blocks:
             index, done = from_block(block)
             yield index, [decode_row(each) for each in done]
 
 
 def _through_stages(
     job: Job, shards: dict[int, list[Row]], settings: RunSettings, place: Place, board: Any
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Blocks as they come out of the last stage. Raises what a worker raised, as it was raised there."""
     import ray.data
 
@@ -150,10 +165,12 @@ def _through_stages(
             ),
             num_cpus=stage.num_cpus,
         )
+    batches: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
-        for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for start in range(batch.num_rows):
-                yield batch.slice(start, 1)
+        with contextlib.closing(iter(batches)) as iterator:
+            for batch in iterator:
+                for start in range(batch.num_rows):
+                    yield batch.slice(start, 1)
     except Exception as error:
         raise _as_ours(error) from error
 

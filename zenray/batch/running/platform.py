@@ -16,6 +16,7 @@ from zenray.batch.client.verifiers import all_verifiers
 from zenray.batch.job import Job, ModelIdentity, Say
 from zenray.config import ZenrayConfig
 from zenray.errors import ConfigError, Unavailable
+from zenray.model.tokenizer import Tokenizer
 from zenray.serving import app
 from zenray.serving.cluster import Cluster
 
@@ -26,11 +27,17 @@ _RESOURCES_SLACK = 1e-6  # Ray counts in ten-thousandths of a CPU.
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a job runs. `model` is what its verifiers serve and `model_key` that in one text; None and empty for a job
-    that asks none."""
+    """Where a job runs. `model` is what its verifiers serve, `model_key` that in one text and `tokenizer` what they
+    read with; None and empty for a job that asks none."""
 
     model: ModelIdentity | None = None
     model_key: str = ""
+    tokenizer: Tokenizer | None = None
+
+
+def asks_model(job: Job) -> bool:
+    """Whether a stage of the job does."""
+    return any(stage.needs_model for stage in job.stages)
 
 
 @contextlib.contextmanager
@@ -48,7 +55,7 @@ def place_for(
             `client.patience_s`.
         ConfigError: a cluster too small for the job's workers, and what `zenray.serving.app.start` raises.
     """
-    needs_model = any(stage.needs_model for stage in job.stages)
+    needs_model = asks_model(job)
     num_cpus = workers * sum(stage.num_cpus for stage in job.stages)
     address = address or ("auto" if os.environ.get("RAY_ADDRESS") else None)
     with contextlib.ExitStack() as stack:
@@ -87,7 +94,7 @@ async def _has_verifiers() -> bool:
 
 async def _served(client: ClientSettings) -> Place:
     async with connected(all_verifiers, client) as generator:
-        return Place(generator.model, generator.model_key)
+        return Place(generator.model, generator.model_key, generator.tokenizer)
 
 
 def _on_free_ports(config: ZenrayConfig) -> ZenrayConfig:

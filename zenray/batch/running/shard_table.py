@@ -1,4 +1,4 @@
-"""From processed rows to a shard's table. A row that cannot be recorded becomes a row with an error."""
+"""From processed rows to a shard's tables. A row that cannot be recorded becomes a row with an error."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ log = logging.getLogger(__name__)
 _STAGE = "record"
 
 
-def shard_table(job: Job, rows: Sequence[Row]) -> tuple[pa.Table, list[Row]]:
-    """The table of `job.schema`, and the rows it was made of: those that could not be recorded now have an error."""
+def shard_tables(job: Job, rows: Sequence[Row]) -> tuple[pa.Table, dict[str, pa.Table], list[Row]]:
+    """The table of `job.schema`, those of `job.companions` by name, and the rows they were made of: those that could
+    not be recorded now have an error."""
     try:
-        return _table(job, rows), list(rows)
+        return *_tables(job, rows), list(rows)
     except Exception as error:  # Some row of them; one by one tells which.
         if is_nobodys_fault(error):
             raise
         final = [_recordable(job, row) for row in rows]
-        return _table(job, final), final
+        return *_tables(job, final), final
 
 
 def _recordable(job: Job, row: Row) -> Row:
     """The row, or it with an error, or where that cannot be recorded either, nothing but its error."""
     try:
-        _table(job, [row])
+        _tables(job, [row])
         return row
     except Exception as error:
         if is_nobodys_fault(error):
@@ -40,15 +41,22 @@ def _recordable(job: Job, row: Row) -> Row:
         log.exception("row %s cannot be recorded", row[ROW_ID])
         failed = {**row, ERROR: row.get(ERROR) or error_text(_STAGE, error)}
     with contextlib.suppress(Exception):
-        _table(job, [failed])
+        _tables(job, [failed])
         return failed
     return {ROW_ID: row[ROW_ID], ERROR: failed[ERROR]}
 
 
-def _table(job: Job, rows: Sequence[Row]) -> pa.Table:
-    names = set(job.schema.names)
-    records: list[Mapping[str, Any]] = [job.record(row) for row in rows]
+def _tables(job: Job, rows: Sequence[Row]) -> tuple[pa.Table, dict[str, pa.Table]]:
+    companions = {
+        name: _table(schema, [record for row in rows if (record := job.companion(name, row)) is not None])
+        for name, schema in job.companions.items()
+    }
+    return _table(job.schema, [job.record(row) for row in rows]), companions
+
+
+def _table(schema: pa.Schema, records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    names = set(schema.names)
     for record in records:
         if record.keys() != names:  # pyarrow would drop or invent columns without a word.
             raise ValueError(f"a record has the columns {sorted(record.keys())}; the schema {sorted(names)}")
-    return pa.Table.from_pylist([dict(record) for record in records], schema=job.schema)
+    return pa.Table.from_pylist([dict(record) for record in records], schema=schema)

@@ -30,6 +30,7 @@ from zenray.batch.unit_tests.results.report import write_report
 from zenray.batch.unit_tests.results.tree import write_tree
 from zenray.batch.unit_tests.settings import UnitTestSettings
 from zenray.batch.unit_tests.validation.validate_stage import ValidateStage, sandbox_versions
+from zenray.model.tokenizer import Tokenizer
 
 _ROWS_GENERATED_AT_ONCE = 16  # Each has one request under way: as many as an engine runs together.
 _ROWS_VALIDATED_AT_ONCE = 4  # They share the sandboxes of a process, one per core.
@@ -41,6 +42,7 @@ class UnitTestJob:
     name = "unit-tests"
     version = 1
     schema: pa.Schema = SCHEMA
+    companions: Mapping[str, pa.Schema] = {}
 
     def __init__(self, inputs: Sequence[InputSpec], seed: int, settings: UnitTestSettings) -> None:
         self.seed = seed
@@ -78,13 +80,16 @@ class UnitTestJob:
             StagePlan("validate", validate, rows_at_once=_ROWS_VALIDATED_AT_ONCE),
         )
 
-    def rows(self, say: Say) -> list[Row]:
+    def rows(self, say: Say, tokenizer: Tokenizer | None) -> list[Row]:
         chosen, skipped = self._functions(say)
         say(self._what_was_mined(len(chosen), skipped))
         return [{ROW_ID: function.row_id, FUNCTION: to_row(function)} for function in chosen]
 
     def record(self, row: Row) -> Mapping[str, Any]:
         return to_record(row)
+
+    def companion(self, name: str, row: Row) -> None:
+        return None
 
     def num_tokens(self, row: Row) -> int:
         candidates: dict[str, Any] = row.get(CANDIDATES, {})

@@ -65,7 +65,7 @@ def make(folder: Path, **options: object) -> UnitTestJob:
 
 def test_every_function_seen_is_a_row_or_left_out_with_a_reason(folder: Path) -> None:
     job = make(folder, max_functions=1)
-    rows = job.rows(lambda what: None)
+    rows = job.rows(lambda what: None, None)
     _, left_out = job._functions(lambda what: None)
     reasons = sorted(each.reason.value for each in left_out)
     assert len(rows) == 1
@@ -78,11 +78,11 @@ def test_what_was_mined_is_said_and_why_the_rest_was_left_out(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     said: list[str] = []
-    make(folder, max_functions=1).rows(said.append)
+    make(folder, max_functions=1).rows(said.append, None)
     assert said[-1] == (
         "files: 3 read, 1 passed over; functions: 1 to write tests for; left out: 3 trivial, 1 duplicate, 1 not chosen"
     )
-    make(tmp_path_factory.mktemp("empty")).rows(said.append)
+    make(tmp_path_factory.mktemp("empty")).rows(said.append, None)
     assert said[-1] == "files: 0 read, 0 passed over; functions: 0 to write tests for"
 
 
@@ -91,7 +91,7 @@ def test_rows_depend_on_the_input_alone(folder: Path, tmp_path_factory: pytest.T
     elsewhere.mkdir()
     for path in folder.iterdir():
         (elsewhere / path.name).write_bytes(path.read_bytes())
-    there, here = (make(each).rows(lambda what: None) for each in (elsewhere, folder))
+    there, here = (make(each).rows(lambda what: None, None) for each in (elsewhere, folder))
     assert list(map(canonical_json, there)) == list(map(canonical_json, here))
     assert len({row[ROW_ID] for row in here}) == len(here)
 
