@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import psutil
 import pyarrow as pa
 
-from zenray.batch.job import Generator, RowError, Say, StagePlan
+from zenray.batch.job import Generator, RowError, Say, ServedModel, StagePlan
 from zenray.batch.rows import ERROR, ROW_ID, Row, derive_seed, row_id
 from zenray.engine.request import Limits, Sampling
-from zenray.model.tokenizer import Tokenizer
 
 HOPELESS, BROKEN, TOO_LONG = "hopeless", "broken", "too long"
 """Texts whose rows fail: with a RowError, with an exception nobody expected, with an InvalidRequest."""
@@ -66,8 +65,8 @@ class EchoJob:
         measure = StagePlan("measure", MeasureStage, num_cpus=0.1, rows_at_once=self.rows_at_once)
         return (generate, measure) if self.with_model else (measure,)
 
-    def rows(self, say: Say, tokenizer: Tokenizer | None) -> list[Row]:
-        assert (tokenizer is not None) == self.with_model
+    def rows(self, say: Say, model: ServedModel | None) -> list[Row]:
+        assert (model is not None) == self.with_model
         bad = [HOPELESS, BROKEN, TOO_LONG]
         texts = [f"def f{index}(" for index in range(self.num_rows - self.num_bad_rows)]
         for index in range(self.num_bad_rows):  # Spread over the shards.

@@ -35,6 +35,14 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What a job plans with: the model that answers its requests, and how text becomes tokens to it."""
+
+    identity: ModelIdentity
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """Everything the bytes of an output follow from. A resumed job must have the spec it was begun with.
 
@@ -166,9 +174,8 @@ class Job(Protocol):
     @property
     def stages(self) -> tuple[StagePlan, ...]: ...
 
-    def rows(self, say: Say, tokenizer: Tokenizer | None) -> list[Row]:
-        """All rows, in an order that depends on the inputs alone. `tokenizer` is the model's; None for a job whose
-        stages ask no model."""
+    def rows(self, say: Say, model: ServedModel | None) -> list[Row]:
+        """All rows, in an order that depends on the inputs alone. `model` is None for a job whose stages ask none."""
         ...
 
     def record(self, row: Row) -> Mapping[str, Any]:

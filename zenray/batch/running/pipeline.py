@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from zenray.batch.client.settings import ClientSettings
-from zenray.batch.job import Job, JobSpec, ModelIdentity, Say
+from zenray.batch.job import Job, JobSpec, ModelIdentity, Say, ServedModel
 from zenray.batch.output.layout import RUNS
 from zenray.batch.output.spec import as_begun
 from zenray.batch.output.store import OutputStore
@@ -31,7 +31,6 @@ from zenray.batch.running.shard_text import decode_row, encode_row, from_block, 
 from zenray.batch.running.worker import StageWorker
 from zenray.config import ZenrayConfig
 from zenray.errors import ConfigError, Unavailable, ZenrayError
-from zenray.model.tokenizer import Tokenizer
 
 _MAX_DEATHS_AT_START = 8  # Of workers in a row, before any of them took a shard.
 
@@ -78,9 +77,10 @@ def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say)
     # A model's tokenizer is known where its verifiers run; a job that asks none plans before anything is started.
     rows = [] if asks_model(job) else _planned(job, None, say)
     with place_for(job, settings.workers, settings.address, settings.platform, settings.client, say) as place:
-        rows = rows or _planned(job, place.tokenizer, say)
+        rows = rows or _planned(job, place.model, say)
         shards = [rows[start : start + job.rows_per_shard] for start in range(0, len(rows), job.rows_per_shard)]
-        spec, row_ids = as_begun(output, job_spec(job, rows, place.model)), [row[ROW_ID] for row in rows]
+        identity = place.model.identity if place.model else None
+        spec, row_ids = as_begun(output, job_spec(job, rows, identity)), [row[ROW_ID] for row in rows]
         with OutputStore.open(output, spec, len(shards), row_ids, tuple(job.companions)) as store:
             run.begin(len(rows), len(shards), [len(shards[index]) for index in store.finished])
             to_do = {index: each for index, each in enumerate(shards) if index not in store.finished}
@@ -96,8 +96,8 @@ def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say)
     return run.complete()
 
 
-def _planned(job: Job, tokenizer: Tokenizer | None, say: Say) -> list[Row]:
-    rows = job.rows(say, tokenizer)
+def _planned(job: Job, model: ServedModel | None, say: Say) -> list[Row]:
+    rows = job.rows(say, model)
     if not rows:
         raise ConfigError(f"job {job.name}: the inputs give no rows")
     return rows

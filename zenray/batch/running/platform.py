@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from zenray.batch.client.generator import connected
 from zenray.batch.client.settings import ClientSettings
 from zenray.batch.client.verifiers import all_verifiers
-from zenray.batch.job import Job, ModelIdentity, Say
+from zenray.batch.job import Job, Say, ServedModel
 from zenray.config import ZenrayConfig
 from zenray.errors import ConfigError, Unavailable
-from zenray.model.tokenizer import Tokenizer
 from zenray.serving import app
 from zenray.serving.cluster import Cluster
 
@@ -27,12 +26,11 @@ _RESOURCES_SLACK = 1e-6  # Ray counts in ten-thousandths of a CPU.
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a job runs. `model` is what its verifiers serve, `model_key` that in one text and `tokenizer` what they
-    read with; None and empty for a job that asks none."""
+    """Where a job runs. `model` is what its verifiers serve and `model_key` its identity in one text; None and empty
+    for a job that asks none."""
 
-    model: ModelIdentity | None = None
+    model: ServedModel | None = None
     model_key: str = ""
-    tokenizer: Tokenizer | None = None
 
 
 def asks_model(job: Job) -> bool:
@@ -94,7 +92,7 @@ async def _has_verifiers() -> bool:
 
 async def _served(client: ClientSettings) -> Place:
     async with connected(all_verifiers, client) as generator:
-        return Place(generator.model, generator.model_key, generator.tokenizer)
+        return Place(ServedModel(generator.model, generator.tokenizer), generator.model_key)
 
 
 def _on_free_ports(config: ZenrayConfig) -> ZenrayConfig:

@@ -16,7 +16,7 @@ from zenray.batch.derived import replaced_folder
 from zenray.batch.inputs.document import InputAccount, SourceDocument
 from zenray.batch.inputs.read import account_of, read_documents
 from zenray.batch.inputs.spec import InputKind, InputSpec
-from zenray.batch.job import Say, StagePlan
+from zenray.batch.job import Say, ServedModel, StagePlan
 from zenray.batch.output.layout import JOB
 from zenray.batch.output.verify import read_shards
 from zenray.batch.rows import ROW_ID, Row
@@ -30,7 +30,6 @@ from zenray.batch.unit_tests.results.report import write_report
 from zenray.batch.unit_tests.results.tree import write_tree
 from zenray.batch.unit_tests.settings import UnitTestSettings
 from zenray.batch.unit_tests.validation.validate_stage import ValidateStage, sandbox_versions
-from zenray.model.tokenizer import Tokenizer
 
 _ROWS_GENERATED_AT_ONCE = 16  # Each has one request under way: as many as an engine runs together.
 _ROWS_VALIDATED_AT_ONCE = 4  # They share the sandboxes of a process, one per core.
@@ -80,7 +79,7 @@ class UnitTestJob:
             StagePlan("validate", validate, rows_at_once=_ROWS_VALIDATED_AT_ONCE),
         )
 
-    def rows(self, say: Say, tokenizer: Tokenizer | None) -> list[Row]:
+    def rows(self, say: Say, model: ServedModel | None) -> list[Row]:
         chosen, skipped = self._functions(say)
         say(self._what_was_mined(len(chosen), skipped))
         return [{ROW_ID: function.row_id, FUNCTION: to_row(function)} for function in chosen]
