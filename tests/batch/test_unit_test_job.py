@@ -17,8 +17,9 @@ import pytest
 from tests.unit.batch.unit_tests.test_prompts import ChatTokenizer
 from zenray.batch.inputs.spec import InputKind, InputSpec
 from zenray.batch.job import Generated, ModelIdentity
+from zenray.batch.output.read import read_shards
 from zenray.batch.output.store import OutputStore
-from zenray.batch.output.verify import read_shards, verify_output
+from zenray.batch.output.verify import verify_output
 from zenray.batch.running.pipeline import job_spec
 from zenray.batch.running.shard_table import shard_tables
 from zenray.batch.running.shard_text import decode_row, encode_row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -21,7 +21,6 @@ from zenray.batch.output.layout import (
     RUNS,
     SHARDS,
     shard_name,
-    shard_path,
 )
 from zenray.batch.output.manifest import Contents, ShardEntry, load_contents
 from zenray.batch.output.row_ids import RowIdCheck
@@ -99,22 +98,6 @@ def verify_output(path: Path) -> VerifyReport:
         bytes=sum(each.bytes for each in contents.shards.values()),
         problems=tuple(findings),
     )
-
-
-def read_shards(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The finished shards in their order, each verified as it is read. Raises OutputDamaged."""
-    contents = load_contents(path)
-    if contents is None:
-        raise OutputDamaged(f"{path} has neither {MANIFEST} nor {JOURNAL}: no output folder, or nothing was begun")
-    for index in sorted(contents.shards):
-        file = shard_path(path, index)
-        try:
-            data = file.read_bytes()
-        except FileNotFoundError as error:
-            raise OutputDamaged(f"{file} is missing") from error
-        if sha256(data).hexdigest() != contents.shards[index].sha256:
-            raise OutputDamaged(f"{file} has changed since it was written")
-        yield decode_shard(data, columns)
 
 
 def _check_job(path: Path, findings: list[Finding]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from zenray.batch.inputs.read import account_of, read_documents
 from zenray.batch.inputs.spec import InputKind, InputSpec
 from zenray.batch.job import Say, ServedModel, StagePlan
 from zenray.batch.output.layout import JOB
-from zenray.batch.output.verify import read_shards
+from zenray.batch.output.read import read_shards
 from zenray.batch.rows import ROW_ID, Row
 from zenray.batch.unit_tests.choose import choose_functions
 from zenray.batch.unit_tests.codec import to_row

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.batch.output.small_job import NUM_SHARDS, ROW_IDS, SPEC, new_folder, num_tokens, run_job, table
+from zenray.batch.output.read import read_shards
 from zenray.batch.output.shard import encode_shard
 from zenray.batch.output.store import OutputStore
-from zenray.batch.output.verify import Problem, read_shards, verify_output
+from zenray.batch.output.verify import Problem, verify_output
 from zenray.errors import OutputDamaged
 
 SHARD = "shards/part-{:05d}.parquet"

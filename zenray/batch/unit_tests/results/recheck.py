@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zenray.batch.output.layout import JOB, RUNS
-from zenray.batch.output.verify import read_shards
+from zenray.batch.output.read import read_shards
 from zenray.batch.sandbox.pool import SandboxPool
 from zenray.batch.unit_tests.results.recheck_run import Measured, run_coverage, run_pytest, survives
 from zenray.batch.unit_tests.results.record import kept_tests
