@@ -6,7 +6,7 @@ import torch
 
 from zenray.engine.blocks import BlockPool
 from zenray.engine.forcing import TokenPrefixes, restrict
-from zenray.engine.request import FinishReason, TokenLogprob
+from zenray.engine.request import FinishReason
 from zenray.engine.sampler import apply_penalties, choose_token, has_penalties, is_plain_greedy, token_logprobs
 from zenray.engine.scheduler import Scheduled
 from zenray.engine.sequence import Sequence
@@ -84,17 +84,3 @@ class Committer:
         if sequence.output.finish_reason is not None:
             return sequence.output.finish_reason
         return FinishReason.LENGTH if sequence.num_output >= limits.max_tokens else None
-
-
-def collect_prompt_logprobs(sequence: Sequence, logits_RV: torch.Tensor) -> None:
-    """The log-probabilities of a chunk of the prompt, before it is booked as computed.
-
-    Row i of the chunk predicts token num_computed + i + 1; nothing predicts token 0.
-    """
-    if sequence.num_computed == 0:
-        sequence.prompt_logprobs = [TokenLogprob(sequence.token_ids[0], None)]
-    first = sequence.num_computed + 1
-    targets = sequence.token_ids[first : min(first + len(logits_RV), sequence.num_prompt)]
-    if targets:
-        num_top = sequence.request.sampling.logprobs or 0
-        sequence.prompt_logprobs += token_logprobs(logits_RV[: len(targets)], targets, num_top)

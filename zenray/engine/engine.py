@@ -15,8 +15,10 @@ from collections.abc import Callable
 import torch
 
 from zenray.config import EngineSettings
+from zenray.engine.admission import check_request
 from zenray.engine.blocks import BlockPool
-from zenray.engine.commit import Committer, collect_prompt_logprobs
+from zenray.engine.commit import Committer
+from zenray.engine.prompt_reader import PromptReader
 from zenray.engine.request import (
     Delta,
     EngineLoad,
@@ -26,9 +28,11 @@ from zenray.engine.request import (
     GenerateEvent,
     GenerateRequest,
     Priority,
+    Scored,
     ScoreEvent,
     Started,
 )
+from zenray.engine.rows import StepRows, wanted_rows
 from zenray.engine.runner import Runner
 from zenray.engine.sampler import argmax_rows
 from zenray.engine.scheduler import Scheduled, Scheduler
@@ -36,6 +40,7 @@ from zenray.engine.sequence import Sequence
 from zenray.engine.speculation import Round, Speculator
 from zenray.engine.stopping import MakeTextRule, TextRule, UnfailingRule
 from zenray.errors import InvalidRequest, Overloaded, Unavailable
+from zenray.model.decoder import States
 from zenray.model.load import LoadedModel
 from zenray.model.moe import StepPostponed
 
@@ -74,6 +79,7 @@ class Engine:
         self.pool = BlockPool(num_blocks, settings.block_size, settings.prefix_cache)
         self.scheduler = Scheduler(self.pool, settings)
         self.runner = Runner(model.decoder, self.pool)
+        self._reader = PromptReader(model.decoder)
         self._committer = Committer(self.pool, model.tokenizer)
         longest = config.max_position_embeddings if context_length is None else context_length
         self.max_sequence_tokens = min(longest, config.max_position_embeddings, num_blocks * settings.block_size)
@@ -99,14 +105,8 @@ class Engine:
 
     def add(self, request: GenerateRequest) -> int:
         """Queues a request and returns its handle. Raises `Overloaded` when the queue of its priority is full and
-        `InvalidRequest` when the sequence could never fit."""
-        num_tokens = len(request.prompt_token_ids) + request.limits.max_tokens
-        if not request.prompt_token_ids or num_tokens > self.max_sequence_tokens:
-            raise InvalidRequest.of(
-                "prompt_token_ids",
-                f"{len(request.prompt_token_ids)} tokens with max_tokens {request.limits.max_tokens}",
-                f"1 to {self.max_sequence_tokens} tokens of prompt plus completion",
-            )
+        `InvalidRequest` as `check_request`."""
+        check_request(request, self.model.config, self.max_sequence_tokens)
         count = request.sampling.n
         seed = secrets.randbits(64) if request.sampling.seed is None else request.sampling.seed
         rules = [self._text_rule(request) for _ in range(count)]
@@ -173,11 +173,13 @@ class Engine:
         for scheduled in plan:
             if scheduled.sequence.first_scheduled_s is None:
                 scheduled.sequence.first_scheduled_s = start_s
-        rows_of = self._logit_rows(plan)
+        rows = wanted_rows(plan)
         is_pure_decode = all(scheduled.sequence.is_decoding for scheduled in plan)
         num_aborts = self.model.decoder.experts.num_aborts
-        logits_RV = self.runner.run(plan, [row for rows in rows_of for row in rows])
-        rounds = self._commit(plan, rows_of, logits_RV, events)
+        states = self.runner.run(plan, rows.tokens, rows.hidden_layers)
+        self._read(plan, rows, states, events)
+        logits_RV = self.runner.head(states.final_RD[rows.choosing])
+        rounds = self._commit(plan, rows, logits_RV, events)
         if self.speculator is not None and rounds:
             is_pure_decode = is_pure_decode and num_aborts == self.model.decoder.experts.num_aborts
             self.speculator.observe(rounds, logits_RV, (self._clock() - start_s) * 1000, is_pure_decode)
@@ -220,7 +222,7 @@ class Engine:
             arrived, self._inbox = self._inbox, []
             cancelled, self._cancelled = self._cancelled, set()
         for sequence in arrived:
-            if self.speculator is not None:
+            if self.speculator is not None and sequence.request.scoring is None:
                 self.speculator.opened(sequence)
             if sequence.index == 0:
                 self._open_choices[sequence.handle] = sequence.request.sampling.n
@@ -238,46 +240,33 @@ class Engine:
         siblings = [sequence for group in self._siblings.values() for sequence in group]
         return [*self.scheduler.running, *self.scheduler.waiting, *siblings]
 
-    @staticmethod
-    def _logit_rows(plan: list[Scheduled]) -> list[list[int]]:
-        """Per plan entry, which of the step's rows need logits: the last pending token's and its draft's, and
-        every prompt token's that predicts a prompt token whose log-probability was asked for."""
-        rows_of = []
-        start = 0
-        for scheduled in plan:
-            sequence, count = scheduled.sequence, scheduled.num_tokens
-            if sequence.wants_prompt_logprobs:
-                rows_of.append(list(range(start, start + count)))
-            elif count == sequence.num_pending:
-                rows_of.append(list(range(start + count - 1, start + count + scheduled.num_draft)))
-            else:
-                rows_of.append([])
-            start += count + scheduled.num_draft
-        return rows_of
+    def _read(self, plan: list[Scheduled], rows: StepRows, states: States, events: Events) -> None:
+        """Books what the step says of prompts' own tokens. A scored prompt starts with its first records."""
+        records = self._reader.score(plan, rows, states)
+        for scheduled, entry in zip(plan, rows.entries, strict=True):
+            sequence = scheduled.sequence
+            if sequence in records:
+                self._start(sequence, events)
+                events.append((sequence.handle, Scored(records[sequence])))
+            elif entry.read:
+                sequence.prompt_logprobs += self._reader.logprobs(sequence, entry.read, states)
+            sequence.next_read += len(entry.read)
 
-    def _commit(
-        self, plan: list[Scheduled], rows_of: list[list[int]], logits_RV: torch.Tensor, events: Events
-    ) -> list[Round]:
+    def _commit(self, plan: list[Scheduled], rows: StepRows, logits_RV: torch.Tensor, events: Events) -> list[Round]:
         """Books what the step computed and the tokens its rows choose. Returns the rounds that chose any."""
         greedy = argmax_rows(logits_RV)
         now_s = self._clock()
         rounds: list[Round] = []
-        end = 0
-        for scheduled, rows in zip(plan, rows_of, strict=True):
+        for scheduled, entry in zip(plan, rows.entries, strict=True):
             sequence = scheduled.sequence
-            begin, end = end, end + len(rows)
-            if sequence.wants_prompt_logprobs:
-                collect_prompt_logprobs(sequence, logits_RV[begin:end])
             self._committer.computed(sequence, scheduled.num_tokens)
             if sequence.num_pending:
                 continue
-            if sequence.num_output == 0:
-                self._start(sequence, events)
-            if sequence.request.limits.max_tokens == 0:
+            self._start(sequence, events)
+            if not entry.chosen:
                 self._finish(sequence, FinishReason.LENGTH, now_s, events)
                 continue
-            first_row = end - 1 - scheduled.num_draft
-            done, reason = self._committer.round(scheduled, first_row, logits_RV, greedy, now_s)
+            done, reason = self._committer.round(scheduled, entry.chosen.start, logits_RV, greedy, now_s)
             rounds.append(done)
             self._num_rounds += 1
             self._num_generated += done.num_committed
@@ -288,8 +277,11 @@ class Engine:
         return rounds
 
     def _start(self, sequence: Sequence, events: Events) -> None:
-        """First token of a choice. Choice 0 speaks for the request and lets its siblings in: they find
-        the prompt's blocks in the prefix cache."""
+        """First token of a choice, or first record. Choice 0 speaks for the request and lets its siblings in: they
+        find the prompt's blocks in the prefix cache."""
+        if sequence.started:
+            return
+        sequence.started = True
         if sequence.index > 0:
             return
         cached = sequence.num_cached or 0
@@ -297,7 +289,6 @@ class Engine:
         self._num_cached += cached
         events.append((sequence.handle, Started(sequence.num_prompt, cached, tuple(sequence.prompt_logprobs))))
         for sibling in self._siblings.pop(sequence.handle, ()):
-            sibling.prompt_logprobs = sequence.prompt_logprobs
             self.scheduler.add(sibling)
 
     def _report_text(self, sequence: Sequence, text: str, events: Events) -> None:
@@ -343,4 +334,5 @@ class Engine:
         ended, self._ended = self._ended, []
         if self.speculator is not None:
             for sequence in ended:
-                self.speculator.closed(sequence)
+                if sequence.request.scoring is None:  # there is nothing to draft
+                    self.speculator.closed(sequence)

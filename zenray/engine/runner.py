@@ -1,12 +1,14 @@
-"""Runs one forward pass for a plan: lays the tokens out, owns the KV tensors, returns logits rows."""
+"""Runs one forward pass for a plan: lays the tokens out, owns the KV tensors, returns states and logits."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 
 from zenray.engine.blocks import BlockPool
 from zenray.engine.scheduler import Scheduled
-from zenray.model.decoder import Decoder
+from zenray.model.decoder import Decoder, States
 from zenray.ops.batch import Span, StepBatch, lay_out
 
 
@@ -18,13 +20,14 @@ class Runner:
         self._block_size = pool.block_size
         self._caches = decoder.new_caches(pool.num_blocks, pool.block_size)
 
-    def run(self, plan: list[Scheduled], logit_rows: list[int]) -> torch.Tensor:
-        """One step: [len(logit_rows), V] logits in the model's logits type.
-
-        `logit_rows` index the step's tokens laid end to end in the plan's order.
-        """
+    def run(self, plan: list[Scheduled], rows: list[int], hidden_layers: Collection[int] = ()) -> States:
+        """One step: the states of `rows`, which index its tokens laid end to end in the plan's order."""
         with torch.inference_mode():
-            return self._decoder.forward(self._lay_out(plan, logit_rows), self._caches)
+            return self._decoder.states(self._lay_out(plan, rows), self._caches, hidden_layers)
+
+    def head(self, states_RD: torch.Tensor) -> torch.Tensor:
+        """[R, V] logits in the model's logits type."""
+        return self._decoder.head(states_RD)
 
     def _lay_out(self, plan: list[Scheduled], logit_rows: list[int]) -> StepBatch:
         spans = []

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
+
+MAX_HEAD = 1024
+MAX_TAIL_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class ScoredRows:
 
 def join_rows(parts: Sequence[ScoredRows]) -> ScoredRows:
     """One run of records of several that follow each other. Raises ValueError where they do not."""
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         if after.first_position != before.end_position:
             raise ValueError(f"records go on at position {after.first_position}, not at {before.end_position}")
     if len(parts) == 1:
@@ -113,3 +117,30 @@ def join_rows(parts: Sequence[ScoredRows]) -> ScoredRows:
             for layer in parts[0].hidden
         },
     )
+
+
+def split_rows(rows: ScoredRows, runs: Sequence[tuple[int, int]]) -> list[ScoredRows]:
+    """The same records in runs, each given by its first position and how many rows it has. Views, no copies."""
+    row_ends = np.cumsum([0, *(num_rows for _, num_rows in runs)]).tolist()
+    assert row_ends[-1] == rows.num_rows, "every record is in one run"
+    entry_ends = np.concatenate([[0], np.cumsum(rows.head_counts_R, dtype=np.int64)])[row_ends].tolist()
+    parts = []
+    for (first_position, _), of_rows, of_entries in zip(
+        runs, map(slice, row_ends, row_ends[1:]), map(slice, entry_ends, entry_ends[1:]), strict=True
+    ):
+        part = ScoredRows(
+            first_position=first_position,
+            gold_logprobs_R=rows.gold_logprobs_R[of_rows],
+            entropies_R=rows.entropies_R[of_rows],
+            head_counts_R=rows.head_counts_R[of_rows],
+            head_ids_N=rows.head_ids_N[of_entries],
+            head_logprobs_N=rows.head_logprobs_N[of_entries],
+            tail_masses_R=rows.tail_masses_R[of_rows],
+            tail_ids_RS=rows.tail_ids_RS[of_rows],
+            hidden={
+                layer: HiddenRows(states.values_RD[of_rows], states.scales_R[of_rows])
+                for layer, states in rows.hidden.items()
+            },
+        )
+        parts.append(part)
+    return parts

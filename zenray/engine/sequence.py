@@ -20,6 +20,8 @@ class Sequence:
 
     `token_ids` is prompt plus output. `num_computed` of them have their keys and values in
     `block_ids`; the rest are pending. A preempted sequence has no blocks and everything pending.
+    `next_read` is the first prompt position whose distribution was asked for and not read yet, `num_prompt` if there
+    is none; it only grows, so that nothing is read twice.
     `draft` is what the next step verifies behind the pending token; it is no part of `token_ids`.
     """
 
@@ -44,6 +46,7 @@ class Sequence:
 
         self.token_ids = list(request.prompt_token_ids)
         self.num_prompt = len(self.token_ids)
+        self.next_read = self._first_read()
         self.num_computed = 0
         self.num_cached: int | None = None  # prompt tokens the prefix cache gave at first admission
         self.block_ids: list[int] = []
@@ -55,7 +58,9 @@ class Sequence:
 
         self.output = OutputText(request.limits, rule, request.forced_prefix)
         self.output_counts: Counter[int] = Counter()
-        self.prompt_logprobs: list[TokenLogprob] = []
+        self.started = False
+        # Nothing predicts the first token.
+        self.prompt_logprobs = [TokenLogprob(self.token_ids[0], None)] if request.sampling.prompt_logprobs else []
         self.unsent_ids: list[int] = []
         self.unsent_logprobs: list[TokenLogprob] = []
         self.first_scheduled_s: float | None = None
@@ -66,9 +71,16 @@ class Sequence:
     def priority(self) -> Priority:
         return self.request.priority
 
+    def _first_read(self) -> int:
+        if self.request.scoring is not None:
+            return self.request.scoring.first_scored
+        # Choice 0 speaks for the request.
+        return 1 if self.request.sampling.prompt_logprobs and self.index == 0 else self.num_prompt
+
     @property
     def num_pending(self) -> int:
-        return len(self.token_ids) - self.num_computed
+        """Tokens to be computed. The last one of a scored prompt is not: it predicts none of the others."""
+        return len(self.token_ids) - (self.request.scoring is not None) - self.num_computed
 
     @property
     def num_output(self) -> int:
@@ -87,18 +99,13 @@ class Sequence:
     @property
     def wants_prompt_logprobs(self) -> bool:
         """Prompt log-probabilities were asked for and are not complete."""
-        asked = self.request.sampling.prompt_logprobs and self.num_output == 0
-        return asked and len(self.prompt_logprobs) < self.num_prompt
+        return self.request.sampling.prompt_logprobs and self.next_read < self.num_prompt
 
     def findable_hashes(self, block_size: int) -> Iterator[bytes]:
-        """Hash chain of the full blocks that may come from the prefix cache.
-
-        At least one token stays pending, because its logits are needed; all of the prompt does when
-        its log-probabilities were asked for.
-        """
-        if self.wants_prompt_logprobs:
-            return
-        for block_index in range((len(self.token_ids) - 1) // block_size):
+        """Hash chain of the full blocks that may come from the prefix cache: those before the first token whose
+        states are needed, to read the next distribution of the prompt or to choose the next token."""
+        following = self.next_read if self.next_read < self.num_prompt else len(self.token_ids)
+        for block_index in range((following - 1) // block_size):
             yield self.block_hash(block_index, block_size)
 
     def block_hash(self, block_index: int, block_size: int) -> bytes:

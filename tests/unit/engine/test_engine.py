@@ -98,7 +98,7 @@ def test_every_kind_of_end(make_engine: MakeEngine) -> None:
 def test_the_token_that_ends_the_text_is_reported_with_its_logprob(make_engine: MakeEngine) -> None:
     engine = make_engine()
     eos = min(engine.model.tokenizer.eos_token_ids)
-    engine.runner.run = lambda plan, rows: torch.eye(engine.model.config.vocab_size)[[eos] * len(rows)] * 9  # type: ignore[method-assign]
+    engine.runner.head = lambda states_RD: torch.eye(engine.model.config.vocab_size)[[eos] * len(states_RD)] * 9  # type: ignore[method-assign]
     (events,) = run(engine, request(5, ignore_eos=False, sampling=Sampling(logprobs=1)))
     assert tokens(events) == [eos]
     assert events[-2].logprobs[0].top[0][0] == eos  # type: ignore[union-attr]
