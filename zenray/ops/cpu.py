@@ -11,6 +11,7 @@ from zenray.ops.batch import LayerCache, StepBatch
 from zenray.ops.native import Kernels, kernels, matrix
 from zenray.ops.packing import unpack
 from zenray.ops.reference import ReferenceBackend
+from zenray.ops.summary import RowSummaries
 from zenray.ops.weights import PackedWeight
 
 DEQUANTISED_ROWS = 2048
@@ -262,6 +263,50 @@ class CpuBackend(TorchCpuBackend):
             torch.get_num_threads(),
         )
         return out_TD
+
+    def summarise(
+        self,
+        logits_RV: torch.Tensor,
+        targets_R: torch.Tensor,
+        uniforms_R: torch.Tensor,
+        max_head: int,
+        head_mass: float,
+        num_samples: int,
+    ) -> RowSummaries:
+        """What is kept of each row of logits: a head, the tail's mass and draws from it."""
+        num_rows, num_columns = logits_RV.shape
+        assert logits_RV.dtype is torch.float32 and logits_RV.is_contiguous(), (logits_RV.dtype, logits_RV.stride())
+        assert targets_R.dtype is torch.int64 and uniforms_R.dtype is torch.float64
+        assert targets_R.shape == uniforms_R.shape == (num_rows,), (targets_R.shape, uniforms_R.shape)
+        width = min(max_head, num_columns)
+        result = RowSummaries(
+            gold_logprobs_R=torch.empty(num_rows),
+            entropies_R=torch.empty(num_rows),
+            head_counts_R=torch.empty(num_rows, dtype=torch.int32),
+            head_ids_RK=torch.empty(num_rows, width, dtype=torch.int32),
+            head_logprobs_RK=torch.empty(num_rows, width),
+            tail_masses_R=torch.empty(num_rows),
+            tail_ids_RS=torch.empty(num_rows, num_samples, dtype=torch.int32),
+        )
+        self._kernels.summarise(
+            result.gold_logprobs_R.data_ptr(),
+            result.entropies_R.data_ptr(),
+            result.head_counts_R.data_ptr(),
+            result.head_ids_RK.data_ptr(),
+            result.head_logprobs_RK.data_ptr(),
+            result.tail_masses_R.data_ptr(),
+            result.tail_ids_RS.data_ptr(),
+            logits_RV.data_ptr(),
+            targets_R.contiguous().data_ptr(),
+            uniforms_R.contiguous().data_ptr(),
+            num_rows,
+            num_columns,
+            width,
+            head_mass,
+            num_samples,
+            torch.get_num_threads(),
+        )
+        return result
 
 
 def _token_stride(heads_THC: torch.Tensor) -> int:

@@ -12,7 +12,7 @@ import torch
 from zenray.ops import build
 from zenray.ops.weights import PackedWeight
 
-_P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_P, _I, _F, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 _SIGNATURES = {
     # sum, data, bytes, threads
     "read": (_P, _P, _I, _I),
@@ -37,6 +37,9 @@ _SIGNATURES = {
     "swiglu_rows": (_P, _P, _P, _P, _I, _P, _I),
     # out, y, pairs, weights, tokens, chosen, width, threads
     "combine": (_P, _P, _P, _P, _I, _I, _I, _I),
+    # gold logprobs, entropies, head counts, head ids, head logprobs, tail masses, tail ids, logits, targets, uniforms,
+    # rows, columns, head entries, head mass, samples, threads
+    "summarise": (_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _D, _I, _I),
 }
 
 
