@@ -89,23 +89,8 @@ def generate_event_to_proto(event: GenerateEvent) -> verifier_pb2.GenerateEvent:
             )
         )
     if isinstance(event, Final):
-        return verifier_pb2.GenerateEvent(
-            final=verifier_pb2.GenerateFinal(
-                index=event.index,
-                text=event.text,
-                finish_reason=finish_reason_to_proto(event.finish_reason),
-                usage=usage_to_proto(event.usage),
-                timings=timings_to_proto(event.timings),
-            )
-        )
-    assert isinstance(event, Started)
-    return verifier_pb2.GenerateEvent(
-        started=verifier_pb2.GenerateStarted(
-            prompt_tokens=event.prompt_tokens,
-            cached_tokens=event.cached_tokens,
-            prompt_logprobs=logprobs_to_proto(event.prompt_logprobs, no_token_bytes),
-        )
-    )
+        return verifier_pb2.GenerateEvent(final=final_to_proto(event))
+    return verifier_pb2.GenerateEvent(started=started_to_proto(event))
 
 
 def generate_event_from_proto(message: verifier_pb2.GenerateEvent) -> GenerateEvent:
@@ -115,18 +100,43 @@ def generate_event_from_proto(message: verifier_pb2.GenerateEvent) -> GenerateEv
         delta = message.delta
         return Delta(delta.index, delta.text, tuple(delta.token_ids), logprobs_from_proto(delta.logprobs))
     if kind == "final":
-        final = message.final
-        return Final(
-            index=final.index,
-            text=final.text,
-            finish_reason=finish_reason_from_proto(final.finish_reason),
-            usage=usage_from_proto(final.usage),
-            timings=timings_from_proto(final.timings),
-        )
+        return final_from_proto(message.final)
     if kind == "started":
-        started = message.started
-        return Started(started.prompt_tokens, started.cached_tokens, logprobs_from_proto(started.prompt_logprobs))
+        return started_from_proto(message.started)
     raise ValueError("a GenerateEvent without an event")
+
+
+def started_to_proto(event: Started) -> verifier_pb2.GenerateStarted:
+    return verifier_pb2.GenerateStarted(
+        prompt_tokens=event.prompt_tokens,
+        cached_tokens=event.cached_tokens,
+        prompt_logprobs=logprobs_to_proto(event.prompt_logprobs, no_token_bytes),
+    )
+
+
+def started_from_proto(message: verifier_pb2.GenerateStarted) -> Started:
+    return Started(message.prompt_tokens, message.cached_tokens, logprobs_from_proto(message.prompt_logprobs))
+
+
+def final_to_proto(event: Final) -> verifier_pb2.GenerateFinal:
+    return verifier_pb2.GenerateFinal(
+        index=event.index,
+        text=event.text,
+        finish_reason=finish_reason_to_proto(event.finish_reason),
+        usage=usage_to_proto(event.usage),
+        timings=timings_to_proto(event.timings),
+    )
+
+
+def final_from_proto(message: verifier_pb2.GenerateFinal) -> Final:
+    """Raises KeyError for a reason this version does not know."""
+    return Final(
+        index=message.index,
+        text=message.text,
+        finish_reason=finish_reason_from_proto(message.finish_reason),
+        usage=usage_from_proto(message.usage),
+        timings=timings_from_proto(message.timings),
+    )
 
 
 def verifier_load_to_proto(load: VerifierLoad) -> verifier_pb2.GetVerifierLoadResponse:

@@ -6,18 +6,21 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import grpc
 
+from zenray.api.convert_scoring import score_event_from_proto, score_request_to_proto
 from zenray.api.convert_verifier import (
     generate_event_from_proto,
     generate_request_to_proto,
     verifier_load_from_proto,
 )
 from zenray.api.service import VerifierLoad
-from zenray.engine.request import Final, FinishReason, GenerateEvent, GenerateRequest
-from zenray.errors import DeadlineExceeded, Overloaded, Unavailable
+from zenray.engine.request import Final, FinishReason, GenerateEvent, GenerateRequest, Scored, ScoreEvent
+from zenray.engine.scoring import ScoredRows, join_rows
+from zenray.errors import DeadlineExceeded, Overloaded, Unavailable, ZenrayError
 from zenray.serving.channels import ReplicaLost, closing_loses, error_of
 from zenray.serving.peers import Peer, Peers
 from zenray.serving.replay import Replay
@@ -30,6 +33,14 @@ INFO_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 1.0
 MAX_RERUNS = 3
 """A request that was lost this often may be what kills the replicas: it is given up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One run of a request on one replica, behind `num_lost` that broke; `begun_s` is of the monotonic clock."""
+
+    num_lost: int
+    begun_s: float
 
 
 class VerifierClient:
@@ -70,6 +81,50 @@ class VerifierClient:
         """
         begun_s = time.monotonic()
         replay = Replay()
+        current: _Run | None = None
+        try:
+            async with aclosing(self._runs(request, affinity, deadline_s)) as events:
+                async for run, event in events:
+                    if run is not current:
+                        current = run
+                        if run.num_lost:
+                            replay.rerun((run.begun_s - begun_s) * 1000)
+                    assert not isinstance(event, Scored), "nothing was to be scored"
+                    fresh = replay.pass_on(event, (time.monotonic() - begun_s) * 1000)
+                    if fresh is not None:
+                        yield fresh
+        except DeadlineExceeded:
+            if not replay.produced:
+                raise
+            total_ms = (time.monotonic() - begun_s) * 1000
+            for final in replay.cut(request.sampling.n, FinishReason.DEADLINE, total_ms):
+                yield final
+
+    async def score(
+        self, request: GenerateRequest, affinity: str, deadline_s: float, on_rows: Callable[[int], None]
+    ) -> ScoredRows:
+        """All records of `request`, which has `scoring`; `on_rows` hears how many have just come. Chosen, repeated and
+        bounded as in `generate`, but all records are of one run: another replica may round otherwise.
+
+        Raises what `generate` does, and DeadlineExceeded whenever they are not whole by `deadline_s`.
+        """
+        current: _Run | None = None
+        parts: list[ScoredRows] = []
+        async with aclosing(self._runs(request, affinity, deadline_s)) as events:
+            async for run, event in events:
+                if run is not current:
+                    current, parts = run, []
+                if isinstance(event, Scored):
+                    parts.append(event.rows)
+                    on_rows(event.rows.num_rows)
+                elif isinstance(event, Final) and event.finish_reason is not FinishReason.LENGTH:
+                    raise Unavailable(f"a verifier ended a request early: {event.finish_reason.value}")
+        return _whole(parts, request)
+
+    async def _runs(
+        self, request: GenerateRequest, affinity: str, deadline_s: float
+    ) -> AsyncGenerator[tuple[_Run, GenerateEvent | ScoreEvent], None]:
+        """Events of one run after the other, each with its run, until one is whole."""
         full: set[str] = set()
         num_lost = 0
         failover_s: float | None = None  # Until when a request that had a replica looks for another one.
@@ -79,15 +134,12 @@ class VerifierClient:
                 peer.suspect()
                 failover_s = failover_s or min(deadline_s, time.monotonic() + self._failover_timeout_s)
                 continue
-            if num_lost:
-                self.num_reruns += 1
-                replay.rerun((time.monotonic() - begun_s) * 1000)
+            self.num_reruns += num_lost > 0
+            run = _Run(num_lost, time.monotonic())
             try:
                 async with aclosing(self._run(peer, request, deadline_s)) as events:
                     async for event in events:
-                        fresh = replay.pass_on(event, (time.monotonic() - begun_s) * 1000)
-                        if fresh is not None:
-                            yield fresh
+                        yield run, event
                 return
             except ReplicaLost:
                 peer.suspect()
@@ -101,13 +153,6 @@ class VerifierClient:
                 full.add(peer.replica_id)
                 if full >= {peer.replica_id for peer in self._peers.available()}:
                     raise
-            except DeadlineExceeded:
-                if not replay.produced:
-                    raise
-                total_ms = (time.monotonic() - begun_s) * 1000
-                for final in replay.cut(request.sampling.n, FinishReason.DEADLINE, total_ms):
-                    yield final
-                return
 
     async def loads(self) -> dict[str, VerifierLoad]:
         """What every replica says of itself now, also one that takes no request; one that does not answer is left
@@ -155,19 +200,22 @@ class VerifierClient:
 
     async def _run(
         self, peer: Peer, request: GenerateRequest, deadline_s: float
-    ) -> AsyncGenerator[GenerateEvent, None]:
+    ) -> AsyncGenerator[GenerateEvent | ScoreEvent, None]:
         """One run on one replica. Raises ReplicaLost when it breaks before the last Final."""
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise DeadlineExceeded("the deadline passed before a verifier could take the request")
         limits = replace(request.limits, deadline_ms=max(1, int(remaining_s * 1000)))
-        message = generate_request_to_proto(replace(request, limits=limits))
+        request = replace(request, limits=limits)
         open_choices = request.sampling.n
         with self._peers.use(peer), closing_loses():
-            call = peer.stub.Generate(message, timeout=remaining_s + DEADLINE_MARGIN_S)
+            call, decode = _call(peer, request, remaining_s + DEADLINE_MARGIN_S)
             try:
                 async for reply in call:
-                    event = generate_event_from_proto(reply)
+                    try:
+                        event = decode(reply)
+                    except (ValueError, KeyError) as error:
+                        raise ZenrayError(f"a verifier sent what this version cannot read: {error}") from error
                     open_choices -= isinstance(event, Final)
                     yield event
             except grpc.RpcError as error:
@@ -176,3 +224,35 @@ class VerifierClient:
                 call.cancel()
         if open_choices:
             raise ReplicaLost("a verifier ended a stream too early")
+
+
+def _call(
+    peer: Peer, request: GenerateRequest, timeout_s: float
+) -> tuple[Any, Callable[[Any], GenerateEvent | ScoreEvent]]:
+    """The call that answers a request, and what reads its messages."""
+    if request.scoring is None:
+        return peer.stub.Generate(generate_request_to_proto(request), timeout=timeout_s), generate_event_from_proto
+    return peer.stub.Score(score_request_to_proto(request), timeout=timeout_s), score_event_from_proto
+
+
+def _whole(parts: Sequence[ScoredRows], request: GenerateRequest) -> ScoredRows:
+    """The records of a run as one. Raises ZenrayError where they are not those that were asked for."""
+    scoring = request.scoring
+    assert scoring is not None
+    try:
+        for part in parts:
+            if part.tail_ids_RS.shape[1] != scoring.format.num_tail_samples:
+                raise ValueError(f"{part.tail_ids_RS.shape[1]} tail samples")
+            if part.head_counts_R.max() > scoring.format.max_head:
+                raise ValueError(f"a head of {part.head_counts_R.max()} tokens")
+            if set(part.hidden) != set(scoring.hidden_layers):
+                raise ValueError(f"hidden states of layers {sorted(part.hidden)}")
+        rows = join_rows(parts) if parts else None
+        if rows is None or (rows.first_position, rows.end_position) != (
+            scoring.first_scored,
+            len(request.prompt_token_ids),
+        ):
+            raise ValueError("not all positions")
+    except ValueError as error:
+        raise ZenrayError(f"a verifier sent records that were not asked for: {error}") from error
+    return rows

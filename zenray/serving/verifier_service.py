@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Protocol
 
 import grpc.aio
 
+from zenray.api.convert_scoring import score_event_to_proto, score_request_from_proto
 from zenray.api.convert_verifier import (
     generate_event_to_proto,
     generate_request_from_proto,
@@ -17,7 +18,9 @@ from zenray.api.convert_verifier import (
 )
 from zenray.api.service import VerifierLoad
 from zenray.api.status import as_zenray_error, grpc_status
+from zenray.api.validate_scoring import check_scoring, max_record_bytes
 from zenray.engine.async_engine import AsyncEngine
+from zenray.errors import Overloaded
 from zenray.experts.status import ExpertStatus
 from zenray.model.tokenizer_json import tokenizer_to_bytes
 from zenray.v1 import common_pb2, verifier_pb2, verifier_pb2_grpc
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SERVICE_NAME = verifier_pb2.DESCRIPTOR.services_by_name["VerifierService"].full_name
 TOKENIZER_PART_BYTES = 1024 * 1024
+MAX_UNREAD_BYTES = 2**30
+"""Of records that calls in progress may come to."""
 WATCHDOG_PERIOD_S = 0.5
 
 
@@ -43,17 +48,27 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
         experts: Callable[[], ExpertStatus | None] = lambda: None,
     ) -> None:
         self._engine, self._model, self._replica_id, self._experts = engine, model, replica_id, experts
+        self._unread = ByteBudget(MAX_UNREAD_BYTES)
 
     async def Generate(self, message: verifier_pb2.GenerateRequest, context: grpc.aio.ServicerContext) -> None:
-        try:
+        async with _errors_as_status(context):
             request = generate_request_from_proto(message)
             async with aclosing(self._engine.generate(request)) as events:
                 async for event in events:
                     await context.write(generate_event_to_proto(event))
-        except (grpc.aio.AioRpcError, grpc.aio.AbortError, grpc.aio.UsageError):
-            raise  # grpc.aio's own: the call is closed
-        except Exception as error:
-            await context.abort_with_status(grpc_status(as_zenray_error(error)))
+
+    async def Score(self, message: verifier_pb2.ScoreRequest, context: grpc.aio.ServicerContext) -> None:
+        """The engine does not wait for readers: what one does not take stays here until its call ends. So a call's
+        records are bounded at the door, and those of all calls together by `MAX_UNREAD_BYTES`."""
+        async with _errors_as_status(context):
+            request = score_request_from_proto(message)
+            engine = self._engine.engine
+            check_scoring(request, engine.model.config, engine.max_sequence_tokens)
+            with self._unread.reserve(max_record_bytes(request, engine.model.config.hidden_size)):
+                async with aclosing(self._engine.score(request)) as events:
+                    async for event in events:
+                        for part in score_event_to_proto(event):
+                            await context.write(part)
 
     async def GetVerifierInfo(
         self, message: verifier_pb2.GetVerifierInfoRequest, context: grpc.aio.ServicerContext
@@ -71,6 +86,39 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServiceServicer):
         data = await asyncio.to_thread(tokenizer_to_bytes, self._engine.engine.model.tokenizer)
         for start in range(0, len(data), TOKENIZER_PART_BYTES):
             yield verifier_pb2.GetTokenizerResponse(part=data[start : start + TOKENIZER_PART_BYTES])
+
+
+class ByteBudget:
+    """Bytes that calls may hold at once."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_reserved = 0
+
+    @contextmanager
+    def reserve(self, num_bytes: int) -> Iterator[None]:
+        """Holds so many for the block. Raises Overloaded where there are not so many left."""
+        if self._num_reserved + num_bytes > self._max_bytes:
+            raise Overloaded(
+                f"records of up to {self._num_reserved:,} bytes may wait for their readers; "
+                f"{num_bytes:,} more exceed {self._max_bytes:,}"
+            )
+        self._num_reserved += num_bytes
+        try:
+            yield
+        finally:
+            self._num_reserved -= num_bytes
+
+
+@asynccontextmanager
+async def _errors_as_status(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """Ends the call with the status of what its block raised."""
+    try:
+        yield
+    except (grpc.aio.AioRpcError, grpc.aio.AbortError, grpc.aio.UsageError):
+        raise  # grpc.aio's own: the call is closed
+    except Exception as error:
+        await context.abort_with_status(grpc_status(as_zenray_error(error)))
 
 
 class EngineHealth(Protocol):

@@ -8,9 +8,10 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
+from typing import TypeVar
 from uuid import uuid4
 
 from zenray.batch.client.gate import Gate
@@ -21,6 +22,7 @@ from zenray.batch.client.settings import ClientSettings
 from zenray.batch.client.verifiers import OneModel
 from zenray.batch.job import Generated, ModelIdentity
 from zenray.engine.request import Delta, Final, FinishReason, GenerateRequest, Limits, Priority, Sampling
+from zenray.engine.scoring import ScoredRows, Scoring
 from zenray.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, ZenrayError
 from zenray.model.tokenizer import Tokenizer
 from zenray.serving.channels import ReplicaLost
@@ -31,6 +33,8 @@ from zenray.serving.verifier_client import VerifierClient
 from zenray.v1 import common_pb2, verifier_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
 
 _AFFINITY_SLACK = 4
 _MAX_INTERNAL_ERRORS = 3
@@ -87,14 +91,28 @@ class VerifierGenerator:
         request = GenerateRequest(
             f"{self._name}-{next(self._numbers)}", tuple(prompt_token_ids), sampling, limits, Priority.BATCH
         )
+        return await self._until_whole(
+            request, self._settings.attempt_timeout_s, lambda timeout_s: self._generate_once(request, timeout_s)
+        )
+
+    async def score(self, token_ids: Sequence[int], scoring: Scoring, seed: int) -> ScoredRows:
+        """See `zenray.batch.job.Generator`."""
+        name = f"{self._name}-{next(self._numbers)}"
+        request = GenerateRequest.to_score(name, token_ids, scoring, seed, Priority.BATCH)
+        timeout_s = self._settings.attempt_timeout_s + len(token_ids) * self._settings.scored_token_timeout_s
+        return await self._until_whole(request, timeout_s, lambda timeout_s: self._score_once(request, timeout_s))
+
+    async def _until_whole(
+        self, request: GenerateRequest, timeout_s: float, attempt: Callable[[float], Awaitable[_Answer]]
+    ) -> _Answer:
+        """What `attempt` gives within its time, once it gives anything whole. Errors as `Generator` says."""
         begun_s = time.monotonic()
-        timeout_s = self._settings.attempt_timeout_s
         num_failures = num_losses = num_internal = 0
         first_internal_s = math.inf
         while True:
             try:
-                async with self._gate.places(sampling.n):
-                    return await self._attempt(request, timeout_s)
+                async with self._gate.places(request.sampling.n):
+                    return await attempt(timeout_s)
             except InvalidRequest:
                 raise
             except DeadlineExceeded as error:
@@ -134,7 +152,7 @@ class VerifierGenerator:
             ]
             self._gate.limit = next_limit(self._gate.limit, self._gate.in_flight, loads)
 
-    async def _attempt(self, request: GenerateRequest, timeout_s: float) -> tuple[Generated, ...]:
+    async def _generate_once(self, request: GenerateRequest, timeout_s: float) -> tuple[Generated, ...]:
         token_ids: list[list[int]] = [[] for _ in range(request.sampling.n)]
         finals: dict[int, Final] = {}
         affinity = affinity_key("", request.prompt_token_ids)
@@ -143,9 +161,8 @@ class VerifierGenerator:
         ) as events:
             async for event in events:
                 if isinstance(event, Delta):
-                    self._progress_s = time.monotonic()
                     token_ids[event.index] += event.token_ids
-                    self._on_tokens(len(event.token_ids))
+                    self._count(len(event.token_ids))
                 elif isinstance(event, Final):
                     finals[event.index] = event
         for final in finals.values():
@@ -157,6 +174,15 @@ class VerifierGenerator:
             Generated(finals[index].text, tuple(ids), finals[index].finish_reason)
             for index, ids in enumerate(token_ids)
         )
+
+    async def _score_once(self, request: GenerateRequest, timeout_s: float) -> ScoredRows:
+        affinity = affinity_key("", request.prompt_token_ids)
+        return await self._client.score(request, affinity, time.monotonic() + timeout_s, self._count)
+
+    def _count(self, num_tokens: int) -> None:
+        """Tokens generated or scored have come."""
+        self._progress_s = time.monotonic()
+        self._on_tokens(num_tokens)
 
     def _check_patience(self, begun_s: float, failure: ZenrayError) -> None:
         silent_s = time.monotonic() - max(begun_s, self._progress_s)

@@ -10,7 +10,8 @@ from zenray.batch.client.gate import Gate
 from zenray.batch.job import Generated, ModelIdentity
 from zenray.engine.async_engine import AsyncEngine
 from zenray.engine.engine import Engine
-from zenray.engine.request import Delta, Final, GenerateRequest, Limits, Priority, Sampling
+from zenray.engine.request import Delta, Final, GenerateRequest, Limits, Priority, Sampling, Scored
+from zenray.engine.scoring import ScoredRows, Scoring, join_rows
 from zenray.model.tokenizer import Tokenizer
 
 _SHUTDOWN_S = 10.0
@@ -65,3 +66,10 @@ class LocalGenerator:
                 elif isinstance(event, Final):
                     done[event.index] = Generated(event.text, tuple(token_ids[event.index]), event.finish_reason)
         return tuple(done[index] for index in range(sampling.n))
+
+    async def score(self, token_ids: Sequence[int], scoring: Scoring, seed: int) -> ScoredRows:
+        """See `zenray.batch.job.Generator`."""
+        name = f"local-{next(self._numbers)}"
+        request = GenerateRequest.to_score(name, token_ids, scoring, seed, Priority.BATCH)
+        async with self._gate.places(1):
+            return join_rows([event.rows async for event in self._engine.score(request) if isinstance(event, Scored)])
