@@ -8,6 +8,8 @@ from typing import Any
 
 from zenray.batch.inputs.spec import InputSpec
 from zenray.batch.job import Job
+from zenray.batch.teacher_logits.job import TeacherLogitsJob
+from zenray.batch.teacher_logits.settings import TeacherLogitsSettings
 from zenray.batch.unit_tests.job import UnitTestJob
 from zenray.batch.unit_tests.settings import UnitTestSettings
 from zenray.config import Settings
@@ -42,6 +44,12 @@ JOBS: Mapping[str, JobKind] = {
             UnitTestSettings,
             UnitTestJob,
             _check_sandbox,
+        ),
+        JobKind(
+            "teacher-logits",
+            "What the served model thinks of every token of texts, for distillation",
+            TeacherLogitsSettings,
+            TeacherLogitsJob,
         ),
     )
 }

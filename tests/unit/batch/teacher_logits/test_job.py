@@ -1,0 +1,195 @@
+"""The job without a cluster: what it plans, what its stage makes of that, what is refused, what a kill leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.unit.batch.teacher_logits.toy_teacher import WIDTH, ToyTeacher, toy_rows
+from zenray.batch.catalog import job_kind
+from zenray.batch.inputs.spec import InputSpec
+from zenray.batch.job import ServedModel
+from zenray.batch.output.store import OutputStore
+from zenray.batch.output.verify import verify_output
+from zenray.batch.rows import ERROR, ROW_ID, Row, derive_seed
+from zenray.batch.running.pipeline import job_spec
+from zenray.batch.running.shard_table import shard_tables
+from zenray.batch.running.shard_text import decode_row, encode_row
+from zenray.batch.running.stage_rows import process_rows
+from zenray.batch.teacher_logits.codec import from_row
+from zenray.batch.teacher_logits.columns import SEGMENT_FIELDS, segments_of
+from zenray.batch.teacher_logits.job import TeacherLogitsJob
+from zenray.batch.teacher_logits.records.footer import Footer
+from zenray.batch.teacher_logits.records.sequence import decode_hidden, decode_sequence
+from zenray.batch.teacher_logits.results.record import HIDDEN_STATES, num_scored
+from zenray.engine.scoring import Scoring
+from zenray.errors import InvalidRequest, OutputOfAnotherJob
+
+OPTIONS = {"planning": {"window_tokens": 96, "overlap_tokens": 24}, "sequences_per_shard": 2}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "LICENSE").write_text("Do what you like with any of it.\n")
+    for name in ("one", "two", "three"):
+        (folder / f"{name}.py").write_text("".join(f"{name}_{index} = {index}\n" for index in range(9)))
+    (folder / "page.md").write_text("# A page\n\nIt says very little about anything at all.\n")
+    return folder
+
+
+def make_job(texts: Path, seed: int = 3, **options: object) -> TeacherLogitsJob:
+    kind = job_kind("teacher-logits")
+    settings = kind.settings.model_validate({**OPTIONS, **options})
+    job = kind.make([InputSpec.parse(f"{texts}#name=texts")], seed, settings)
+    assert isinstance(job, TeacherLogitsJob)
+    return job
+
+
+def planned(job: TeacherLogitsJob, teacher: ToyTeacher) -> list[Row]:
+    return job.rows(lambda what: None, ServedModel(teacher.model, teacher.tokenizer))
+
+
+def run(job: TeacherLogitsJob, output: Path, teacher: ToyTeacher, shards_before_kill: int | None = None) -> None:
+    """The pipeline without its cluster: the same stage, rows as text on their way, the same store."""
+
+    async def through_stage() -> None:
+        rows = planned(job, teacher)
+        shards = [rows[start : start + job.rows_per_shard] for start in range(0, len(rows), job.rows_per_shard)]
+        spec, row_ids = job_spec(job, rows, teacher.model), [row[ROW_ID] for row in rows]
+        (plan,) = job.stages
+        stage = plan.make()
+        await stage.open(teacher)
+        with OutputStore.open(output, spec, len(shards), row_ids, tuple(job.companions)) as store:
+            for index in sorted(set(range(len(shards))) - store.finished):
+                if len(store.finished) == shards_before_kill:
+                    raise Killed
+                data = [encode_row(row) for row in shards[index]]
+                done = await process_rows(plan.name, stage, data, asyncio.Semaphore(8), lambda: None)
+                table, companions, final = shard_tables(job, [decode_row(each) for each in done])
+                store.write(index, table, sum(map(job.num_tokens, final)), companions)
+            store.complete()
+            job.finish(output, lambda what: None)
+
+    asyncio.run(through_stage())
+
+
+def promised(output: Path) -> Mapping[str, bytes]:
+    files = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith("runs/")}
+
+
+@pytest.fixture(scope="module")
+def output(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("output") / "whole"
+    run(make_job(texts, hidden_layers=[2, 0]), folder, ToyTeacher())
+    return folder
+
+
+def test_every_record_is_what_the_teacher_says_as_far_as_its_format_goes(output: Path, texts: Path) -> None:
+    """Tokens, segments, heads and hidden states of every row, against the teacher asked again."""
+    teacher = ToyTeacher()
+    rows = {row[ROW_ID]: from_row(row) for row in planned(make_job(texts, hidden_layers=[0, 2]), teacher)}
+    table, hidden = (pq.read_table(output / name) for name in ("shards", HIDDEN_STATES))
+    footer = Footer.from_metadata(table.schema.metadata)
+    assert footer.teacher == {"name": "toy", "sha256": "0" * 64, "weight_format": "float64"}
+    assert footer.hidden_layers == (0, 2)
+    assert table.num_rows == hidden.num_rows == len(rows) > 2
+    for record, states in zip(table.to_pylist(), hidden.to_pylist(), strict=True):
+        sequence = rows[record[ROW_ID]]
+        assert record[ERROR] is None and states[ROW_ID] == record[ROW_ID]
+        form = footer.record_format
+        shape = (sequence.num_tokens, sequence.num_scored)
+        token_ids_T, found = decode_sequence(record[ROW_ID], record, *shape, form, footer.vocabulary)
+        columns = {field.name: record[field.name] for field in SEGMENT_FIELDS}
+        assert segments_of(columns, token_ids_T.tolist()) == sequence.segments
+        states_found = decode_hidden(record[ROW_ID], states, footer.hidden_layers, sequence.num_scored)
+        at = 0
+        for index, segment in enumerate(sequence.segments):
+            scoring = Scoring(form.score_format, segment.first_scored, (0, 2))
+            seed = derive_seed(3, record[ROW_ID], "score", index)
+            said = toy_rows(segment.token_ids, scoring, seed, teacher.model.vocab_size)
+            part = slice(at, at + said.num_rows)
+            assert np.array_equal(found.head_counts_R[part], said.head_counts_R)
+            assert np.allclose(found.entropies_R[part], said.entropies_R, atol=0.1)
+            assert np.array_equal(states_found[2].values_RD[part], said.hidden[2].values_RD)
+            at += said.num_rows
+        assert states_found[0].values_RD.shape == (at, WIDTH)
+
+
+def test_the_output_is_sound_and_its_report_adds_up(output: Path, texts: Path) -> None:
+    report = verify_output(output)
+    assert report.sound and report.complete
+    told = json.loads((output / "report" / "report.json").read_text())
+    rows = planned(make_job(texts), ToyTeacher())
+    scored = sum(from_row(row).num_scored for row in rows)
+    assert told["tokens"]["num_scored"] == told["plan"]["num_scored"] == report.tokens == scored
+    assert sum(group["num_scored"] for group in told["groups"]) == scored
+    assert {group["language"] for group in told["groups"]} >= {"python", "markdown"}
+    assert all(sum(each["counts"]) == scored for each in told["histograms"].values())
+    files = sum(path.stat().st_size for path in (output / "shards").iterdir())
+    assert told["bytes"]["num"] == files
+    assert sum(told["bytes"]["per_scored_token_by_column"].values()) == pytest.approx(files / scored)
+    assert 0 < told["fidelity"]["kl_mean_nats"] < told["fidelity"]["kl_p99_nats"] <= told["fidelity"]["kl_max_nats"]
+    page = (output / "report" / "report.html").read_text()
+    assert f"{scored:,} tokens" in page and "markdown" in page
+
+
+def test_a_killed_job_goes_on_to_the_same_bytes(output: Path, texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(make_job(texts, hidden_layers=[0, 2]), tmp_path / "out", ToyTeacher(), shards_before_kill=1)
+    run(make_job(texts, hidden_layers=[0, 2]), tmp_path / "out", ToyTeacher())
+    assert promised(tmp_path / "out") == promised(output)
+
+
+def test_another_format_or_other_code_goes_on_with_no_output(
+    output: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutputOfAnotherJob, match='format is "compact-48" there, "top-8" now'):
+        run(make_job(texts, hidden_layers=[0, 2], format="top-8"), output, ToyTeacher())
+    monkeypatch.setattr("zenray.batch.teacher_logits.job.code_digest", lambda: "f" * 64)
+    with pytest.raises(OutputOfAnotherJob, match=r'zenray_sources_sha256 is "[0-9a-f]{64}" there, "fff'):
+        run(make_job(texts, hidden_layers=[0, 2]), output, ToyTeacher())
+
+
+def test_a_sequence_that_cannot_be_scored_says_why_and_what_it_was(texts: Path, tmp_path: Path) -> None:
+    """Of a sequence with several such segments always the same one is named."""
+    run(make_job(texts), tmp_path / "out", ToyTeacher(refused=ord("#")))
+    records = pq.read_table(tmp_path / "out" / "shards").to_pylist()
+    failed = [record for record in records if record[ERROR]]
+    assert 0 < len(failed) < len(records)
+    for record in failed:
+        assert record[ERROR].startswith("extract: token_ids is ") and "no 35" in record[ERROR]
+        assert "page.md" in record["segment_paths"] and record["checksum"] is None
+    assert json.loads((tmp_path / "out" / "report" / "report.json").read_text())["errors"]
+    assert verify_output(tmp_path / "out").sound
+
+
+def test_the_segments_of_a_sequence_are_asked_for_at_once(texts: Path) -> None:
+    teacher = ToyTeacher()
+    job = make_job(texts)
+    rows = planned(job, teacher)
+    row = max(rows, key=lambda each: len(from_row(each).segments))
+    stage = job.stages[0].make()
+
+    async def ask() -> Row:
+        await stage.open(teacher)
+        return await stage.process(row)
+
+    assert num_scored(asyncio.run(ask())) == from_row(row).num_scored
+    assert teacher.most_under_way == len(from_row(row).segments) > 1
+
+
+def test_windows_that_the_teacher_cannot_read_are_refused_before_anything_is_planned(texts: Path) -> None:
+    with pytest.raises(InvalidRequest, match="window_tokens is 96; allowed: at most the 64 that toy reads"):
+        planned(make_job(texts), ToyTeacher(context_length=64))

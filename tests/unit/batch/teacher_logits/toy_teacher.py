@@ -1,0 +1,77 @@
+"""A teacher without a model: its logits are a function of the tokens it has read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+
+import numpy as np
+import torch
+
+from zenray.batch.job import Generated, ModelIdentity
+from zenray.engine.noise import uniform
+from zenray.engine.request import Limits, Sampling
+from zenray.engine.scoring import HiddenRows, ScoredRows, Scoring
+from zenray.errors import InvalidRequest
+from zenray.model.tokenizer import ByteTokenizer, Tokenizer
+from zenray.ops.summary import summarise_rows
+
+WIDTH = 8
+"""Of its hidden states."""
+
+
+def toy_logits(token_ids: Sequence[int], vocab_size: int) -> np.ndarray:
+    """[T, V]: what it says after each token; of some tokens it is sure, of others it knows nothing."""
+    logits = []
+    for position in range(len(token_ids)):
+        seed = sha256(bytes(str(list(token_ids[: position + 1])), "ascii")).digest()
+        random = np.random.default_rng(list(seed))
+        logits.append(random.normal(0, random.choice([0.5, 2.0, 6.0]), vocab_size))
+    return np.array(logits)
+
+
+class ToyTeacher:
+    """A `Generator`. A segment that has `refused` among its tokens is a request that no retry helps."""
+
+    def __init__(self, context_length: int = 128, refused: int | None = None) -> None:
+        self.tokenizer: Tokenizer = ByteTokenizer()
+        self.model = ModelIdentity("toy", "0" * 64, "float64", context_length, self.tokenizer.vocab_size)
+        self._refused = refused
+        self.num_under_way = self.most_under_way = 0
+
+    async def generate(
+        self, prompt_token_ids: Sequence[int], sampling: Sampling, limits: Limits
+    ) -> tuple[Generated, ...]:
+        raise AssertionError("nobody asks it to go on")
+
+    async def score(self, token_ids: Sequence[int], scoring: Scoring, seed: int) -> ScoredRows:
+        self.num_under_way += 1
+        self.most_under_way = max(self.most_under_way, self.num_under_way)
+        await asyncio.sleep(0)  # Everybody else begins meanwhile.
+        self.num_under_way -= 1
+        if self._refused in token_ids:
+            raise InvalidRequest.of("token_ids", len(token_ids), f"no {self._refused}")
+        return toy_rows(token_ids, scoring, seed, self.model.vocab_size)
+
+
+def toy_rows(token_ids: Sequence[int], scoring: Scoring, seed: int, vocab_size: int) -> ScoredRows:
+    first, kept = scoring.first_scored, scoring.format
+    logits_RV = torch.from_numpy(toy_logits(token_ids, vocab_size)[first - 1 : -1])
+    targets_R = torch.tensor(list(token_ids[first:]))
+    uniforms_R = torch.tensor([uniform(seed, position) for position in range(first, len(token_ids))])
+    found = summarise_rows(logits_RV, targets_R, uniforms_R, kept.max_head, kept.head_mass, kept.num_tail_samples)
+    in_head_RK = np.arange(found.head_ids_RK.shape[1]) < found.head_counts_R.numpy()[:, None]
+    states_RD = (logits_RV.numpy()[:, :WIDTH] * 10).clip(-127, 127).astype(np.int8)
+    scales_R = np.full(len(states_RD), 0.1, np.float32)
+    return ScoredRows(
+        first_position=first,
+        gold_logprobs_R=found.gold_logprobs_R.numpy().astype(np.float32),
+        entropies_R=found.entropies_R.numpy().astype(np.float32),
+        head_counts_R=found.head_counts_R.numpy(),
+        head_ids_N=found.head_ids_RK.numpy()[in_head_RK],
+        head_logprobs_N=found.head_logprobs_RK.numpy()[in_head_RK].astype(np.float32),
+        tail_masses_R=found.tail_masses_R.numpy().astype(np.float32),
+        tail_ids_RS=found.tail_ids_RS.numpy(),
+        hidden={layer: HiddenRows(states_RD, scales_R) for layer in scoring.hidden_layers},
+    )
