@@ -123,7 +123,7 @@ def _rows_from_proto(message: verifier_pb2.ScoredRows) -> ScoredRows:
     num_entries = int(head_counts_R.sum(dtype=np.int64))
     hidden = {
         each.layer: HiddenRows(
-            _table("hidden.values", each.values, _INT8, num_rows),
+            _table("hidden.values", each.values, _INT8, num_rows, min_width=1),
             _array("hidden.scales", each.scales, _FLOAT32, num_rows),
         )
         for each in message.hidden
@@ -154,9 +154,9 @@ def _array(name: str, data: bytes, dtype: np.dtype, length: int) -> np.ndarray:
     return np.frombuffer(data, dtype) if data else np.empty(0, dtype)
 
 
-def _table(name: str, data: bytes, dtype: np.dtype, num_rows: int) -> np.ndarray:
+def _table(name: str, data: bytes, dtype: np.dtype, num_rows: int, min_width: int = 0) -> np.ndarray:
     """Such a view with as many columns as there are."""
     width, rest = divmod(len(data), num_rows * dtype.itemsize)
-    if rest:
-        raise ValueError(f"{name} has {len(data)} bytes, which are no {num_rows} rows")
+    if rest or width < min_width:
+        raise ValueError(f"{name} has {len(data)} bytes, which are not {num_rows} rows")
     return _array(name, data, dtype, num_rows * width).reshape(num_rows, width)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import aclosing
+from dataclasses import dataclass, field
 
-import grpc.aio
 import pytest
 
 from zenray.engine.request import (
@@ -25,12 +24,10 @@ from zenray.engine.request import (
     Usage,
 )
 from zenray.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
-from zenray.serving.channels import SERVER_OPTIONS, bind
-from zenray.serving.directory import Endpoint
-from zenray.serving.peers import Peers
-from zenray.serving.verifier_client import MAX_RERUNS, VerifierClient
-from zenray.serving.verifier_service import VerifierServicer, watch_engine
-from zenray.v1 import common_pb2, verifier_pb2_grpc
+from zenray.serving.verifier_client import MAX_RERUNS
+from zenray.serving.verifier_harness import VerifierFleet
+from zenray.serving.verifier_service import watch_engine
+from zenray.v1 import common_pb2
 
 NUM_TOKENS = 6
 
@@ -75,56 +72,8 @@ class ScriptedEngine:
         return EngineLoad(running_sequences=self.open_streams, total_blocks=10)
 
 
-class Fleet:
-    """Replicas of scripted engines, and a directory that is a list."""
-
-    def __init__(self) -> None:
-        self._sets: asyncio.Queue[list[Endpoint]] = asyncio.Queue()
-        self._servers: dict[str, grpc.aio.Server] = {}
-        self._endpoints: dict[str, Endpoint] = {}
-        self.peers = Peers(self._watch, verifier_pb2_grpc.VerifierServiceStub)
-        self.client = VerifierClient(self.peers, affinity_slack=4, failover_timeout_s=5.0)
-
-    async def add(self, replica_id: str, engine: ScriptedEngine) -> None:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
-        servicer = VerifierServicer(engine, common_pb2.ModelInfo(name="scripted"), replica_id)  # type: ignore[arg-type]
-        verifier_pb2_grpc.add_VerifierServiceServicer_to_server(servicer, server)
-        self._endpoints[replica_id] = Endpoint(replica_id, bind(server, "127.0.0.1"))
-        self._servers[replica_id] = server
-        await server.start()
-        await self._publish()
-
-    async def add_mute(self, replica_id: str) -> asyncio.Server:
-        """A machine that takes connections and says nothing."""
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-        self._endpoints[replica_id] = Endpoint(replica_id, f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        await self._publish()
-        return server
-
-    async def say(self, replica_id: str, unavailable: str) -> None:
-        self._endpoints[replica_id] = replace(self._endpoints[replica_id], unavailable=unavailable)
-        await self._publish()
-
-    async def remove(self, replica_id: str) -> None:
-        del self._endpoints[replica_id]
-        await self._publish()
-
-    async def kill(self, replica_id: str) -> None:
-        await self._servers.pop(replica_id).stop(0)
-
-    async def _publish(self) -> None:
-        self._sets.put_nowait(list(self._endpoints.values()))
-        async with asyncio.timeout(5):
-            while {peer.endpoint for peer in self.peers.listed()} != set(self._endpoints.values()):
-                await asyncio.sleep(0.001)
-
-    async def _watch(self) -> AsyncGenerator[list[Endpoint], None]:
-        while True:
-            yield await self._sets.get()
-
-    async def stop(self) -> None:
-        await self.peers.stop()
-        await asyncio.gather(*(server.stop(0) for server in self._servers.values()))
+class Fleet(VerifierFleet):
+    """Replicas of scripted engines."""
 
     async def complete(self, deadline_s: float = 5.0) -> list[GenerateEvent]:
         return [event async for event in self.stream(deadline_s)]
@@ -134,19 +83,9 @@ class Fleet:
         return self.client.generate(request, "key", time.monotonic() + deadline_s)
 
 
-@asynccontextmanager
-async def _fleet() -> AsyncIterator[Fleet]:
-    fleet = Fleet()
-    await fleet.peers.start()
-    try:
-        yield fleet
-    finally:
-        await fleet.stop()
-
-
 @pytest.fixture
 async def fleet() -> AsyncIterator[Fleet]:
-    async with _fleet() as made:
+    async with Fleet(common_pb2.ModelInfo(name="scripted")) as made:
         yield made
 
 
