@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ class ShardEntry:
 def _check_fields(sha256: object, *numbers: object) -> None:
     if not all(type(each) is int and each >= 0 for each in numbers) or not isinstance(sha256, str):
         raise ValueError("has numbers that are none")
+
+
+def entry_of(index: int, files: Mapping[str, bytes], num_rows: Mapping[str, int], num_tokens: int) -> ShardEntry:
+    """Of a shard's file under no name and its companions' by theirs, and their rows."""
+    facts = {name: (num_rows[name], len(data), sha256(data).hexdigest()) for name, data in files.items()}
+    rows, num_bytes, digest = facts.pop("")
+    companions = {name: CompanionEntry(*its) for name, its in facts.items()}
+    return ShardEntry(index, shard_name(index), rows, num_tokens, num_bytes, digest, companions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,19 +45,19 @@ from zenray.batch.output.layout import (
     RUNS,
     SHARDS,
     check_companion_name,
-    shard_name,
     shard_path,
 )
 from zenray.batch.output.lease import Lease
 from zenray.batch.output.manifest import (
-    CompanionEntry,
     Contents,
     Journal,
     ShardEntry,
+    entry_of,
     load_contents,
     manifest_bytes,
 )
-from zenray.batch.output.row_ids import RowIdCheck, is_part_of
+from zenray.batch.output.plan import Schemas, ShardPlan, check_schemas
+from zenray.batch.output.row_ids import RowIdCheck
 from zenray.batch.output.shard import decode_shard, encode_shard, own_schema, row_ids_of, shard_schema
 from zenray.batch.output.spec import job_bytes, spec_differences
 from zenray.batch.rows import ROW_ID
@@ -79,28 +79,16 @@ class OutputStore:
         lease: Lease,
         disk: Disk,
     ) -> None:
-        self._path, self._spec, self._row_ids, self._lease, self._disk = path, spec, row_ids, lease, disk
+        self._path, self._spec, self._lease, self._disk = path, spec, lease, disk
+        self._plan = ShardPlan(num_shards, spec.rows_per_shard, row_ids)
         self._companions = tuple(sorted(companions))
         remove_temporaries(path, disk, besides=path / RUNS)
-        self._begin(num_shards)
-        contents = load_contents(path)
-        assert contents is not None
-        if contents.job_sha256 != spec.digest or contents.num_shards != num_shards:
-            raise OutputDamaged(
-                f"{path}: its list of shards is of job {contents.job_sha256[:12]} with {contents.num_shards} shards, "
-                f"not of {spec.digest[:12]} with {num_shards}"
-            )
-        if contents.companions != self._companions:
-            raise OutputDamaged(
-                f"{path}: its shards have the companions {', '.join(contents.companions) or 'none'}, the job's "
-                f"{', '.join(self._companions) or 'none'}"
-            )
-        self._contents = contents
+        self._contents = contents = self._begin(Contents(spec.digest, num_shards, {}, False, self._companions))
         self._shards = dict(contents.shards)
         self._lost = {index: reason for index, entry in self._shards.items() if (reason := self._differs(entry))}
         for index, reason in self._lost.items():
             log.warning("%s: %s; it is made again", shard_path(path, index), reason)
-        self._schemas: dict[str, pa.Schema] = {}  # Of the companions by name, and of the shards under no name.
+        self._schemas: Schemas = {}
         self._journal: Journal | None = None
         if not contents.complete:
             self._journal = Journal(path, self._listed(), disk)
@@ -175,7 +163,8 @@ class OutputStore:
         files = {
             name: encode_shard(each, self._spec.digest, shard_index, num_tokens, name) for name, each in tables.items()
         }
-        entry = _entry(shard_index, tables, files, num_tokens)
+        num_rows = {name: each.num_rows for name, each in tables.items()}
+        entry = entry_of(shard_index, files, num_rows, num_tokens)
         listed = self._shards.get(shard_index)
         if listed is not None and listed != entry:
             raise OutputDamaged(
@@ -206,8 +195,9 @@ class OutputStore:
             self._disk.fsync_folder(self._path)
         self._journal = None
 
-    def _begin(self, num_shards: int) -> None:
-        """job.json, an empty journal and a place for shards, or a look at whether what is there is ours."""
+    def _begin(self, nothing: Contents) -> Contents:
+        """job.json, places for shards and their companions, and a journal of `nothing` finished, or what is there
+        already and is ours."""
         try:
             begun = self._disk.read(self._path / JOB)
         except FileNotFoundError:
@@ -215,18 +205,33 @@ class OutputStore:
             begun = job_bytes(self._spec)
         if begun != job_bytes(self._spec):
             raise OutputOfAnotherJob(str(self._path), spec_differences(begun, self._spec))
+        contents = load_contents(self._path)
+        if contents is not None:
+            self._refuse_other(contents, nothing)
         folders = [self._path / name for name in (SHARDS, *self._companions)]
         for folder in folders:
             make_folders(folder, self._disk)
-        if (self._path / MANIFEST).exists() or (self._path / JOURNAL).exists():
-            return
+        if contents is not None:
+            return contents
         if any(any(folder.iterdir()) for folder in folders):
             raise OutputDamaged(
                 f"{self._path} has shards but neither {MANIFEST} nor {JOURNAL}, so which of them are finished is not "
                 "known: put it back, or begin a new output folder"
             )
-        contents = Contents(self._spec.digest, num_shards, {}, complete=False, companions=self._companions)
-        Journal(self._path, contents, self._disk)
+        Journal(self._path, nothing, self._disk)
+        return nothing
+
+    def _refuse_other(self, found: Contents, expected: Contents) -> None:
+        if found.job_sha256 != expected.job_sha256 or found.num_shards != expected.num_shards:
+            raise OutputDamaged(
+                f"{self._path}: its list of shards is of job {found.job_sha256[:12]} with {found.num_shards} shards, "
+                f"not of {expected.job_sha256[:12]} with {expected.num_shards}"
+            )
+        if found.companions != expected.companions:
+            raise OutputDamaged(
+                f"{self._path}: its shards have the companions {', '.join(found.companions) or 'none'}, the job's "
+                f"{', '.join(expected.companions) or 'none'}"
+            )
 
     def _listed(self) -> Contents:
         return replace(self._contents, shards=self._shards)
@@ -265,30 +270,12 @@ class OutputStore:
         return None
 
     def _check_plan(self, index: int, tables: Mapping[str, pa.Table]) -> None:
-        """A shard has `rows_per_shard` rows, the last one the rest; all have one schema. A companion has rows of its
-        shard, in their order."""
-        name, most, table = shard_name(index), self._spec.rows_per_shard, tables[""]
-        is_last = index == self._contents.num_shards - 1
-        if not (1 <= table.num_rows <= most if is_last else table.num_rows == most):
-            raise OutputDamaged(f"{name} would have {table.num_rows} rows, planned are {most}")
-        row_ids = row_ids_of(table)
-        if len(set(row_ids)) < len(row_ids):
-            raise OutputDamaged(f"{name} would have a row twice")
-        if self._row_ids is not None and row_ids != list(self._row_ids[index * most : (index + 1) * most]):
-            raise OutputDamaged(f"{name} would have other rows than the planned ones, or in another order")
-        for companion in self._companions:
-            if not is_part_of(row_ids_of(tables[companion]), row_ids):
-                raise OutputDamaged(f"{companion}/{name} would have other rows than its shard, or in another order")
+        self._plan.check(index, tables)
         if not self._schemas and self.finished:
-            index = min(self.finished)
-            self._schemas = {
-                each: shard_schema(self._disk.read(shard_path(self._path, index, each))) for each in tables
-            }
-        schemas = {each: own_schema(its.schema) for each, its in tables.items()}
-        for each, schema in self._schemas.items():
-            if not schema.equals(schemas[each], check_metadata=True):
-                raise OutputDamaged(f"{each and each + '/'}{name} would have another schema than those before it")
-        self._schemas = schemas
+            first = min(self.finished)
+            files = {name: self._disk.read(shard_path(self._path, first, name)) for name in tables}
+            self._schemas = {name: shard_schema(data) for name, data in files.items()}
+        self._schemas = check_schemas(index, tables, self._schemas)
 
     def _check_rows(self) -> None:
         """All rows are the planned ones, in order and each once."""
@@ -308,16 +295,6 @@ class OutputStore:
         table = decode_shard(data)
         if row_ids_of(table) != row_ids or not own_schema(table.schema).equals(schema, check_metadata=True):
             raise OutputNotWritten(f"{path} reads back with other rows or columns than were written")
-
-
-def _entry(index: int, tables: Mapping[str, pa.Table], files: Mapping[str, bytes], num_tokens: int) -> ShardEntry:
-    companions = {
-        name: CompanionEntry(tables[name].num_rows, len(data), sha256(data).hexdigest())
-        for name, data in files.items()
-        if name
-    }
-    num_rows, data = tables[""].num_rows, files[""]
-    return ShardEntry(index, shard_name(index), num_rows, num_tokens, len(data), sha256(data).hexdigest(), companions)
 
 
 def _digests(entry: ShardEntry) -> str:

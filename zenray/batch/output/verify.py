@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -22,8 +22,8 @@ from zenray.batch.output.layout import (
     SHARDS,
     shard_name,
 )
-from zenray.batch.output.manifest import Contents, ShardEntry, load_contents
-from zenray.batch.output.row_ids import RowIdCheck
+from zenray.batch.output.manifest import CompanionEntry, Contents, ShardEntry, load_contents
+from zenray.batch.output.row_ids import RowIdCheck, is_part_of
 from zenray.batch.output.shard import decode_shard, footer_problem, own_schema, row_ids_of
 from zenray.batch.rows import canonical_json
 from zenray.errors import OutputDamaged
@@ -38,11 +38,11 @@ class Problem(Enum):
     SIZE = "size"
     CONTENT = "content"  # Other bytes than the listed SHA-256.
     UNREADABLE = "unreadable"  # A page checksum, or Parquet's own structure.
-    MISPLACED = "misplaced"  # The footer says another job, shard or number of tokens.
-    SCHEMA = "schema"  # Other columns than the first shard's.
+    MISPLACED = "misplaced"  # The footer says another job, shard, companion or number of tokens.
+    SCHEMA = "schema"  # Other columns than the first one's.
     ROW_COUNT = "row_count"
     REPEATED_ROW = "repeated_row"
-    ROW_IDS = "row_ids"  # Not the planned rows, or not in their order.
+    ROW_IDS = "row_ids"  # Not the planned rows, or not in their order; of a companion, not its shard's.
     STRANGER = "stranger"  # A file that belongs to no output.
 
 
@@ -95,7 +95,7 @@ def verify_output(path: Path) -> VerifyReport:
         num_finished=len(contents.shards),
         rows=contents.rows,
         tokens=contents.tokens,
-        bytes=sum(each.bytes for each in contents.shards.values()),
+        bytes=contents.bytes,
         problems=tuple(findings),
     )
 
@@ -126,21 +126,25 @@ def _check_list(path: Path, findings: list[Finding]) -> Contents:
 
 
 def _check_shards(path: Path, job: dict[str, Any], contents: Contents, findings: list[Finding]) -> None:
-    check, schema, readable = RowIdCheck(), None, []
+    """The shards and what stands beside them."""
+    check, schemas, readable = RowIdCheck(), dict[str, pa.Schema](), []
     for index in sorted(contents.shards):
         entry = contents.shards[index]
-        table = _check_bytes(path, entry, findings)
-        if table is None:
+        tables = {}
+        for name in ("", *entry.companions):
+            file = f"{name or SHARDS}/{entry.file}"
+            listed = entry.companions[name] if name else entry
+            if (table := _check_bytes(path, file, listed, findings)) is not None:
+                tables[name] = table
+                schema = schemas.setdefault(name, own_schema(table.schema))
+                problems = _table_problems(table, name, entry, schema, contents)
+                findings += [Finding(problem, file, detail) for problem, detail in problems]
+        if "" not in tables:
             continue
-        readable.append((index, table.num_rows))
-        schema = schema or own_schema(table.schema)
-        problems = _table_problems(table, entry, schema, contents, job)
-        findings += [Finding(problem, f"{SHARDS}/{entry.file}", detail) for problem, detail in problems]
-        try:
-            check.add(row_ids_of(table))
-        except OutputDamaged as error:
-            findings.append(Finding(Problem.ROW_IDS, f"{SHARDS}/{entry.file}", str(error)))
-            check.add([f"{index}:{row}" for row in range(table.num_rows)])  # Keeps the count for those after it.
+        shard = tables.pop("")
+        readable.append((index, shard.num_rows))
+        findings += _planned_problems(entry, contents, job)
+        check.add(_check_row_ids(shard, tables, entry, findings))
     for earlier, later in check.repeated():
         (first, first_row), (second, second_row) = _locate(earlier, readable), _locate(later, readable)
         detail = f"row {second_row} has the id of row {first_row} of {shard_name(first)}"
@@ -150,38 +154,66 @@ def _check_shards(path: Path, job: dict[str, Any], contents: Contents, findings:
         findings.append(Finding(Problem.ROW_IDS, MANIFEST, "the rows are not the planned ones in the planned order"))
 
 
-def _check_bytes(path: Path, entry: ShardEntry, findings: list[Finding]) -> pa.Table | None:
+def _check_bytes(
+    path: Path, file: str, listed: ShardEntry | CompanionEntry, findings: list[Finding]
+) -> pa.Table | None:
     """The table, as far as there is one."""
-    name = f"{SHARDS}/{entry.file}"
     try:
-        data = (path / name).read_bytes()
+        data = (path / file).read_bytes()
     except FileNotFoundError:
-        findings.append(Finding(Problem.MISSING, name, "listed, but not there"))
+        findings.append(Finding(Problem.MISSING, file, "listed, but not there"))
         return None
-    if len(data) != entry.bytes:
-        findings.append(Finding(Problem.SIZE, name, f"{len(data)} bytes, listed are {entry.bytes}"))
-    if (found := sha256(data).hexdigest()) != entry.sha256:
-        findings.append(Finding(Problem.CONTENT, name, f"SHA-256 is {found[:16]}…, listed is {entry.sha256[:16]}…"))
+    if len(data) != listed.bytes:
+        findings.append(Finding(Problem.SIZE, file, f"{len(data)} bytes, listed are {listed.bytes}"))
+    if (found := sha256(data).hexdigest()) != listed.sha256:
+        findings.append(Finding(Problem.CONTENT, file, f"SHA-256 is {found[:16]}…, listed is {listed.sha256[:16]}…"))
     try:
         return decode_shard(data)
     except OutputDamaged as error:
-        findings.append(Finding(Problem.UNREADABLE, name, str(error)))
+        findings.append(Finding(Problem.UNREADABLE, file, str(error)))
         return None
 
 
 def _table_problems(
-    table: pa.Table, entry: ShardEntry, schema: pa.Schema, contents: Contents, job: dict[str, Any]
+    table: pa.Table, companion: str, entry: ShardEntry, schema: pa.Schema, contents: Contents
 ) -> Iterator[tuple[Problem, str]]:
-    if detail := footer_problem(table, contents.job_sha256, entry.shard, entry.tokens):
+    """Of a shard's table, or of one beside it."""
+    listed = entry.companions[companion] if companion else entry
+    if detail := footer_problem(table, contents.job_sha256, entry.shard, entry.tokens, companion):
         yield Problem.MISPLACED, detail
     if not own_schema(table.schema).equals(schema, check_metadata=True):
-        yield Problem.SCHEMA, "other columns, types or metadata than the first shard's"
-    if table.num_rows != entry.rows:
-        yield Problem.ROW_COUNT, f"{table.num_rows} rows, listed are {entry.rows}"
+        yield Problem.SCHEMA, "other columns, types or metadata than the first one's"
+    if table.num_rows != listed.rows:
+        yield Problem.ROW_COUNT, f"{table.num_rows} rows, listed are {listed.rows}"
+
+
+def _planned_problems(entry: ShardEntry, contents: Contents, job: dict[str, Any]) -> Iterator[Finding]:
     is_last = entry.shard == contents.num_shards - 1
     planned = job.get("rows_per_shard", entry.rows)
     if entry.rows > planned or (entry.rows < planned and not is_last):
-        yield Problem.ROW_COUNT, f"{entry.rows} rows are listed, planned are {planned}"
+        detail = f"{entry.rows} rows are listed, planned are {planned}"
+        yield Finding(Problem.ROW_COUNT, f"{SHARDS}/{entry.file}", detail)
+
+
+def _check_row_ids(
+    shard: pa.Table, companions: Mapping[str, pa.Table], entry: ShardEntry, findings: list[Finding]
+) -> list[str]:
+    """The shard's; where it has none, others in their number, which keep the count for the shards after it."""
+    row_ids = _row_ids(shard, f"{SHARDS}/{entry.file}", findings)
+    for name, table in companions.items():
+        file = f"{name}/{entry.file}"
+        beside = _row_ids(table, file, findings)
+        if row_ids is not None and beside is not None and not is_part_of(beside, row_ids):
+            findings.append(Finding(Problem.ROW_IDS, file, "has other rows than its shard, or in another order"))
+    return [f"{entry.shard}:{row}" for row in range(shard.num_rows)] if row_ids is None else row_ids
+
+
+def _row_ids(table: pa.Table, file: str, findings: list[Finding]) -> list[str] | None:
+    try:
+        return row_ids_of(table)
+    except OutputDamaged as error:
+        findings.append(Finding(Problem.ROW_IDS, file, str(error)))
+        return None
 
 
 def _locate(row: int, shards: Iterable[tuple[int, int]]) -> tuple[int, int]:
@@ -195,7 +227,8 @@ def _locate(row: int, shards: Iterable[tuple[int, int]]) -> tuple[int, int]:
 
 def _check_strangers(path: Path, contents: Contents, findings: list[Finding]) -> None:
     """Files that no output has. Before the end a killed run's leftovers are none: the next run sees to them."""
-    known = {JOB, MANIFEST, SHARDS, RUNS, *DERIVED}
+    folders = (SHARDS, *contents.companions)
+    known = {JOB, MANIFEST, RUNS, *folders, *DERIVED}
     listed = {entry.file for entry in contents.shards.values()}
     if not contents.complete:
         known.add(JOURNAL)
@@ -205,10 +238,10 @@ def _check_strangers(path: Path, contents: Contents, findings: list[Finding]) ->
         planned = index.isdecimal() and len(index) < 10 and int(index) < contents.num_shards
         return not contents.complete and planned and name == shard_name(int(index))
 
-    shards = path / SHARDS
-    inside = shards.iterdir() if shards.is_dir() else ()
     strangers = [each.name for each in path.iterdir() if each.name not in known]
-    strangers += [f"{SHARDS}/{each.name}" for each in inside if each.name not in listed and not may_be_begun(each.name)]
+    for folder in folders:
+        names = [each.name for each in (path / folder).iterdir()] if (path / folder).is_dir() else []
+        strangers += [f"{folder}/{name}" for name in names if name not in listed and not may_be_begun(name)]
     findings += [
         Finding(Problem.STRANGER, name, "belongs to no output")
         for name in sorted(strangers)

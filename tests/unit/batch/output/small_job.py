@@ -14,6 +14,8 @@ from zenray.batch.output.store import OutputStore
 from zenray.batch.rows import row_id, row_ids_digest
 
 NUM_SHARDS = 3
+HIDDEN = "hidden"
+"""The companion that every shard has."""
 ROWS_PER_SHARD = 4
 ROW_IDS = [row_id("small", str(number)) for number in range(10)]  # The last shard is shorter.
 SPEC = JobSpec(
@@ -44,12 +46,26 @@ def num_tokens(index: int) -> int:
     return 10 * index + 3
 
 
+def companions(index: int) -> dict[str, pa.Table]:
+    """Of some of the shard's rows; beside the second shard stands a table without any."""
+    ids = table(index)["row_id"].to_pylist()[1 : 1 if index == 1 else 3]
+    return {HIDDEN: pa.table({"row_id": pa.array(ids, pa.string()), "states": pa.array(ids, pa.large_string())})}
+
+
+def open_output(path: Path, disk: Disk = LOCAL_DISK) -> OutputStore:
+    return OutputStore.open(path, SPEC, NUM_SHARDS, companions=[HIDDEN], disk=disk)
+
+
+def write(store: OutputStore, index: int) -> None:
+    store.write(index, table(index), num_tokens(index), companions(index))
+
+
 def run_job(path: Path, order: Sequence[int] = range(NUM_SHARDS), disk: Disk = LOCAL_DISK) -> None:
     """What a driver does, from wherever the last one was stopped."""
-    with OutputStore.open(path, SPEC, NUM_SHARDS, disk=disk) as store:
+    with open_output(path, disk) as store:
         for index in order:
             if index not in store.finished:
-                store.write(index, table(index), num_tokens(index))
+                write(store, index)
         store.complete()
 
 

@@ -13,9 +13,8 @@ from typing import TypeVar
 import pytest
 
 from tests.unit.batch.output.drivers import Attempt, DriverFarm
-from tests.unit.batch.output.small_job import NUM_SHARDS, SPEC, SteppedDisk, files, num_tokens, run_job, table
+from tests.unit.batch.output.small_job import NUM_SHARDS, SteppedDisk, files, open_output, run_job, write
 from zenray.batch.output.disk import Disk
-from zenray.batch.output.store import OutputStore
 from zenray.batch.output.verify import verify_output
 from zenray.errors import OutputNotWritten
 
@@ -68,9 +67,9 @@ def test_a_step_that_fails_is_a_typed_error_and_the_driver_can_go_on(
     for step in range(len(counter.steps)):
         output, disk = memory_path / str(step), BrokenDisk(step, code)
         errors: list[OutputNotWritten] = []
-        with _patiently(lambda: OutputStore.open(output, SPEC, NUM_SHARDS, disk=disk), errors, output) as store:  # noqa: B023
+        with _patiently(lambda: open_output(output, disk), errors, output) as store:  # noqa: B023
             for index in range(NUM_SHARDS):
-                _patiently(lambda: store.write(index, table(index), num_tokens(index)), errors, output)  # noqa: B023
+                _patiently(lambda: write(store, index), errors, output)  # noqa: B023
             listed = verify_output(output)
             assert listed.sound and listed.num_finished == NUM_SHARDS
             _patiently(store.complete, errors, output)
@@ -92,12 +91,12 @@ class LyingDisk(Disk):
 
 
 def test_a_disk_that_loses_bytes_without_saying_so_is_found_out(tmp_path: Path) -> None:
-    with OutputStore.open(tmp_path / "out", SPEC, NUM_SHARDS) as store:
-        store.write(0, table(0), num_tokens(0))
+    with open_output(tmp_path / "out") as store:
+        write(store, 0)
     lying = LyingDisk(kept_bytes=1000)
-    with OutputStore.open(tmp_path / "out", SPEC, NUM_SHARDS, disk=lying) as store:
+    with open_output(tmp_path / "out", lying) as store:
         with pytest.raises(OutputNotWritten, match="reads back differently"):
-            store.write(1, table(1), num_tokens(1))
+            write(store, 1)
         assert store.finished == {0}
     assert not (tmp_path / "out/shards/part-00001.parquet").exists() and _temporaries(tmp_path) == []
 
@@ -119,10 +118,10 @@ def test_a_shard_on_a_bad_sector_is_made_again_but_not_for_an_error_that_may_pas
 ) -> None:
     name = "part-00001.parquet"
     with pytest.raises(OutputNotWritten, match="Stale file handle; nothing finished is lost"):
-        OutputStore.open(output, SPEC, NUM_SHARDS, disk=UnreadableDisk(name, errno.ESTALE))
-    with OutputStore.open(output, SPEC, NUM_SHARDS, disk=UnreadableDisk(name, errno.EIO)) as store:
+        open_output(output, UnreadableDisk(name, errno.ESTALE))
+    with open_output(output, UnreadableDisk(name, errno.EIO)) as store:
         assert store.lost == {1: "unreadable"}
-        store.write(1, table(1), num_tokens(1))
+        write(store, 1)
         store.complete()
     assert files(output) == uninterrupted
 
@@ -156,13 +155,13 @@ def test_a_full_disk_loses_nothing_and_goes_on_when_there_is_room(
     small_disk: Path, uninterrupted: dict[str, bytes]
 ) -> None:
     output, filler = small_disk / "out", small_disk / "filler"
-    with OutputStore.open(output, SPEC, NUM_SHARDS) as store:
-        store.write(0, table(0), num_tokens(0))
+    with open_output(output) as store:
+        write(store, 0)
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(bytes(512)):
                 pass
         with pytest.raises(OutputNotWritten, match="No space left on device; nothing finished is lost: free some"):
-            store.write(1, table(1), num_tokens(1))
+            write(store, 1)
         assert store.finished == {0} and _temporaries(output) == []
         assert verify_output(output).sound and verify_output(output).num_finished == 1
     with pytest.raises(OutputNotWritten):

@@ -12,17 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.batch.output.small_job import NUM_SHARDS, SPEC, num_tokens, run_job, table
+from tests.unit.batch.output.small_job import SPEC, open_output, run_job, write
 from zenray.batch.output.lease import Lease, read_holder
-from zenray.batch.output.store import OutputStore
 from zenray.errors import OutputBusy
 
 HOLD = """
 import sys
 from pathlib import Path
-from tests.unit.batch.output.small_job import NUM_SHARDS, SPEC
-from zenray.batch.output.store import OutputStore
-with OutputStore.open(Path(sys.argv[1]), SPEC, NUM_SHARDS):
+from tests.unit.batch.output.small_job import open_output
+with open_output(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -74,7 +72,7 @@ def test_a_stopped_driver_keeps_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_one_process_does_not_open_an_output_twice(tmp_path: Path) -> None:
-    with OutputStore.open(tmp_path / "out", SPEC, NUM_SHARDS), pytest.raises(OutputBusy):
+    with open_output(tmp_path / "out"), pytest.raises(OutputBusy):
         run_job(tmp_path / "out")
     assert read_holder(tmp_path / "out/runs/lease.json") is None
     run_job(tmp_path / "out")
@@ -130,16 +128,16 @@ def test_the_holder_beats(tmp_path: Path) -> None:
 def test_a_driver_that_lost_its_folder_writes_nothing_more(tmp_path: Path) -> None:
     """It stood still for so long that another machine took it for dead."""
     output = tmp_path / "out"
-    with OutputStore.open(output, SPEC, NUM_SHARDS) as store:
-        store.write(0, table(0), num_tokens(0))
+    with open_output(output) as store:
+        write(store, 0)
         _write_foreign_lease(output / "runs/lease.json", beat=1)
         with pytest.raises(OutputBusy, match="process 1 on far"):
-            store.write(1, table(1), num_tokens(1))
+            write(store, 1)
     assert [each.name for each in (output / "shards").iterdir()] == ["part-00000.parquet"]
     _forget_lease(output)
-    with OutputStore.open(output, SPEC, NUM_SHARDS) as store:
+    with open_output(output) as store:
         for index in (1, 2):
-            store.write(index, table(index), num_tokens(index))
+            write(store, index)
         _write_foreign_lease(output / "runs/lease.json", beat=1)
         with pytest.raises(OutputBusy, match="process 1 on far"):
             store.complete()

@@ -17,16 +17,14 @@ from hypothesis import strategies as st
 
 from tests.unit.batch.output.small_job import (
     NUM_SHARDS,
-    SPEC,
     SteppedDisk,
     files,
     new_folder,
-    num_tokens,
+    open_output,
     run_job,
-    table,
+    write,
 )
 from zenray.batch.output.disk import publish, write_new
-from zenray.batch.output.store import OutputStore
 from zenray.batch.output.verify import verify_output
 
 
@@ -119,7 +117,7 @@ class PoweredDisk(SteppedDisk):
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 2**32)), min_size=1, max_size=4))
+@given(cuts=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 2**32)), min_size=1, max_size=4))
 def test_after_power_cuts_the_next_driver_finishes_the_same_files(
     cuts: list[tuple[int, int]], memory_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
@@ -140,9 +138,9 @@ def test_what_is_finished_stays_finished(seed: int, memory_path: Path, uninterru
     output = memory_path / "deep" / "out"
     for index in range(NUM_SHARDS):
         disk = PoweredDisk(cut_at=10**6, seed=seed)
-        with OutputStore.open(output, SPEC, NUM_SHARDS, disk=disk) as store:
+        with open_output(output, disk) as store:
             assert store.finished == set(range(index)) and not store.lost
-            store.write(index, table(index), num_tokens(index))
+            write(store, index)
         disk.lose()
     disk = PoweredDisk(cut_at=10**6, seed=seed)
     run_job(output, disk=disk)

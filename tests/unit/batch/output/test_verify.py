@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,39 +13,50 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.batch.output.small_job import NUM_SHARDS, ROW_IDS, SPEC, new_folder, num_tokens, run_job, table
-from zenray.batch.output.read import read_shards
+from tests.unit.batch.output.small_job import (
+    HIDDEN,
+    NUM_SHARDS,
+    ROW_IDS,
+    SPEC,
+    companions,
+    new_folder,
+    num_tokens,
+    open_output,
+    run_job,
+    table,
+    write,
+)
+from zenray.batch.output.read import checked_shards, read_shards
 from zenray.batch.output.shard import encode_shard
-from zenray.batch.output.store import OutputStore
 from zenray.batch.output.verify import Problem, verify_output
 from zenray.errors import OutputDamaged
 
 SHARD = "shards/part-{:05d}.parquet"
+COMPANION = "hidden/part-{:05d}.parquet"
+BESIDE = [companions(index)[HIDDEN] for index in range(NUM_SHARDS)]
 
 
 def _found(output: Path) -> set[tuple[Problem, str]]:
     return {(each.problem, each.file) for each in verify_output(output).problems}
 
 
-def _lie(output: Path, tables: list[pa.Table], **totals: Any) -> None:
-    """An output whose list agrees with its shards, whatever they are: as a wrong writer would leave it."""
+def _lie(output: Path, tables: list[pa.Table], hidden: Sequence[pa.Table] = BESIDE, **totals: Any) -> None:
+    """An output whose list agrees with its files, whatever they are: as a wrong writer would leave it."""
+
+    def put(file: str, each: pa.Table, companion: str = "") -> dict[str, Any]:
+        data = encode_shard(each, SPEC.digest, index, num_tokens(index), companion)
+        (output / file).write_bytes(data)
+        return {"rows": each.num_rows, "bytes": len(data), "sha256": sha256(data).hexdigest()}
+
     entries = []
     for index, each in enumerate(tables):
-        data = encode_shard(each, SPEC.digest, index, num_tokens(index))
-        (output / SHARD.format(index)).write_bytes(data)
-        entries.append(
-            {
-                "shard": index,
-                "file": f"part-{index:05d}.parquet",
-                "rows": each.num_rows,
-                "tokens": num_tokens(index),
-                "bytes": len(data),
-                "sha256": sha256(data).hexdigest(),
-            }
-        )
+        beside = {HIDDEN: put(COMPANION.format(index), hidden[index], HIDDEN)}
+        own = {"shard": index, "file": f"part-{index:05d}.parquet", "tokens": num_tokens(index)}
+        entries.append({**own, **put(SHARD.format(index), each), "companions": beside})
     manifest = {
         "job_sha256": SPEC.digest,
         "num_shards": len(tables),
+        "companions": [HIDDEN],
         "rows": sum(each.num_rows for each in tables),
         "tokens": sum(num_tokens(index) for index in range(len(tables))),
         "shards": entries,
@@ -59,22 +70,23 @@ def test_a_finished_output_is_sound(output: Path) -> None:
     assert report.sound and report.complete
     assert (report.num_shards, report.num_finished, report.rows) == (NUM_SHARDS, NUM_SHARDS, len(ROW_IDS))
     assert report.tokens == sum(map(num_tokens, range(NUM_SHARDS)))
-    assert report.bytes == sum(each.stat().st_size for each in (output / "shards").iterdir())
+    assert report.bytes == sum(each.stat().st_size for each in output.glob("*/part-*"))
 
 
 def test_an_output_that_is_being_written_is_incomplete_and_sound(tmp_path: Path) -> None:
-    with OutputStore.open(tmp_path, SPEC, NUM_SHARDS) as store:
-        store.write(1, table(1), num_tokens(1))
+    with open_output(tmp_path) as store:
+        write(store, 1)
         (tmp_path / "shards/.part-00002.parquet.0123456789abcdef.tmp").write_bytes(b"being written")
-        (tmp_path / SHARD.format(0)).write_bytes(b"renamed, but not listed")
+        for name in (SHARD, COMPANION):
+            (tmp_path / name.format(0)).write_bytes(b"renamed, but not listed")
         report = verify_output(tmp_path)
     assert report.sound and not report.complete
     assert (report.num_shards, report.num_finished, report.rows, report.tokens) == (NUM_SHARDS, 1, 4, num_tokens(1))
 
 
 def test_a_damaged_number_of_shards_costs_no_time(tmp_path: Path) -> None:
-    with OutputStore.open(tmp_path, SPEC, NUM_SHARDS) as store:
-        store.write(1, table(1), num_tokens(1))
+    with open_output(tmp_path) as store:
+        write(store, 1)
     journal = tmp_path / "manifest.journal"
     journal.write_text(journal.read_text().replace('"num_shards":3', f'"num_shards":{10**30}'))
     assert verify_output(tmp_path).num_shards == 10**30
@@ -89,7 +101,7 @@ def test_the_liar_of_these_tests_tells_the_truth_about_true_shards(output: Path)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_is_found_wherever_it_is(output: Path, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from([SHARD.format(index) for index in range(NUM_SHARDS)]))
+    name = data.draw(st.sampled_from([SHARD, COMPANION])).format(data.draw(st.integers(0, NUM_SHARDS - 1)))
     file = output / name
     whole = file.read_bytes()
     position, bit = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 7))
@@ -99,7 +111,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(output: Path, data: st.DataObject
     try:
         assert (Problem.CONTENT, name) in _found(output)
         with pytest.raises(OutputDamaged, match="has changed"):
-            list(read_shards(output))
+            list(checked_shards(output, [HIDDEN]))
     finally:
         file.write_bytes(whole)
 
@@ -147,6 +159,38 @@ def test_a_shard_of_another_job_is_found_though_the_list_agrees(output: Path) ->
     assert _found(output) == {(Problem.MISPLACED, SHARD.format(1))}
 
 
+def test_a_companion_at_anothers_place_is_found(output: Path) -> None:
+    """Of another shard, and the shard itself; the list knows whose bytes they are not, the footer whose they are."""
+    for file, source in ((COMPANION.format(0), COMPANION.format(2)), (COMPANION.format(2), SHARD.format(2))):
+        whole = (output / file).read_bytes()
+        (output / file).write_bytes((output / source).read_bytes())
+        assert {(Problem.CONTENT, file), (Problem.MISPLACED, file)} <= _found(output)
+        (output / file).write_bytes(whole)
+    assert _found(output) == set()
+
+
+def test_a_companion_that_is_not_of_its_shard_is_found_though_the_list_agrees(output: Path) -> None:
+    shards, wider = [table(index) for index in range(NUM_SHARDS)], BESIDE[2].append_column("more", pa.array([1]))
+    for hidden, problem in (
+        ([BESIDE[0], BESIDE[0], BESIDE[2]], Problem.ROW_IDS),
+        ([BESIDE[0], BESIDE[0].slice(0, 0).drop_columns("row_id"), BESIDE[2]], Problem.ROW_IDS),
+        ([BESIDE[0], BESIDE[1], wider], Problem.SCHEMA),
+    ):
+        _lie(output, shards, hidden)
+        files = {file for found, file in _found(output) if found is problem}
+        assert files == {COMPANION.format(2 if problem is Problem.SCHEMA else 1)}
+    _lie(output, shards)
+    assert _found(output) == set()
+
+
+def test_a_missing_companion_is_found(output: Path) -> None:
+    (output / COMPANION.format(1)).unlink()
+    assert _found(output) == {(Problem.MISSING, COMPANION.format(1))}
+    (output / COMPANION.format(1)).parent.rename(output / "elsewhere")
+    missing = {(Problem.MISSING, COMPANION.format(index)) for index in range(NUM_SHARDS)}
+    assert _found(output) == missing | {(Problem.STRANGER, "elsewhere")}
+
+
 def test_a_row_that_is_there_twice_is_found_with_both_places(output: Path) -> None:
     repeated = pa.concat_tables([table(1).slice(0, 3), table(0).slice(1, 1)])
     _lie(output, [table(0), repeated, table(2)])
@@ -189,7 +233,15 @@ def test_a_shard_without_row_ids_is_found_and_the_rows_after_it_are_still_told_a
 
 @pytest.mark.parametrize(
     "name",
-    ["notes.txt", "shards/part-00003.parquet", "shards/part-1.parquet", "shards/.x.0123456789abcdef.tmp", "old/"],
+    [
+        "notes.txt",
+        "shards/part-00003.parquet",
+        "shards/part-1.parquet",
+        "shards/.x.0123456789abcdef.tmp",
+        "old/",
+        "hidden/part-00003.parquet",
+        "hidden/x",
+    ],
 )
 def test_strangers_are_found(name: str, output: Path) -> None:
     if name.endswith("/"):
@@ -229,6 +281,13 @@ def _edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Pa
         (_edit("manifest.json", lambda it: it.update(job_sha256="0" * 64)), (Problem.LIST, "manifest.json")),
         (_edit("manifest.json", lambda it: it["shards"][1].update(file="../x")), (Problem.LIST, "manifest.json")),
         (_edit("manifest.json", lambda it: it["shards"][1].update(rows=-1)), (Problem.LIST, "manifest.json")),
+        (_edit("manifest.json", lambda it: it["shards"][1].pop("companions")), (Problem.LIST, "manifest.json")),
+        (_edit("manifest.json", lambda it: it.update(companions=["../x"])), (Problem.LIST, "manifest.json")),
+        (_edit("manifest.json", lambda it: it.update(companions=[[]])), (Problem.LIST, "manifest.json")),
+        (
+            _edit("manifest.json", lambda it: it["shards"][1]["companions"]["hidden"].update(bytes=-1)),
+            (Problem.LIST, "manifest.json"),
+        ),
         (_edit("manifest.json", lambda it: it.update(job_sha256=[])), (Problem.LIST, "manifest.json")),
         (_edit("manifest.json", lambda it: it.update(num_shards="3")), (Problem.LIST, "manifest.json")),
         (lambda output: (output / "manifest.journal").write_text("{}"), (Problem.LIST, "manifest.journal")),
