@@ -204,7 +204,8 @@ def _run_here(submission: Submission) -> None:
         stderr().print(Text(str(stopped), "warn"))
         raise typer.Exit(_INTERRUPTED) from None
     stderr().print(Text.assemble(("✓ ", "good"), printable(str(summary))))
-    for name, what in (("shards", "Parquet"), ("tests", "a pytest tree"), ("report", "the report")):
+    beside = [(name, "Parquet, beside the shards") for name in job.companions]
+    for name, what in (("shards", "Parquet"), *beside, ("tests", "a pytest tree"), ("report", "the report")):
         if (submission.output / name).is_dir():
             stderr().print(Text(f"  {submission.output / name}  {what}", "quiet"))
 

@@ -152,6 +152,9 @@ def _add_progress(rows: Any, status: OutputStatus) -> None:
         return
     rows.add_row("rows", _bar(*done, progress.num_errors))
     if status.writer is None:
+        if progress.tokens and progress.elapsed_s:
+            speed = f"{progress.tokens / progress.elapsed_s:,.0f} tokens/s"
+            rows.add_row("speed", f"{speed} over the last run of {duration(progress.elapsed_s)}")
         return
     for stage, count in progress.stage_rows.items():
         rows.add_row(f"  {stage}", f"{count:,} rows in this run")

@@ -16,7 +16,7 @@ import ray
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows that each stage has done in this run, and tokens generated so far, those of lost attempts included."""
+    """Rows that each stage has done in this run, and tokens so far, those of lost attempts included."""
 
     rows: Mapping[str, int] = field(default_factory=dict)
     tokens: int = 0

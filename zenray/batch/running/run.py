@@ -31,7 +31,8 @@ _MAX_ERRORS_SHOWN = 5
 class RunSummary:
     """What a finished run did. Rows and shards are the whole job's, everything else is this run's.
 
-    `num_tokens` are those in the rows this run wrote; `num_generated_tokens` include those of lost attempts.
+    `num_tokens` are those in the rows this run wrote; `num_generated_tokens`, generated or scored, include those of
+    lost attempts.
     """
 
     num_rows: int
@@ -53,7 +54,7 @@ class RunSummary:
             f"{self.num_errors} of them with an error, in {duration(self.duration_s)}"
         )
         if self.num_generated_tokens:
-            text += f", {self.num_generated_tokens} tokens generated ({self.tokens_per_s:.0f}/s)"
+            text += f", {self.num_generated_tokens:,} tokens ({self.tokens_per_s:,.0f}/s)"
         return text
 
 

@@ -161,4 +161,4 @@ def _what_was_planned(accounts: Sequence[InputAccount], plan: PlanAccount) -> st
         f"{plan.num_planned_documents} documents to score, in {plan.num_sequences} sequences"
     )
     reasons = ", ".join(f"{number} {reason}" for reason, number in plan.documents_left_out.most_common())
-    return f"{text}; left out: {reasons}" if reasons else text
+    return f"{text}; documents left out: {reasons}" if reasons else text

@@ -45,14 +45,14 @@ def _draw_divergences(axes: Axes, figures: Figures, paper: Paper) -> None:
     lefts = np.concatenate([[KL_EDGES[0] / ratio], KL_EDGES])
     axes.bar(lefts, shares, lefts * (ratio - 1), align="edge", color=paper.bars[1])
     axes.set_xscale("log")
-    top = float(shares.max(initial=0.0)) or 1.0
-    for share, height in zip(_QUANTILES, (1.02, 1.1, 1.18), strict=True):
-        if (value := figures.kl_quantile(share)) is not None:
-            axes.vlines(value, 0, top * height, colors=paper.ink, linewidth=0.8)
-            axes.text(value, top * height, f" p{share * 100:g} {value:.3g}", fontsize=8, va="center")
-    axes.set_ylim(0, top * 1.26)
+    quantiles = [(share, figures.kl_quantile(share)) for share in _QUANTILES]
+    known = [(share, value) for share, value in quantiles if value is not None]
+    for _, value in known:
+        axes.axvline(value, color=paper.ink, linewidth=0.8, linestyle=(0, (4, 3)))
+    text = "\n".join(f"p{share * 100:g}  {value:.2g}" for share, value in known)
+    axes.text(0.1, 0.96, text, transform=axes.transAxes, va="top", linespacing=1.5)
     axes.set_title(_with_mean("KL(teacher ‖ as read back)", figures.whole.means()["kl_mean_nats"], "nats"))
-    axes.set_xlabel("nats")
+    axes.set_xlabel("nats; left of all: less than that, or estimated below 0")
     _percent(axes)
 
 
