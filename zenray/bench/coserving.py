@@ -1,11 +1,12 @@
 """What a job costs the editors, and what the editors cost a job, on one running platform.
 
-    python -m zenray.bench.coserving [--profile local] [--json REPORT] [--plot PNG] [--doc docs/batch.md]
+    python -m zenray.bench.coserving [--job unit-tests] [--json REPORT] [--plot PNG] [--doc docs/batch.md]
 
 Four spans of time on one platform: editors alone, a job alone, both, and the job alone again. An editor types a real
 file on, a line at a time: its prompts share all but their end, as keystrokes do, and it pauses between them. The job
-asks for tests of library functions through the generator that every job uses, with as many requests as that sees fit,
-and runs code in sandboxes for as much of the time as validating such tests takes.
+works through the generator that every job uses, with as many requests as that sees fit. `unit-tests` asks for tests of
+library functions, and runs code in sandboxes for as much of the time as validating such tests takes; `teacher-logits`
+has windows of library code scored.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ from zenray.bench.targets.grpc_door import GrpcTarget
 from zenray.config import ZenrayConfig
 from zenray.config_load import load_config
 from zenray.engine.request import Limits, Sampling
+from zenray.engine.scoring import Scoring
 
 NUM_EDITORS = 2
 PAUSE_S = 8.0
 EDITOR_TOKENS, JOB_TOKENS = 16, 160
 _JOB_CHOICES = 4
+_WINDOW_TOKENS = 2048
 _WARM_UP_S = 20.0
 _GRACE_S = 60.0
 """After which an editor's request is given up."""
@@ -74,7 +77,7 @@ async def editor(target: GrpcTarget, calls: Sequence[Call], seed: int, until_s: 
     return records
 
 
-async def job(generator: VerifierGenerator, pool: SandboxPool, prompts: PromptSet) -> None:
+async def unit_tests(generator: VerifierGenerator, pool: SandboxPool, prompts: PromptSet) -> None:
     """Asks for tests of real functions, `_JOB_AT_ONCE` requests at once, and runs code, until cancelled."""
     numbers = itertools.count()
     texts = [prompt.text for prompt in prompts.of("prefill")]
@@ -100,8 +103,29 @@ async def job(generator: VerifierGenerator, pool: SandboxPool, prompts: PromptSe
             group.create_task(client())
 
 
+async def teacher_logits(generator: VerifierGenerator, pool: SandboxPool, prompts: PromptSet) -> None:
+    """Has windows of real code scored, `_JOB_AT_ONCE` requests at once, until cancelled."""
+    token_ids = [token for prompt in prompts.of("prefill") for token in generator.tokenizer.encode(prompt.text)]
+    numbers = itertools.count()
+
+    async def client() -> None:
+        while True:
+            number = next(numbers)
+            start = number * _WINDOW_TOKENS % max(1, len(token_ids) - _WINDOW_TOKENS)
+            # Its number first, so that no window is found in the prefix cache.
+            named = generator.tokenizer.encode(f"# {number}\n") + token_ids[start : start + _WINDOW_TOKENS]
+            await generator.score(named, Scoring(), seed=number)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_JOB_AT_ONCE):
+            group.create_task(client())
+
+
+JOBS = {"unit-tests": unit_tests, "teacher-logits": teacher_logits}
+
+
 async def measure(
-    config: ZenrayConfig, address: str, pool: SandboxPool, seconds: float, say: Console
+    config: ZenrayConfig, job: str, address: str, pool: SandboxPool, seconds: float, say: Console
 ) -> tuple[dict[str, object], str]:
     """The row of a report, and the digest of the prompts. `seconds` is the length of each span."""
     from zenray.serving.directory import watch
@@ -132,7 +156,7 @@ async def measure(
         await span("editors alone", seconds, has_editors=True, has_job=False)
         hear = lambda count: tokens.append(JobTokens(loop.time(), count))  # noqa: E731
         async with connected(partial(watch, SERVICE_NAME), ClientSettings(), hear) as generator:
-            working = asyncio.create_task(job(generator, pool, prompts))
+            working = asyncio.create_task(JOBS[job](generator, pool, prompts))
             await span("", _WARM_UP_S, has_editors=False, has_job=False)
             await span("job alone", seconds / 2, has_editors=False, has_job=True)
             await span("both", seconds, has_editors=True, has_job=True)
@@ -150,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m zenray.bench.coserving", description=(__doc__ or "").split("\n")[0]
     )
+    parser.add_argument("--job", choices=JOBS, default="unit-tests")
     parser.add_argument("--profile", default="local")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="laid over the profile")
     parser.add_argument("--seconds", type=float, default=180.0, help="length of each span (default: 180)")
@@ -165,9 +190,17 @@ def main() -> None:
     starting = partial(app.start, config, lambda what: say.print(f"starting: {what}"))
     with SandboxPool(num_workers=1) as pool, starting() as platform:
         clock, begun_s = CpuClock.read(), time.monotonic()
-        row, digest = asyncio.run(measure(platform.config, platform.grpc_address, pool, arguments.seconds, say))
+        row, digest = asyncio.run(
+            measure(platform.config, arguments.job, platform.grpc_address, pool, arguments.seconds, say)
+        )
         foreign = clock.foreign_share(CpuClock.read(), time.monotonic() - begun_s)
-    load = {"editors": NUM_EDITORS, "pause_s": PAUSE_S, "job_tokens": JOB_TOKENS, "seconds": arguments.seconds}
+    load = {
+        "editors": NUM_EDITORS,
+        "pause_s": PAUSE_S,
+        "job": arguments.job,
+        "job_tokens": JOB_TOKENS if arguments.job == "unit-tests" else _WINDOW_TOKENS,
+        "seconds": arguments.seconds,
+    }
     report = make_report(
         "coserving",
         [row],

@@ -101,12 +101,13 @@ def coserving_markdown(report: dict[str, Any]) -> str:
     job_alone, job_beside = row["job_alone_tokens_per_s"], row["job_beside_editors_tokens_per_s"]
     share, ratio = job_beside / job_alone, beside["p95"] / alone["p95"]
     config, load = report["settings"]["config"], report["settings"]["load"]
+    work = "{}-token answers" if load.get("job", "unit-tests") == "unit-tests" else "windows of {} tokens to be scored"
     wanted = f"≤ {MAX_TTFT_RATIO:g}× and one step: {row['allowed_p95_ms']:.0f} ms"
     return "\n".join(
         [
             f"Measured {report['created'][:10]} on {report['machine']['processor']}, {report['machine']['threads']} "
             f"threads: {config['model']['name']}, {load['editors']} editors that pause {load['pause_s']:g} s between "
-            f"keystrokes ({beside['count']} requests beside the job), a job of {load['job_tokens']}-token answers.",
+            f"keystrokes ({beside['count']} requests beside the job), a job of {work.format(load['job_tokens'])}.",
             "",
             "| | alone | beside the other | wanted | |",
             "|---|---|---|---|---|",
