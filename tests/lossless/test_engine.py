@@ -21,6 +21,7 @@ def test_the_cases_are_not_trivial(oracle: Any) -> None:
     streams = {tuple(stream) for stream in oracle.streams.values()}
     assert len(streams) == len(oracle.streams)
     assert max(len(set(stream)) for stream in streams) > 5
+    assert len(oracle.scores) > 10
 
 
 @given(

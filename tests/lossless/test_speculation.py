@@ -48,12 +48,14 @@ def test_no_draft_changes_a_token(
 
 
 def test_a_drafter_that_knows_the_truth_saves_rounds(make_engine: MakeEngine, oracle: Any, liar_class: Any) -> None:
-    """The case above is no proof if drafts were never verified: with the truth, all of a draft is accepted."""
+    """The case above is no proof if drafts were never verified: with the truth, all of a draft is accepted.
+
+    Batch sequences get no drafts beside interactive ones, and many of the cases stand beside some."""
     liar = liar_class(oracle, 8, 0.0, random.Random(1))
     engine = make_engine(num_blocks=400, max_waiting_sequences=100, max_step_tokens=400, speculator=liar)
-    oracle.check(engine, random.Random(0))
+    oracle.check(engine, random.Random(0), num_repeats=3)
     load = engine.load()
-    assert load.rounds < load.generated_tokens / 2
+    assert load.rounds < load.generated_tokens * 2 / 3
     assert 8 in liar.accepted_lengths
 
 
