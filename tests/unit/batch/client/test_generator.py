@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import grpc.aio
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,11 +30,15 @@ from zenray.engine.request import (
     Limits,
     Priority,
     Sampling,
+    Scored,
+    ScoreEvent,
     Started,
     Timings,
     Usage,
 )
+from zenray.engine.scoring import ScoredRows, ScoreFormat, Scoring
 from zenray.errors import DeadlineExceeded, InvalidRequest, ModelFileError, Overloaded, Unavailable, ZenrayError
+from zenray.model.presets import preset_config
 from zenray.model.tokenizer import ByteTokenizer
 from zenray.serving.channels import SERVER_OPTIONS, bind
 from zenray.serving.directory import Endpoint
@@ -46,6 +51,20 @@ MODEL = common_pb2.ModelInfo(
 )
 PATIENT = ClientSettings(patience_s=30.0, attempt_timeout_s=10.0, failover_timeout_s=0.2, load_period_s=0.01)
 ANSWER = (65, 66, 67)
+
+RECORDS = tuple(
+    ScoredRows(
+        position,
+        np.array([-position], np.float32),
+        np.zeros(1, np.float32),
+        np.ones(1, np.int32),
+        np.zeros(1, np.int32),
+        np.zeros(1, np.float32),
+        np.zeros(1, np.float32),
+        np.zeros((1, 0), np.int32),
+    )
+    for position in (1, 2, 3)
+)
 
 Mishap = Exception | FinishReason
 """What an attempt ends with instead of an answer: an error before or amid the tokens, or an early end."""
@@ -70,7 +89,9 @@ class ScriptedEngine:
     requests: list[GenerateRequest] = field(default_factory=list)
     num_open: int = 0
     most_open: int = 0
-    engine = SimpleNamespace(model=SimpleNamespace(tokenizer=ByteTokenizer()))
+    engine = SimpleNamespace(
+        model=SimpleNamespace(tokenizer=ByteTokenizer(), config=preset_config("tiny", {})), max_sequence_tokens=4096
+    )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         self.requests.append(request)
@@ -94,6 +115,18 @@ class ScriptedEngine:
         finally:
             self.num_open -= count
 
+    async def score(self, request: GenerateRequest) -> AsyncGenerator[ScoreEvent, None]:
+        """A record for every token, in one part each; mishaps as above."""
+        self.requests.append(request)
+        after, mishap = self.mishaps.popleft() if self.mishaps else (None, None)
+        yield Started(len(request.prompt_token_ids), 0)
+        for number, part in enumerate(RECORDS):
+            if number == after and isinstance(mishap, Exception):
+                raise mishap
+            yield Scored(part)
+        reason = mishap if isinstance(mishap, FinishReason) else FinishReason.LENGTH
+        yield Final(0, "", reason, Usage(4, 0, 0), Timings(0, 1, 2))
+
     def load(self) -> EngineLoad:
         running = min(self.num_open, self.places)
         return EngineLoad(running, self.num_open - running, self.max_waiting)
@@ -101,7 +134,10 @@ class ScriptedEngine:
 
 @asynccontextmanager
 async def serving(
-    engines: Sequence[ScriptedEngine], client: ClientSettings = PATIENT, model: common_pb2.ModelInfo = MODEL
+    engines: Sequence[ScriptedEngine],
+    client: ClientSettings = PATIENT,
+    model: common_pb2.ModelInfo = MODEL,
+    on_tokens: Callable[[int], None] = lambda count: None,
 ) -> AsyncIterator[VerifierGenerator]:
     servers, endpoints = [], []
     for number, engine in enumerate(engines):
@@ -117,7 +153,7 @@ async def serving(
         await asyncio.Event().wait()
 
     try:
-        async with connected(OneModel(listed, model_key(model)), client) as generator:
+        async with connected(OneModel(listed, model_key(model)), client, on_tokens) as generator:
             yield generator
     finally:
         await asyncio.gather(*(server.stop(0) for server in servers))
@@ -125,6 +161,10 @@ async def serving(
 
 async def ask(generator: VerifierGenerator, count: int = 1) -> tuple[Generated, ...]:
     return await generator.generate([1, 2], Sampling(temperature=1.0, seed=5, n=count), Limits(max_tokens=3))
+
+
+async def ask_for_records(generator: VerifierGenerator) -> ScoredRows:
+    return await generator.score([5, 6, 7, 8], Scoring(ScoreFormat(8, 0.9, 0)), seed=2**63 - 1)
 
 
 def whole(count: int = 1) -> tuple[Generated, ...]:
@@ -155,6 +195,54 @@ def test_no_mishap_is_ever_an_answer(mishaps: list[tuple[int, Mishap]], num_repl
 
     if len(bugs) < 3:
         asyncio.run(story())
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.lists(MISHAPS, max_size=4), st.integers(1, 2))
+def test_no_mishap_is_ever_a_record(mishaps: list[tuple[int, Mishap]], num_replicas: int) -> None:
+    bugs = [mishap for _, mishap in mishaps if isinstance(mishap, RuntimeError)]
+
+    async def story() -> None:
+        engines = [ScriptedEngine() for _ in range(num_replicas)]
+        engines[0].mishaps = deque(mishaps)
+        async with serving(engines) as generator:
+            rows = await ask_for_records(generator)
+        assert (rows.first_position, rows.gold_logprobs_R.tolist()) == (1, [-1.0, -2.0, -3.0])
+        assert {request.priority for engine in engines for request in engine.requests} == {Priority.BATCH}
+        assert {request.sampling.seed for engine in engines for request in engine.requests} == {2**63 - 1}
+
+    if len(bugs) < 3:
+        asyncio.run(story())
+
+
+async def test_scored_tokens_are_counted_as_they_come_and_bad_requests_are_not_sent_again() -> None:
+    counts: list[int] = []
+    engine = ScriptedEngine()
+    async with serving([engine], on_tokens=counts.append) as generator:
+        await ask_for_records(generator)
+        assert counts == [1, 1, 1]
+        with pytest.raises(InvalidRequest, match=r"token_ids.0. is 264; allowed: 0 to 263"):
+            await generator.score([264, 1], Scoring(), seed=0)
+    assert len(engine.requests) == 1
+
+
+async def test_a_long_request_has_the_time_its_tokens_take() -> None:
+    """Scoring 4,096 tokens on a busy CPU takes minutes, and an attempt that is cut has lost them all."""
+    deadlines_ms: list[int | None] = []
+
+    class Noting(ScriptedEngine):
+        async def score(self, request: GenerateRequest) -> AsyncGenerator[ScoreEvent, None]:
+            deadlines_ms.append(request.limits.deadline_ms)
+            raise InvalidRequest.of("nothing", 0, "more")
+            yield
+
+    client = replace(PATIENT, attempt_timeout_s=10.0, scored_token_timeout_s=0.5)
+    async with serving([Noting()], client) as generator:
+        for num_tokens in (2, 1000):
+            with pytest.raises(InvalidRequest):
+                await generator.score([1] * num_tokens, Scoring(), seed=0)
+    short_ms, long_ms = (each or 0 for each in deadlines_ms)
+    assert 0 < short_ms <= 11_000 < 500_000 < long_ms <= 510_000
 
 
 async def test_what_no_retry_can_help_is_said_at_once() -> None:
