@@ -16,17 +16,13 @@ ZERO_CODE = 255
 GRID_K = np.append(np.exp(-np.arange(ZERO_CODE) / STEPS_PER_NAT), 0.0)
 """float64 [256]: what each code stands for."""
 
-GOLD_STEPS_PER_NAT = 2048
-"""Log-probs of gold tokens: from 0 down to -32 nats, to half a step; less is kept as the least."""
-ENTROPY_STEPS_PER_NAT = 4096
-"""Entropies: up to 16 nats, to half a step; more is kept as the most. No vocabulary below 8.8 million gets there."""
-_MAX_FIXED_POINT = 2**16 - 1
-
 
 def uniforms(seed: int, size: int) -> np.ndarray:
     """float64 [size] in [0, 1), from the Philox stream of `seed` (0 to 2**128). Made from its raw 64-bit numbers,
     which numpy promises never to change, as it does not of `Generator.random`."""
-    return (np.random.Philox(key=seed).random_raw(size) >> np.uint64(11)) * 2.0**-53
+    raw_N = np.asarray(np.random.Philox(key=seed).random_raw(size), np.uint64)
+    uniforms_N: np.ndarray = (raw_N >> np.uint64(11)) * 2.0**-53
+    return uniforms_N
 
 
 def probability_cells(probabilities_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +44,8 @@ def encode_probabilities(probabilities_N: np.ndarray, uniforms_N: np.ndarray) ->
 
 def decode_probabilities(codes_N: np.ndarray) -> np.ndarray:
     """float64."""
-    return GRID_K[codes_N]
+    probabilities_N: np.ndarray = GRID_K[codes_N]
+    return probabilities_N
 
 
 def decode_logprobs(codes_N: np.ndarray) -> np.ndarray:
@@ -56,13 +53,3 @@ def decode_logprobs(codes_N: np.ndarray) -> np.ndarray:
     logprobs_N = codes_N.astype(np.float32) / -STEPS_PER_NAT
     logprobs_N[codes_N == ZERO_CODE] = -np.inf
     return logprobs_N
-
-
-def encode_fixed_point(values_N: np.ndarray, steps_per_unit: int) -> np.ndarray:
-    """uint16 of values from 0 on, to the nearest step; those out of range become the range's ends."""
-    return np.clip(np.rint(values_N.astype(np.float64) * steps_per_unit), 0, _MAX_FIXED_POINT).astype(np.uint16)
-
-
-def decode_fixed_point(codes_N: np.ndarray, steps_per_unit: int) -> np.ndarray:
-    """float32."""
-    return codes_N.astype(np.float32) / steps_per_unit

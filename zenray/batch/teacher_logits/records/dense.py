@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from zenray.batch.teacher_logits.records.checks import ids_of_planes
-from zenray.batch.teacher_logits.records.codes import (
-    ENTROPY_STEPS_PER_NAT,
-    GOLD_STEPS_PER_NAT,
-    decode_fixed_point,
-    encode_fixed_point,
-)
 from zenray.batch.teacher_logits.records.planes import NUM_RANK_PLANES, from_planes, to_planes
+from zenray.batch.teacher_logits.records.scalars import (
+    decode_entropies,
+    decode_gold_logprobs,
+    encode_entropies,
+    encode_gold_logprobs,
+)
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.engine.scoring import ScoredRows, ScoreFormat
 from zenray.errors import OutputDamaged
@@ -44,29 +43,33 @@ class DenseFormat:
         return tuple(pa.field(name, pa.binary(), nullable=False) for name in _COLUMNS)
 
     def encode(self, rows: ScoredRows, vocabulary: Vocabulary, seed: int) -> dict[str, bytes]:
-        if (rows.head_counts_R != self.k).any():
+        if (rows.head_counts_R != self._width(vocabulary)).any():
             raise ValueError(f"{self.name} has {self.k} entries a row; allowed: rows scored with its `score_format`")
         return {
-            "gold_logprobs": to_planes(encode_fixed_point(-rows.gold_logprobs_R, GOLD_STEPS_PER_NAT), 2),
-            "entropies": to_planes(encode_fixed_point(rows.entropies_R, ENTROPY_STEPS_PER_NAT), 2),
+            "gold_logprobs": encode_gold_logprobs(rows.gold_logprobs_R),
+            "entropies": encode_entropies(rows.entropies_R),
             "head_ranks": to_planes(vocabulary.ranks_V[rows.head_ids_N], NUM_RANK_PLANES),
             "head_logprobs": to_planes(rows.head_logprobs_N.astype(np.float16).view(np.uint16), 2),
         }
 
     def decode(self, values: Mapping[str, bytes], num_rows: int, vocabulary: Vocabulary) -> ScoredRows:
-        num_entries = num_rows * self.k
+        width = self._width(vocabulary)
+        num_entries = num_rows * width
         bits_N = from_planes(values["head_logprobs"], 2, num_entries).astype(np.uint16)
         head_logprobs_N = bits_N.view(np.float16).astype(np.float32)
         if not (head_logprobs_N <= 0).all():  # Neither NaN.
             raise OutputDamaged("a log-prob above 0")
-        head_mass_R = np.exp(head_logprobs_N.astype(np.float64)).reshape(num_rows, self.k).sum(axis=1)
+        head_mass_R = np.exp(head_logprobs_N.astype(np.float64)).reshape(num_rows, width).sum(axis=1)
         return ScoredRows(
             first_position=0,
-            gold_logprobs_R=-decode_fixed_point(from_planes(values["gold_logprobs"], 2, num_rows), GOLD_STEPS_PER_NAT),
-            entropies_R=decode_fixed_point(from_planes(values["entropies"], 2, num_rows), ENTROPY_STEPS_PER_NAT),
-            head_counts_R=np.full(num_rows, self.k, np.int32),
-            head_ids_N=ids_of_planes(values["head_ranks"], num_entries, vocabulary),
+            gold_logprobs_R=decode_gold_logprobs(values["gold_logprobs"], num_rows),
+            entropies_R=decode_entropies(values["entropies"], num_rows),
+            head_counts_R=np.full(num_rows, width, np.int32),
+            head_ids_N=vocabulary.ids_at(from_planes(values["head_ranks"], NUM_RANK_PLANES, num_entries)),
             head_logprobs_N=head_logprobs_N,
             tail_masses_R=np.maximum(0.0, 1.0 - head_mass_R).astype(np.float32),
             tail_ids_RS=np.empty((num_rows, 0), np.int32),
         )
+
+    def _width(self, vocabulary: Vocabulary) -> int:
+        return min(self.k, vocabulary.size)

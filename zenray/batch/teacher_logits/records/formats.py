@@ -9,15 +9,16 @@ from zenray.batch.teacher_logits.records.dense import DenseFormat
 from zenray.batch.teacher_logits.records.format import RecordFormat
 from zenray.errors import InvalidRequest
 
-DEFAULT_FORMAT = "compact-48"
-MAX_TOP = 256
-_COMPACT = {each.name: each for each in (CompactFormat(48), CompactFormat(24))}
+_MAX_COMPACT, _MAX_TOP = 255, 256
 
 
 def parse_format(name: str) -> RecordFormat:
     """The format a user names. Raises InvalidRequest."""
-    if name in _COMPACT:
-        return _COMPACT[name]
-    if (match := re.fullmatch(r"top-([1-9][0-9]{0,2})", name)) and int(match[1]) <= MAX_TOP:
-        return DenseFormat(int(match[1]))
-    raise InvalidRequest.of("format", name, f"{', '.join(_COMPACT)}, top-1 to top-{MAX_TOP}")
+    if match := re.fullmatch(r"(compact|top)-([1-9][0-9]{0,2})", name):
+        kind, size = match[1], int(match[2])
+        if kind == "compact" and size <= _MAX_COMPACT:
+            return CompactFormat(size)
+        if kind == "top" and size <= _MAX_TOP:
+            return DenseFormat(size)
+    allowed = f"compact-1 to compact-{_MAX_COMPACT} (compact-24 and compact-48 are usual), top-1 to top-{_MAX_TOP}"
+    raise InvalidRequest.of("format", name, allowed)

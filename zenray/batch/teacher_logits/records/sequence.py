@@ -8,9 +8,8 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 
-from zenray.batch.teacher_logits.records.checks import ids_of_planes
 from zenray.batch.teacher_logits.records.format import RecordFormat
-from zenray.batch.teacher_logits.records.planes import NUM_RANK_PLANES, octets, to_planes
+from zenray.batch.teacher_logits.records.planes import NUM_RANK_PLANES, from_planes, octets, to_planes
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.engine.scoring import HiddenRows, ScoredRows
 from zenray.errors import OutputDamaged
@@ -75,7 +74,7 @@ def decode_sequence(
     """Token ids (int32) and records. Raises OutputDamaged."""
     kept = {name: values[name] for name in (TOKEN_RANKS, *(field.name for field in record_format.fields))}
     check_row(row_id, kept, values[CHECKSUM])
-    token_ids_T = ids_of_planes(kept[TOKEN_RANKS], num_tokens, vocabulary)
+    token_ids_T = vocabulary.ids_at(from_planes(kept[TOKEN_RANKS], NUM_RANK_PLANES, num_tokens))
     return token_ids_T, record_format.decode(kept, num_scored, vocabulary)
 
 

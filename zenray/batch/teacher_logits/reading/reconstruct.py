@@ -1,0 +1,75 @@
+"""Records as distributions again: dense and near the teacher, or sparse and without bias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from zenray.batch.teacher_logits.reading.mixture import row_weights, rows_of_entries
+from zenray.engine.scoring import ScoredRows
+
+
+def dense(rows: ScoredRows, prior_V: np.ndarray) -> torch.Tensor:
+    """float32 [R, V], every row a distribution: the head as it was coded, the tail's mass spread over `prior_V` (see
+    `tail_prior`) outside the head, normalised. Near the teacher in KL, but not without bias."""
+    weights = row_weights(rows, prior_V)
+    dense_RV = weights.tail_scales_R[:, None] * weights.prior_V
+    dense_RV[rows_of_entries(weights.counts_R), weights.ids_N] = weights.head_N
+    return torch.from_numpy(dense_RV.astype(np.float32))
+
+
+def dense_chunks(rows: ScoredRows, prior_V: np.ndarray, chunk_rows: int) -> Iterator[torch.Tensor]:
+    """`dense` a few rows at a time: a row of a large vocabulary is half a megabyte."""
+    for start in range(0, rows.num_rows, chunk_rows):
+        yield dense(take_rows(rows, start, start + chunk_rows), prior_V)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRows:
+    """M entries of R rows: those of row r are `offsets[r]` to `offsets[r + 1]`.
+
+    ids_M int64, probabilities_M float32, offsets int64 [R + 1]. A token may occur several times in a row: its
+    probability is the sum. Rows do not sum to 1, on purpose: each entry's expectation is the teacher's probability.
+    """
+
+    ids_M: torch.Tensor
+    probabilities_M: torch.Tensor
+    offsets: torch.Tensor
+
+
+def sparse(rows: ScoredRows) -> SparseRows:
+    """The unbiased estimate of every row: the head as it was coded, and for each of the S draws from the tail its mass
+    divided by S."""
+    num_rows, num_samples = rows.tail_ids_RS.shape
+    drawn_R = rows.tail_masses_R > 0 if num_samples else np.zeros(num_rows, bool)
+    head_N = np.exp(rows.head_logprobs_N.astype(np.float64))
+    share_D = np.repeat(rows.tail_masses_R[drawn_R].astype(np.float64) / max(1, num_samples), num_samples)
+    rows_M = np.concatenate([rows_of_entries(rows.head_counts_R), np.repeat(np.flatnonzero(drawn_R), num_samples)])
+    order_M = np.argsort(rows_M, kind="stable")
+    ids_M = np.concatenate([rows.head_ids_N, rows.tail_ids_RS[drawn_R].reshape(-1)])[order_M]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows_M, minlength=num_rows))])
+    return SparseRows(
+        torch.from_numpy(ids_M.astype(np.int64)),
+        torch.from_numpy(np.concatenate([head_N, share_D])[order_M].astype(np.float32)),
+        torch.from_numpy(offsets),
+    )
+
+
+def take_rows(rows: ScoredRows, start: int, stop: int) -> ScoredRows:
+    """Some consecutive records, without their hidden states."""
+    entries = np.concatenate([[0], np.cumsum(rows.head_counts_R)])
+    start, stop, _ = slice(start, stop).indices(rows.num_rows)
+    inside = slice(entries[start], entries[max(start, stop)])
+    return ScoredRows(
+        first_position=rows.first_position + start,
+        gold_logprobs_R=rows.gold_logprobs_R[start:stop],
+        entropies_R=rows.entropies_R[start:stop],
+        head_counts_R=rows.head_counts_R[start:stop],
+        head_ids_N=rows.head_ids_N[inside],
+        head_logprobs_N=rows.head_logprobs_N[inside],
+        tail_masses_R=rows.tail_masses_R[start:stop],
+        tail_ids_RS=rows.tail_ids_RS[start:stop],
+    )
