@@ -19,7 +19,7 @@ from zenray.batch.teacher_logits.planning.segments import Segmenter
 from zenray.batch.teacher_logits.planning.settings import PlanSettings
 from zenray.model.tokenizer import Tokenizer
 
-_DOCUMENTS_A_WORD = 500
+_DOCUMENTS_PER_NOTICE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def plan_sequences(
     planned: dict[bytes, Segment] = {}
     chosen.reverse()
     while chosen and not _is_enough(account, settings):
-        if len(chosen) % _DOCUMENTS_A_WORD == 0:
+        if len(chosen) % _DOCUMENTS_PER_NOTICE == 0:
             say(f"tokenizing documents: {num_chosen - len(chosen)} of {num_chosen}, {account.num_scored} tokens")
         num_given = 0
         for segment in segmenter.segments(chosen.pop()):  # Popped, so that texts make room for their tokens.
