@@ -8,7 +8,9 @@ from typing import Any
 
 from zenray.batch.inputs.spec import InputSpec
 from zenray.batch.job import Job
+from zenray.batch.output.verify import RowProblems
 from zenray.batch.teacher_logits.job import TeacherLogitsJob
+from zenray.batch.teacher_logits.results.check import unreadable_rows
 from zenray.batch.teacher_logits.settings import TeacherLogitsSettings
 from zenray.batch.unit_tests.job import UnitTestJob
 from zenray.batch.unit_tests.settings import UnitTestSettings
@@ -27,6 +29,8 @@ class JobKind:
     """From inputs, a seed and an instance of `settings`."""
     check: Callable[[], None] = lambda: None
     """Raises a typed error where this machine lacks what the job needs."""
+    row_problems: RowProblems | None = None
+    """What `zenray jobs verify` asks besides what holds for every output."""
 
 
 def _check_sandbox() -> None:
@@ -50,6 +54,7 @@ JOBS: Mapping[str, JobKind] = {
             "What the served model thinks of every token of texts, for distillation",
             TeacherLogitsSettings,
             TeacherLogitsJob,
+            row_problems=unreadable_rows,
         ),
     )
 }

@@ -148,13 +148,15 @@ def verify(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A job's output folder.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Check every byte of an output: sums, checksums, schema, planned rows. Exit code 1 when something is wrong."""
+    """Check every byte of an output: sums, checksums, schema, planned rows, and that its job can read every row. Exit
+    code 1 when something is wrong."""
+    from zenray.batch.catalog import JOBS
     from zenray.batch.output.verify import verify_output
     from zenray.batch.submission.status import read_status
     from zenray.cli.jobs_view import render_findings, report_fields
 
-    read_status(output)  # says what is no output at all
-    report = verify_output(output)
+    kind = JOBS.get(read_status(output).spec.get("job", ""))  # Says what is no output at all.
+    report = verify_output(output, kind.row_problems if kind else None)
     if as_json:
         typer.echo(json.dumps(report_fields(report), indent=2))
     else:

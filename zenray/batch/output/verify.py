@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -43,7 +43,13 @@ class Problem(Enum):
     ROW_COUNT = "row_count"
     REPEATED_ROW = "repeated_row"
     ROW_IDS = "row_ids"  # Not the planned rows, or not in their order; of a companion, not its shard's.
+    ROW = "row"  # The job itself cannot read it.
     STRANGER = "stranger"  # A file that belongs to no output.
+
+
+RowProblems = Callable[[Mapping[str, pa.Table]], Iterable[tuple[str, str]]]
+"""What a job finds wrong with rows of a shard (under no name) and its companions (under theirs): whose they are, and
+what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,9 @@ class VerifyReport:
         return not self.problems
 
 
-def verify_output(path: Path) -> VerifyReport:
-    """Look at every byte of an output, one shard in memory at a time. Takes no lease and changes nothing.
+def verify_output(path: Path, row_problems: RowProblems | None = None) -> VerifyReport:
+    """Look at every byte of an output, one shard in memory at a time. Takes no lease and changes nothing. A shard
+    whose files are as they were written is shown to `row_problems`.
 
     Problems are findings, never exceptions; OSError where the folder itself cannot be read.
     """
@@ -87,7 +94,7 @@ def verify_output(path: Path) -> VerifyReport:
         name = MANIFEST if contents.complete else JOURNAL
         findings.append(Finding(Problem.LIST, name, f"is of job {contents.job_sha256[:12]}, {JOB} is another"))
         job = {}  # It plans nothing for these shards.
-    _check_shards(path, job, contents, findings)
+    _check_shards(path, job, contents, findings, row_problems)
     _check_strangers(path, contents, findings)
     return VerifyReport(
         complete=contents.complete,
@@ -125,11 +132,13 @@ def _check_list(path: Path, findings: list[Finding]) -> Contents:
     return Contents("", 0, {}, complete=False)
 
 
-def _check_shards(path: Path, job: dict[str, Any], contents: Contents, findings: list[Finding]) -> None:
+def _check_shards(
+    path: Path, job: dict[str, Any], contents: Contents, findings: list[Finding], row_problems: RowProblems | None
+) -> None:
     """The shards and what stands beside them."""
     check, schemas, readable = RowIdCheck(), dict[str, pa.Schema](), []
     for index in sorted(contents.shards):
-        entry = contents.shards[index]
+        entry, num_findings = contents.shards[index], len(findings)
         tables = {}
         for name in ("", *entry.companions):
             file = f"{name or SHARDS}/{entry.file}"
@@ -141,6 +150,9 @@ def _check_shards(path: Path, job: dict[str, Any], contents: Contents, findings:
                 findings += [Finding(problem, file, detail) for problem, detail in problems]
         if "" not in tables:
             continue
+        if row_problems is not None and len(findings) == num_findings:
+            wrong = row_problems(tables)
+            findings += [Finding(Problem.ROW, f"{name or SHARDS}/{entry.file}", detail) for name, detail in wrong]
         shard = tables.pop("")
         readable.append((index, shard.num_rows))
         findings += _planned_problems(entry, contents, job)

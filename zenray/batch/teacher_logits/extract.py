@@ -19,7 +19,7 @@ from zenray.batch.teacher_logits.records.sequence import encode_hidden, encode_s
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.batch.teacher_logits.results.record import scored_row
 from zenray.batch.teacher_logits.results.statistics import ScoredSegment
-from zenray.engine.scoring import ScoredRows, Scoring, join_rows
+from zenray.engine.scoring import ScoredRows, Scoring, join_rows, split_rows
 
 _FEWEST_TAIL_SAMPLES = 4
 
@@ -84,8 +84,9 @@ class ExtractStage:
         values = encode_sequence(sequence.row_id, token_ids_T, rows, self._format, self._vocabulary, seed)
         decoded = self._format.decode(values, rows.num_rows, self._vocabulary)
         kl_R = kl_estimate(rows, decoded, tail_prior(decoded, self._vocabulary))
+        coded = split_rows(decoded, [(part.first_position, part.num_rows) for part in parts])
         ends = np.cumsum([part.num_rows for part in parts])
-        segments = list(map(ScoredSegment, parts, np.split(kl_R, ends[:-1])))
+        segments = list(map(ScoredSegment, parts, coded, np.split(kl_R, ends[:-1])))
         hidden = encode_hidden(sequence.row_id, rows.hidden) if self._plan.hidden_layers else None
         return scored_row(sequence, values, segments, hidden)
 

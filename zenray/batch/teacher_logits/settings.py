@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, ValidationInfo, field_validator
 
 from zenray.batch.teacher_logits.planning.settings import MIN_WINDOW_TOKENS, PlanSettings
-from zenray.batch.teacher_logits.records.formats import DEFAULT_FORMAT, parse_format
+from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.config import Settings
 from zenray.errors import InvalidRequest
 
@@ -57,8 +57,9 @@ class TeacherLogitsSettings(Settings):
     """The job's options."""
 
     format: str = Field(
-        DEFAULT_FORMAT,
-        description="What is kept of a distribution: compact-48 or compact-24 (head and sampled tail), top-K (head).",
+        "compact-48",
+        description="What is kept of a distribution: compact-K, a head of at most K tokens and a sample of the tail; "
+        "top-K, the K most probable tokens alone.",
     )
     hidden_layers: tuple[int, ...] = Field(
         (), description="Layers whose hidden states to keep: 0 the embeddings, the last the final norm's. Repeatable."

@@ -27,6 +27,7 @@ from zenray.batch.teacher_logits.columns import SEGMENT_FIELDS, segments_of
 from zenray.batch.teacher_logits.job import TeacherLogitsJob
 from zenray.batch.teacher_logits.records.footer import Footer
 from zenray.batch.teacher_logits.records.sequence import decode_hidden, decode_sequence
+from zenray.batch.teacher_logits.results.check import unreadable_rows
 from zenray.batch.teacher_logits.results.record import HIDDEN_STATES, num_scored
 from zenray.engine.scoring import Scoring
 from zenray.errors import InvalidRequest, OutputOfAnotherJob
@@ -120,15 +121,16 @@ def test_every_record_is_what_the_teacher_says_as_far_as_its_format_goes(output:
             seed = derive_seed(3, record[ROW_ID], "score", index)
             said = toy_rows(segment.token_ids, scoring, seed, teacher.model.vocab_size)
             part = slice(at, at + said.num_rows)
-            assert np.array_equal(found.head_counts_R[part], said.head_counts_R)
-            assert np.allclose(found.entropies_R[part], said.entropies_R, atol=0.1)
+            assert (found.head_counts_R[part] <= said.head_counts_R).all()
+            assert np.allclose(found.gold_logprobs_R[part], said.gold_logprobs_R, atol=0.02)
+            assert np.allclose(found.entropies_R[part], said.entropies_R, atol=0.02)
             assert np.array_equal(states_found[2].values_RD[part], said.hidden[2].values_RD)
             at += said.num_rows
         assert states_found[0].values_RD.shape == (at, WIDTH)
 
 
 def test_the_output_is_sound_and_its_report_adds_up(output: Path, texts: Path) -> None:
-    report = verify_output(output)
+    report = verify_output(output, unreadable_rows)
     assert report.sound and report.complete
     told = json.loads((output / "report" / "report.json").read_text())
     rows = planned(make_job(texts), ToyTeacher())
@@ -193,3 +195,14 @@ def test_the_segments_of_a_sequence_are_asked_for_at_once(texts: Path) -> None:
 def test_windows_that_the_teacher_cannot_read_are_refused_before_anything_is_planned(texts: Path) -> None:
     with pytest.raises(InvalidRequest, match="window_tokens is 96; allowed: at most the 64 that toy reads"):
         planned(make_job(texts), ToyTeacher(context_length=64))
+
+
+def test_a_row_with_the_values_of_another_is_found_whatever_the_sums_say(output: Path) -> None:
+    """As by a job that mixes up what its workers made: every file is as it was listed."""
+    tables = {"": pq.read_table(output / "shards"), HIDDEN_STATES: pq.read_table(output / HIDDEN_STATES)}
+    assert list(unreadable_rows(tables)) == []
+    for name, column in (("", "entropies"), ("", "checksum"), (HIDDEN_STATES, "hidden_2_scales")):
+        values = tables[name][column].to_pylist()
+        at, field = tables[name].column_names.index(column), tables[name].schema.field(column)
+        mixed = tables[name].set_column(at, field, [[values[1], values[0], *values[2:]]])
+        assert [found for found, _ in unreadable_rows({**tables, name: mixed})] == [name, name]

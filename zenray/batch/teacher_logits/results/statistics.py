@@ -48,26 +48,28 @@ sequence's."""
 
 @dataclass(frozen=True, slots=True)
 class ScoredSegment:
-    """The records of a segment as the teacher gave them, and what their format loses of each, in nats [R]."""
+    """The records of a segment as the teacher gave them, as they are read back, and what that loses of each, in
+    nats [R]."""
 
-    rows: ScoredRows
+    exact: ScoredRows
+    coded: ScoredRows
     kl_R: np.ndarray
 
 
 def statistics_columns(segments: Sequence[ScoredSegment]) -> dict[str, Any]:
     """A value for each of `STATISTICS_FIELDS`, of a sequence's segments."""
-    rows = [each.rows for each in segments]
+    exact, coded = [each.exact for each in segments], [each.coded for each in segments]
     kl_R = np.concatenate([each.kl_R for each in segments])
     return {
         KL_HISTOGRAM: histogram(kl_R, KL_EDGES),
         KL_MAX: float(kl_R.max(initial=0.0)),
-        ENTROPY_HISTOGRAM: histogram(np.concatenate([each.entropies_R for each in rows]), ENTROPY_EDGES),
-        HEAD_HISTOGRAM: histogram(np.concatenate([each.head_counts_R for each in rows]), HEAD_EDGES),
+        ENTROPY_HISTOGRAM: histogram(np.concatenate([each.entropies_R for each in exact]), ENTROPY_EDGES),
+        HEAD_HISTOGRAM: histogram(np.concatenate([each.head_counts_R for each in coded]), HEAD_EDGES),
         KL_SUMS: [_sum(each.kl_R) for each in segments],
-        NLL_SUMS: [-_sum(each.gold_logprobs_R) for each in rows],
-        ENTROPY_SUMS: [_sum(each.entropies_R) for each in rows],
-        TAIL_MASS_SUMS: [_sum(each.tail_masses_R) for each in rows],
-        HEAD_ENTRIES: [int(each.head_counts_R.sum()) for each in rows],
+        NLL_SUMS: [-_sum(each.gold_logprobs_R) for each in exact],
+        ENTROPY_SUMS: [_sum(each.entropies_R) for each in exact],
+        TAIL_MASS_SUMS: [_sum(each.tail_masses_R) for each in coded],
+        HEAD_ENTRIES: [int(each.head_counts_R.sum()) for each in coded],
     }
 
 
