@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -204,5 +205,5 @@ def test_a_row_with_the_values_of_another_is_found_whatever_the_sums_say(output:
     for name, column in (("", "entropies"), ("", "checksum"), (HIDDEN_STATES, "hidden_2_scales")):
         values = tables[name][column].to_pylist()
         at, field = tables[name].column_names.index(column), tables[name].schema.field(column)
-        mixed = tables[name].set_column(at, field, [[values[1], values[0], *values[2:]]])
+        mixed = tables[name].set_column(at, field, [pa.array([values[1], values[0], *values[2:]], field.type)])
         assert [found for found, _ in unreadable_rows({**tables, name: mixed})] == [name, name]
