@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zenray.context.languages.registry import language
 from zenray.errors import ConfigError
 
 MIN_WINDOW_TOKENS = 16
@@ -17,7 +18,8 @@ class PlanSettings:
     A document is transformed for infilling at `fim_rate`, its pieces suffix first at `spm_share`, prefix first else.
     `max_tokens` is how many scored tokens are enough (None: all there are): the documents are taken in a random order
     and the last one only as far as needed, so the plan exceeds it by less than a window. `languages` are LSP ids, empty
-    for all; documents of fewer than `min_document_tokens` tokens are left out.
+    for all (other names that editors have for them are understood); documents of fewer than `min_document_tokens`
+    tokens are left out.
 
     Raises:
         ConfigError: a value out of its range.
@@ -45,6 +47,16 @@ class PlanSettings:
         _require(1 <= overlap <= most, "overlap_tokens", overlap, f"1 to {most}, half of window_tokens")
         _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 and more, or none")
         _require(self.min_document_tokens >= 1, "min_document_tokens", self.min_document_tokens, "1 and more")
+        object.__setattr__(self, "languages", tuple(sorted({_language_id(name) for name in self.languages})))
+
+
+def _language_id(name: str) -> str:
+    known = language(name)
+    if known is None:
+        raise ConfigError(
+            f"languages has {name!r}; allowed: ids as editors have them, such as python, typescript, rust"
+        )
+    return known.id
 
 
 def _require(is_allowed: bool, name: str, value: object, allowed: str) -> None:

@@ -122,13 +122,18 @@ def test_languages_are_known_by_path_or_first_line_and_filtered_before_copies_ar
     text = "#!/usr/bin/env python\nprint('hello')\n"
     copies = [document(text, "a.txt"), document(text, "b.py")]
     documents = [*copies, document(text + "#", "script"), document("fn x() {}", "m.rs")]
-    settings = replace(SETTINGS, languages=("python",))
+    settings = replace(SETTINGS, languages=("py",))  # As Visual Studio Code has it or as people say.
     plan = planned(documents, settings)
     assert plan.account.scored_by_language.keys() == {"python"}
     assert by_path(plan.sequences).keys() == {"b.py", "script"}
     assert plan.account.documents_left_out == {"in another language": 2}
     unknown = planned([document("what is this\n", "x.unheard-of")])
     assert unknown.account.scored_by_language.keys() == {"plaintext"}
+
+
+def test_a_language_nobody_knows_is_an_error_not_an_empty_plan() -> None:
+    with pytest.raises(ConfigError, match="languages has 'pyton'; allowed: ids as editors have them, such as python"):
+        replace(SETTINGS, languages=("pyton",))
 
 
 def test_documents_that_are_too_short_are_left_out_and_nothing_is_no_error() -> None:
