@@ -107,9 +107,8 @@ class AsyncEngine:
                     open_choices -= 1
                     num_tokens += event.usage.completion_tokens
                     if event.finish_reason is FinishReason.DEADLINE and not open_choices and not num_tokens:
-                        raise DeadlineExceeded(
-                            f"no token could be produced within deadline_ms {request.limits.deadline_ms}"
-                        )
+                        missed = "no token could be produced" if request.scoring is None else "it could not be scored"
+                        raise DeadlineExceeded(f"{missed} within deadline_ms {request.limits.deadline_ms}")
                 yield event
         finally:
             del self._streams[handle]

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 import pytest
 
 from zenray.engine.async_engine import AsyncEngine
 from zenray.engine.engine import Engine
-from zenray.engine.request import Delta, Final, GenerateEvent, GenerateRequest, Limits, Sampling, Started
+from zenray.engine.request import (
+    Delta,
+    Final,
+    GenerateRequest,
+    Limits,
+    Priority,
+    Sampling,
+    Scored,
+    Started,
+)
+from zenray.engine.scoring import Scoring, join_rows
 from zenray.errors import DeadlineExceeded, Overloaded, Unavailable
 
 MakeEngine = Callable[..., Engine]
+Event = TypeVar("Event")
 
 
 def request(max_tokens: int, n: int = 1, deadline_ms: int | None = None) -> GenerateRequest:
@@ -20,7 +32,7 @@ def request(max_tokens: int, n: int = 1, deadline_ms: int | None = None) -> Gene
     return GenerateRequest("r", tuple(b"hello"), Sampling(n=n), limits)
 
 
-async def collect(stream: AsyncIterator[GenerateEvent]) -> list[GenerateEvent]:
+async def collect(stream: AsyncIterator[Event]) -> list[Event]:
     return [event async for event in stream]
 
 
@@ -118,3 +130,33 @@ async def test_draining_finishes_what_runs_and_refuses_what_comes(running) -> No
     assert events[-1].usage.completion_tokens == 30
     await draining
     assert not engine.healthy
+
+
+def scored(length: int, deadline_ms: int | None = None) -> GenerateRequest:
+    return GenerateRequest.to_score("s", (65,) * length, Scoring(), 0, Priority.BATCH, deadline_ms)
+
+
+async def test_a_prompt_is_scored_beside_streams(running) -> None:  # type: ignore[no-untyped-def]
+    engine = await running(batch_step_tokens=16, batch_tokens_beside_interactive=16)
+    events, stream = await asyncio.gather(collect(engine.score(scored(100))), collect(engine.generate(request(12))))
+    assert isinstance(events[0], Started) and isinstance(events[-1], Final)
+    rows = join_rows([event.rows for event in events if isinstance(event, Scored)])
+    assert (rows.first_position, rows.end_position) == (1, 100)
+    assert isinstance(stream[-1], Final)
+
+
+async def test_whoever_leaves_ends_the_scoring(running) -> None:  # type: ignore[no-untyped-def]
+    engine = await running(batch_step_tokens=1)
+    stream = engine.score(scored(200))
+    assert isinstance(await anext(stream), Started)
+    await stream.aclose()
+    await until(lambda: not engine.engine.has_work)
+    engine.engine.check_integrity()
+
+
+async def test_a_prompt_that_is_not_scored_by_its_deadline_is_an_error(running) -> None:  # type: ignore[no-untyped-def]
+    engine = await running(batch_step_tokens=1)
+    with pytest.raises(DeadlineExceeded, match="could not be scored"):
+        await collect(engine.score(scored(250, deadline_ms=1)))
+    await until(lambda: not engine.engine.has_work)
+    engine.engine.check_integrity()

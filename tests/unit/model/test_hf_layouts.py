@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from zenray.errors import ModelFileError
-from zenray.model.evaluate import sequence_logits
+from zenray.model.evaluate import BLOCK_SIZE, sequence_logits, step_batch
 from zenray.model.load import LoadedModel, load_model
 
 transformers = pytest.importorskip("transformers")
@@ -126,6 +126,21 @@ def test_logits_equal_those_of_transformers(layout: str, tmp_path: Path, saved: 
     loaded = load_model(tmp_path / "model", weight_format="float32")
     assert max_error(model, loaded) <= 1e-4
     assert loaded.config.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("layout", ["qwen2", "mixtral"])
+def test_hidden_states_are_numbered_as_transformers_does(layout: str, tmp_path: Path, saved: Saved) -> None:
+    model = saved(tmp_path / "model", layout)
+    decoder = load_model(tmp_path / "model", weight_format="float32").decoder
+    token_ids, rows = list(range(40, 80)), [0, 3, 38]
+    with torch.inference_mode():
+        expected = model(torch.tensor([token_ids]), output_hidden_states=True).hidden_states
+    assert len(expected) == decoder.config.num_layers + 1
+    batch = step_batch([(token_ids, 0)], max_tokens=len(token_ids), rows=rows)
+    states = decoder.states(batch, decoder.new_caches(3, BLOCK_SIZE), range(len(expected)))
+    for layer, theirs in enumerate(expected):
+        assert float((states.hidden_RD[layer] - theirs[0, rows]).abs().max()) <= 1e-4, layer
+    assert torch.equal(states.final_RD, states.hidden_RD[decoder.config.num_layers])
 
 
 def test_sharded_checkpoints_are_read_through_their_index(tmp_path: Path, saved: Saved) -> None:
