@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from zenray.batch.teacher_logits.reading.mixture import row_weights, rows_of_entries
+from zenray.batch.teacher_logits.reading.rows import take_rows
 from zenray.engine.scoring import ScoredRows
 
 
@@ -55,21 +56,4 @@ def sparse(rows: ScoredRows) -> SparseRows:
         torch.from_numpy(ids_M.astype(np.int64)),
         torch.from_numpy(np.concatenate([head_N, share_D])[order_M].astype(np.float32)),
         torch.from_numpy(offsets),
-    )
-
-
-def take_rows(rows: ScoredRows, start: int, stop: int) -> ScoredRows:
-    """Some consecutive records, without their hidden states."""
-    entries = np.concatenate([[0], np.cumsum(rows.head_counts_R)])
-    start, stop, _ = slice(start, stop).indices(rows.num_rows)
-    inside = slice(entries[start], entries[max(start, stop)])
-    return ScoredRows(
-        first_position=rows.first_position + start,
-        gold_logprobs_R=rows.gold_logprobs_R[start:stop],
-        entropies_R=rows.entropies_R[start:stop],
-        head_counts_R=rows.head_counts_R[start:stop],
-        head_ids_N=rows.head_ids_N[inside],
-        head_logprobs_N=rows.head_logprobs_N[inside],
-        tail_masses_R=rows.tail_masses_R[start:stop],
-        tail_ids_RS=rows.tail_ids_RS[start:stop],
     )

@@ -17,8 +17,8 @@ def cut_heads(rows: ScoredRows, wanted_N: np.ndarray, uniforms_R: np.ndarray) ->
     """Records with those head entries alone that are wanted (bool [N]), and each row's first one.
 
     The others join the tail: its mass grows by theirs, and its S draws are drawn anew, from them and from the draws
-    there were, of which each stands for 1/S of the old tail. By systematic sampling over ascending ids at (i + u) / S, as in
-    `ScoreFormat`, so that every token's expectation stays what it was. `uniforms_R` in [0, 1) are the u.
+    there were, of which each stands for 1/S of the old tail. The sampling is that of `ScoreFormat`, with `uniforms_R`
+    (in [0, 1)) for u, so that every token's expectation stays what it was.
     """
     num_rows, num_samples = rows.tail_ids_RS.shape
     rows_N = np.repeat(np.arange(num_rows), rows.head_counts_R)
