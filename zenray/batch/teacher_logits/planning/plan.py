@@ -13,7 +13,7 @@ from zenray.batch.job import Say
 from zenray.batch.rows import row_id
 from zenray.batch.teacher_logits.model import PackedSequence, Segment
 from zenray.batch.teacher_logits.planning.account import PlanAccount
-from zenray.batch.teacher_logits.planning.choose import choose_documents
+from zenray.batch.teacher_logits.planning.choose import BEYOND_MAX_TOKENS, choose_documents
 from zenray.batch.teacher_logits.planning.pack import pack
 from zenray.batch.teacher_logits.planning.segments import Segmenter
 from zenray.batch.teacher_logits.planning.settings import PlanSettings
@@ -44,7 +44,7 @@ def plan_sequences(
         ConfigError: the tokenizer has no end-of-text token, or none for infilling and `fim_rate` is above 0.
     """
     segmenter, account = Segmenter(tokenizer, settings, seed), PlanAccount(window_tokens=settings.window_tokens)
-    chosen = choose_documents(documents, settings.languages, seed, account)
+    chosen = choose_documents(documents, settings, seed, account)
     num_chosen = len(chosen)
     planned: dict[bytes, Segment] = {}
     chosen.reverse()
@@ -56,7 +56,7 @@ def plan_sequences(
             num_given += 1
             key = _key(segment)
             if _is_enough(account, settings):
-                account.windows_left_out["beyond max_tokens"] += 1
+                account.windows_left_out[BEYOND_MAX_TOKENS] += 1
             elif key in planned:
                 account.windows_left_out["copy of another window"] += 1
             else:
@@ -67,7 +67,7 @@ def plan_sequences(
         else:
             account.documents_left_out[f"fewer than {settings.min_document_tokens} tokens"] += 1
     if chosen:
-        account.documents_left_out["beyond max_tokens"] += len(chosen)
+        account.documents_left_out[BEYOND_MAX_TOKENS] += len(chosen)
     say(f"packing {len(planned)} segments")
     sequences = _packed(planned, settings.window_tokens)
     account.num_sequences = len(sequences)

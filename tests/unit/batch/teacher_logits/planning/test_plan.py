@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from tests.unit.batch.teacher_logits.planning.planning_examples import TEXTS, by_path, document, documents_of
 from zenray.batch.inputs.document import SourceDocument
 from zenray.batch.rows import row_ids_digest
+from zenray.batch.teacher_logits.planning.account import PlanAccount
+from zenray.batch.teacher_logits.planning.choose import choose_documents
 from zenray.batch.teacher_logits.planning.ends import end_of_infill, end_of_text
 from zenray.batch.teacher_logits.planning.plan import Plan, plan_sequences
 from zenray.batch.teacher_logits.planning.settings import PlanSettings
@@ -33,12 +36,20 @@ def many() -> tuple[SourceDocument, ...]:
     return tuple(documents_of("".join(lines[3 * n : 3 * n + 1 + n % 25]) for n in range(300)))
 
 
-@given(st.lists(TEXTS, max_size=12), st.randoms(use_true_random=False), st.integers(0, 3))
-def test_the_order_of_the_documents_does_not_matter(texts: list[str], random: object, seed: int) -> None:
+@given(
+    texts=st.lists(TEXTS, max_size=12),
+    random=st.randoms(use_true_random=False),
+    seed=st.integers(0, 3),
+    max_tokens=st.sampled_from([None, 1, 20]),
+)
+def test_the_order_of_the_documents_does_not_matter(
+    texts: list[str], random: Random, seed: int, max_tokens: int | None
+) -> None:
     documents = documents_of([*texts, *texts[:3]])  # Some texts lie at two places.
     shuffled = list(documents)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    plan, again = planned(documents, seed=seed), planned(shuffled, seed=seed)
+    random.shuffle(shuffled)
+    settings = replace(SETTINGS, max_tokens=max_tokens)
+    plan, again = planned(documents, settings, seed), planned(shuffled, settings, seed)
     assert plan.sequences == again.sequences
     assert plan.account == again.account
     assert (plan.counts_V == again.counts_V).all()
@@ -87,6 +98,16 @@ def test_so_many_tokens_are_enough(max_tokens: int) -> None:
     whole, part = by_path(everything.sequences), by_path(plan.sequences)
     assert all(whole[path][: len(segments)] == segments for path, segments in part.items())
     assert sum(len(part[path]) < len(whole[path]) for path in part) <= 1
+
+
+def test_documents_that_a_limit_has_no_room_for_are_not_kept() -> None:
+    account = PlanAccount()
+    chosen = choose_documents(many(), replace(SETTINGS, max_tokens=100), 0, account)
+    enough = 100 * 64
+    lengths = [len(each.document.text) for each in chosen]
+    assert sum(lengths[:-1]) < enough <= sum(lengths)
+    assert account.documents_left_out == {"beyond max_tokens": len(many()) - len(chosen)}
+    assert chosen == choose_documents(many(), SETTINGS, 0, PlanAccount())[: len(chosen)]
 
 
 def test_a_limit_chooses_documents_whatever_their_length() -> None:
