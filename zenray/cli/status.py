@@ -17,6 +17,8 @@ from zenray.cli.options import DEFAULT_ADDRESS, Address
 from zenray.cli.placement import placement_fields, placement_view
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from google.protobuf.message import Message
     from rich.console import RenderableType
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _WATCH_PERIOD_S = 1.0
 _BAR_WIDTH = 24
+_TOKEN_COUNTERS = {"generated_tokens": "generated", "scored_tokens": "scored"}
 
 
 def status(
@@ -58,8 +61,10 @@ def _watch(client: Client, as_json: bool) -> None:
         while True:
             time.sleep(_WATCH_PERIOD_S)
             now, now_at = _read(client), time.monotonic()
-            produced = now["load"]["generated_tokens"] - found["load"]["generated_tokens"]
-            live.update(_render(now, produced / (now_at - read_at)), refresh=True)
+            per_second = {
+                name: (now["load"][name] - found["load"][name]) / (now_at - read_at) for name in _TOKEN_COUNTERS
+            }
+            live.update(_render(now, per_second), refresh=True)
             found, read_at = now, now_at
 
 
@@ -83,7 +88,7 @@ def _field_names(message: Message) -> list[str]:
     return [field.name for field in message.DESCRIPTOR.fields]
 
 
-def _render(found: dict[str, Any], tokens_per_second: float | None = None) -> RenderableType:
+def _render(found: dict[str, Any], per_second: Mapping[str, float] | None = None) -> RenderableType:
     model, load = found["model"], found["load"]
     used = load["total_blocks"] - load["free_blocks"] - load["cached_blocks"]
     rows = facts()
@@ -98,8 +103,10 @@ def _render(found: dict[str, Any], tokens_per_second: float | None = None) -> Re
     full = load["waiting_sequences"] >= load["max_waiting_sequences"] > 0
     rows.add_row("sequences", Text(f"{load['running_sequences']} running, {waiting}", "warn" if full else ""))
     rows.add_row("KV blocks", _blocks(used, load["cached_blocks"], load["total_blocks"]))
-    speed = "" if tokens_per_second is None else f", {tokens_per_second:.1f} tokens/s now"
-    rows.add_row("generated", f"{load['generated_tokens']:,} tokens since start{speed}")
+    for name, shown_as in _TOKEN_COUNTERS.items():
+        if load[name] or name == "generated_tokens":
+            speed = "" if per_second is None else f", {per_second[name]:.1f} tokens/s now"
+            rows.add_row(shown_as, f"{load[name]:,} tokens since start{speed}")
     if load["rounds"]:
         rows.add_row("rounds", f"{load['rounds']:,}, {load['generated_tokens'] / load['rounds']:.2f} tokens each")
     for drafter in load["drafters"]:

@@ -92,7 +92,7 @@ class Engine:
         self._siblings: dict[int, list[Sequence]] = {}  # choices 1.. wait for choice 0's prompt blocks
         self._open_choices: dict[int, int] = {}
         self._ended: list[Sequence] = []  # finished in this step; the speculator hears of it last
-        self._num_generated = self._num_prompt = self._num_cached = self._num_rounds = 0
+        self._num_generated = self._num_prompt = self._num_cached = self._num_rounds = self._num_scored = 0
 
     @property
     def has_work(self) -> bool:
@@ -205,6 +205,7 @@ class Engine:
             cached_prompt_tokens=self._num_cached,
             preemptions=self.scheduler.num_preemptions,
             rounds=self._num_rounds,
+            scored_tokens=self._num_scored,
             drafters=() if self.speculator is None else self.speculator.load(),
         )
 
@@ -248,6 +249,7 @@ class Engine:
             if sequence in records:
                 self._start(sequence, events)
                 events.append((sequence.handle, Scored(records[sequence])))
+                self._num_scored += records[sequence].num_rows
             elif entry.read:
                 sequence.prompt_logprobs += self._reader.logprobs(sequence, entry.read, states)
             sequence.next_read += len(entry.read)

@@ -247,4 +247,5 @@ class EngineLoad:
     cached_prompt_tokens: int = 0
     preemptions: int = 0
     rounds: int = 0
+    scored_tokens: int = 0
     drafters: tuple[DrafterLoad, ...] = ()

@@ -42,6 +42,7 @@ _COUNTERS = {
     "cached_prompt_tokens": "Prompt tokens found in the prefix cache.",
     "preemptions": "Sequences that lost their blocks to others.",
     "rounds": "Times a step chose tokens for a sequence.",
+    "scored_tokens": "Tokens scored for jobs.",
 }
 _DRAFTER_GAUGES: dict[str, tuple[str, Callable[[DrafterLoad], float]]] = {
     "queue_age_seconds": ("Age of the newest remote draft when it was used.", lambda load: load.queue_age_ms / 1000),

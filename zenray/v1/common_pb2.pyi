@@ -162,7 +162,7 @@ class ModelInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., architecture: _Optional[str] = ..., weight_format: _Optional[str] = ..., num_parameters: _Optional[int] = ..., context_length: _Optional[int] = ..., vocab_size: _Optional[int] = ..., supports_infill: _Optional[bool] = ..., license: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("running_sequences", "waiting_sequences", "max_waiting_sequences", "free_blocks", "cached_blocks", "total_blocks", "generated_tokens", "prompt_tokens", "cached_prompt_tokens", "preemptions", "rounds", "drafters")
+    __slots__ = ("running_sequences", "waiting_sequences", "max_waiting_sequences", "free_blocks", "cached_blocks", "total_blocks", "generated_tokens", "prompt_tokens", "cached_prompt_tokens", "preemptions", "rounds", "drafters", "scored_tokens")
     RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     WAITING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     MAX_WAITING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +175,7 @@ class Load(_message.Message):
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
+    SCORED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     running_sequences: int
     waiting_sequences: int
     max_waiting_sequences: int
@@ -187,7 +188,8 @@ class Load(_message.Message):
     preemptions: int
     rounds: int
     drafters: _containers.RepeatedCompositeFieldContainer[DrafterLoad]
-    def __init__(self, running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., free_blocks: _Optional[int] = ..., cached_blocks: _Optional[int] = ..., total_blocks: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_prompt_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., rounds: _Optional[int] = ..., drafters: _Optional[_Iterable[_Union[DrafterLoad, _Mapping]]] = ...) -> None: ...
+    scored_tokens: int
+    def __init__(self, running_sequences: _Optional[int] = ..., waiting_sequences: _Optional[int] = ..., max_waiting_sequences: _Optional[int] = ..., free_blocks: _Optional[int] = ..., cached_blocks: _Optional[int] = ..., total_blocks: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_prompt_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., rounds: _Optional[int] = ..., drafters: _Optional[_Iterable[_Union[DrafterLoad, _Mapping]]] = ..., scored_tokens: _Optional[int] = ...) -> None: ...
 
 class DrafterLoad(_message.Message):
     __slots__ = ("drafter", "rounds", "drafted_tokens", "accepted_tokens", "timeouts", "draft_ms", "queue_age_ms", "replicas")

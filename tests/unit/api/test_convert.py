@@ -84,7 +84,7 @@ drafter_loads = st.builds(DrafterLoad, names, uint64, uint64, uint64, uint64, fl
 loads = st.builds(
     EngineLoad,
     *[uint32] * 6,
-    *[uint64] * 5,
+    *[uint64] * 6,
     drafters=st.lists(drafter_loads, max_size=3).map(tuple),
 )
 reports = st.builds(

@@ -73,6 +73,11 @@ def same(one: ScoredRows, other: ScoredRows) -> bool:
     )
 
 
+def num_bytes(rows: verifier_pb2.ScoredRows) -> int:
+    hidden = sum(len(states.values) + len(states.scales) for states in rows.hidden)
+    return hidden + sum(len(getattr(rows, name)) for name in BYTES_FIELDS)
+
+
 def over_the_wire(message: verifier_pb2.ScoreEvent) -> verifier_pb2.ScoreEvent:
     return verifier_pb2.ScoreEvent.FromString(message.SerializeToString())
 
@@ -84,11 +89,11 @@ def test_a_steps_records_arrive_to_the_last_bit_in_messages_of_bounded_size(rows
         messages = [over_the_wire(message) for message in score_event_to_proto(Scored(rows))]
     parts = [event.rows for event in map(score_event_from_proto, messages) if isinstance(event, Scored)]
     assert same(join_rows(parts), rows)
-    for part, message in zip(parts, messages, strict=True):
-        num_bytes = sum(len(getattr(message.rows, name)) for name in BYTES_FIELDS)
-        num_bytes += sum(len(states.values) + len(states.scales) for states in message.rows.hidden)
-        assert num_bytes <= max_bytes or part.num_rows == 1
-    assert len(parts) <= rows.num_rows
+    sizes = [num_bytes(message.rows) for message in messages]
+    assert all(size <= max_bytes or part.num_rows == 1 for size, part in zip(sizes, parts, strict=True))
+    record_bytes = 16 + rows.tail_ids_RS[0].nbytes + sum(each.values_RD.shape[1] + 4 for each in rows.hidden.values())
+    for size, following in zip(sizes, parts[1:], strict=False):
+        assert size + record_bytes + 8 * following.head_counts_R[0] > max_bytes, "one more would have fitted"
 
 
 def test_other_events_arrive() -> None:

@@ -117,6 +117,7 @@ class FakeServer(completion_pb2_grpc.CompletionServiceServicer, context_pb2_grpc
                 prompt_tokens=1000,
                 cached_prompt_tokens=250,
                 rounds=617,
+                scored_tokens=4321,
                 drafters=[
                     common_pb2.DrafterLoad(
                         drafter="draft_pool",

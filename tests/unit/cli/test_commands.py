@@ -75,6 +75,8 @@ class TestStatus:
         text = run("status", "--address", fake_server.address).stdout
         for words in ("toy-coder", "qwen2, 1.54 B, mixed, context 8,192", "2 running, 1 of at most 64 waiting"):
             assert words in text
+        assert "1,234 tokens since start" in text
+        assert "4,321 tokens since start" in text
         assert "10 in use, 30 cached, 100 in all" in text
         assert "1,000 tokens, 25% from the prefix cache" in text
         assert "617, 2.00 tokens each" in text

@@ -117,6 +117,7 @@ def test_scored_prompts_count_as_prompts_and_their_blocks_serve_others(make_engi
     assert started == Started(len(PROMPT), (len(PROMPT) - 1) // 4 * 4)
     assert (load.prompt_tokens, load.cached_prompt_tokens) == (2 * len(PROMPT), (len(PROMPT) - 1) // 4 * 4)
     assert (load.generated_tokens, load.rounds) == (4, 4), "nothing is generated where a prompt is scored"
+    assert load.scored_tokens == len(PROMPT) - 1
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
