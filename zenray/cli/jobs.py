@@ -20,7 +20,7 @@ class _JobsGroup(TyperGroup):
     """What comes first is shown first, groups among it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["submit", "status", "list", "logs", "cancel", "verify", "recheck"]
+        return ["submit", "status", "list", "logs", "cancel", "show", "verify", "recheck"]
 
 
 app = typer.Typer(
@@ -163,6 +163,32 @@ def verify(
         stdout().print(render_findings(output, report))
     if not report.sound:
         raise typer.Exit(1)
+
+
+@app.command(no_args_is_help=True)
+def show(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The output of a teacher-logits job.", show_default=False)
+    ],
+    row: Annotated[int, typer.Option(min=0, help="Which sequence, from 0.")] = 0,
+    surprises: Annotated[
+        int, typer.Option(min=0, help="Tokens of each text that the teacher expected least, with what it expected.")
+    ] = 5,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Whose tokenizer spells the tokens: a catalog name or a path.", show_default="the teacher"),
+    ] = None,
+) -> None:
+    """Look at one sequence of records: its text, coloured by what the teacher thought of each token."""
+    from zenray.batch.submission.status import read_status
+    from zenray.batch.teacher_logits.reading.reader import RecordReader
+    from zenray.cli.jobs_show import show as rendered
+    from zenray.errors import ConfigError
+
+    job = read_status(output).spec.get("job")
+    if job != "teacher-logits":
+        raise ConfigError(f"{output} is of job {job}; only outputs of teacher-logits have records to look at")
+    stdout().print(rendered(RecordReader(output), row, surprises, model))
 
 
 @app.command(no_args_is_help=True)
