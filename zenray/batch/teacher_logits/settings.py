@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from zenray.batch.teacher_logits.planning.settings import MIN_WINDOW_TOKENS, PlanSettings
 from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.config import Settings
-from zenray.errors import InvalidRequest
+from zenray.errors import ConfigError, InvalidRequest
 
 _PLAN = PlanSettings()
 
@@ -22,7 +22,7 @@ class PlanningOptions(Settings):
     )
     overlap_tokens: int = Field(
         _PLAN.overlap_tokens,
-        ge=0,
+        ge=1,
         description="That a window repeats of the one before: context, which gets no second record.",
     )
     fim_rate: float = Field(
@@ -41,13 +41,14 @@ class PlanningOptions(Settings):
         _PLAN.languages, description="Ids as editors have them, such as python; all if not given. Repeatable."
     )
 
-    @field_validator("overlap_tokens")
-    @classmethod
-    def _moves_on(cls, overlap_tokens: int, info: ValidationInfo) -> int:
-        window_tokens = info.data.get("window_tokens", _PLAN.window_tokens)
-        if 2 * overlap_tokens > window_tokens:
-            raise ValueError(f"0 to {window_tokens // 2}, half of a window")
-        return overlap_tokens
+    @model_validator(mode="after")
+    def _can_be_planned(self) -> PlanningOptions:
+        """Also where a default does not go with what was given: the overlap with a small window."""
+        try:
+            self.settings()
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     def settings(self) -> PlanSettings:
         return PlanSettings(**self.model_dump())

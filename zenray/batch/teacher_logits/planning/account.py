@@ -56,6 +56,7 @@ class PlanAccount:
             "num_segments": self.num_segments,
             "num_tokens": self.num_tokens,
             "num_scored": self.num_scored,
+            "num_unscored": self.num_unscored,
             "packing_efficiency": round(self.packing_efficiency, 6),
             "segments_by_mode": dict(sorted(self.segments_by_mode.items())),
             "scored_by_mode": dict(sorted(self.scored_by_mode.items())),

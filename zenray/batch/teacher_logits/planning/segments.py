@@ -54,6 +54,7 @@ class Segmenter:
 
     def _infills(self, chosen: ChosenDocument, token_ids: array[int], draws: Draws) -> Iterator[Segment]:
         data, ends_T = chosen.document.text.encode(), self._measure.ends(token_ids)
+        assert ends_T[-1] == len(data), "tokens stand for the bytes of their text"
         num_text_tokens = self._capacity - _NUM_FIM_CONTROL_TOKENS - self._capacity // _SLACK_SHARE
         begin = number = 0
         while begin < len(data):

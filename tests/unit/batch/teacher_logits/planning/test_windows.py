@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.unit.batch.teacher_logits.planning.planning_examples import TEXTS, TOKENIZERS, by_path, documents_of
 from zenray.batch.teacher_logits.model import Mode
 from zenray.batch.teacher_logits.planning.cut import windows
 from zenray.batch.teacher_logits.planning.plan import plan_sequences
 from zenray.batch.teacher_logits.planning.settings import PlanSettings
+from zenray.batch.teacher_logits.settings import PlanningOptions
 from zenray.errors import ConfigError
 from zenray.model.tokenizer import Tokenizer
 
@@ -66,3 +68,16 @@ def test_a_planned_document_is_its_tokens_and_the_end_of_text(
 def test_settings_say_what_they_allow(field: str, value: float, allowed: str) -> None:
     with pytest.raises(ConfigError, match=f"{field} is {value}; allowed: {allowed}"):
         PlanSettings(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"window_tokens": 256}, "overlap_tokens is 512; allowed: 1 to 128"),
+        ({"languages": ("pyton",)}, "languages has 'pyton'"),
+    ],
+)
+def test_a_job_says_it_before_it_asks_for_a_teacher(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        PlanningOptions.model_validate(options)
+    assert PlanningOptions().settings() == PlanSettings()
