@@ -53,6 +53,14 @@ class RecordedSequence:
             start += segment.num_scored
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A row of a shard, and the one of the same id of its hidden states, if these are read: columns to values."""
+
+    values: Mapping[str, Any]
+    hidden: Mapping[str, Any] | None
+
+
 class RecordReader:
     """The finished shards of an output, complete or still growing, as they are listed when it is opened.
 
@@ -70,6 +78,11 @@ class RecordReader:
             raise OutputDamaged(f"{self._output} has no finished shard yet; read it once there is one")
         self._schema = own_schema(self._table(self.shards[0]).schema)
         self.footer = Footer.from_metadata(self._schema.metadata)
+
+    @property
+    def job_sha256(self) -> str:
+        """Of the job.json that all of it follows from."""
+        return self._contents.job_sha256
 
     @property
     def complete(self) -> bool:
@@ -92,27 +105,25 @@ class RecordReader:
 
     def read_shard(self, shard: int) -> Iterator[RecordedSequence]:
         """Its sequences in their order. Rows with an error, which no teacher could read, are left out."""
+        for row in self.stored_rows(shard):
+            if row is not None:
+                yield self.decode(row)
+
+    def stored_rows(self, shard: int) -> list[StoredRow | None]:
+        """Its rows as they are stored, for `decode` to make sequences of; None for one with an error."""
         table = self._table(shard)
         if not own_schema(table.schema).equals(self._schema, check_metadata=True):
             raise OutputDamaged(f"{self._output}, shard {shard}: other columns or footer than shard {self.shards[0]}")
-        hidden = self._hidden_values(shard) if self._hidden else {}
-        for values in table.to_batches(max_chunksize=1):
-            row = values.to_pylist()[0]
-            if row[ERROR] is None:
-                yield self._sequence(row, hidden)
+        beside = self._table(shard, HIDDEN_STATES).to_pylist() if self._hidden else []
+        hidden = {row[ROW_ID]: row for row in beside}
+        return [
+            None if row[ERROR] is not None else StoredRow(row, hidden.get(row[ROW_ID])) for row in table.to_pylist()
+        ]
 
-    def _table(self, shard: int, companion: str = "") -> pa.Table:
-        entry = self._contents.shards[shard]
-        table = decode_shard(checked_bytes(self._output, entry, companion))
-        if problem := footer_problem(table, self._contents.job_sha256, shard, entry.tokens, companion):
-            raise OutputDamaged(f"{self._output}, shard {shard}: {problem}")
-        return table
-
-    def _hidden_values(self, shard: int) -> Mapping[str, Mapping[str, Any]]:
-        return {row[ROW_ID]: row for row in self._table(shard, HIDDEN_STATES).to_pylist()}
-
-    def _sequence(self, row: Mapping[str, Any], hidden: Mapping[str, Mapping[str, Any]]) -> RecordedSequence:
-        row_id, footer = row[ROW_ID], self.footer
+    def decode(self, stored: StoredRow) -> RecordedSequence:
+        """Raises OutputDamaged."""
+        row, footer = stored.values, self.footer
+        row_id = row[ROW_ID]
         try:
             num_tokens = sum(row[SEGMENT_LENGTHS])
             num_scored = num_tokens - sum(row[SEGMENT_FIRST_SCORED])
@@ -120,8 +131,16 @@ class RecordReader:
                 row_id, row, num_tokens, num_scored, footer.record_format, footer.vocabulary
             )
             if self._hidden:
-                states = decode_hidden(row_id, hidden[row_id], footer.hidden_layers, num_scored)
-                rows = replace(rows, hidden=states)
+                if stored.hidden is None:
+                    raise ValueError(f"it has no row in {HIDDEN_STATES}")
+                rows = replace(rows, hidden=decode_hidden(row_id, stored.hidden, footer.hidden_layers, num_scored))
             return RecordedSequence(row_id, token_ids_T, segments_of(row, token_ids_T.tolist()), rows)
         except (KeyError, TypeError, ValueError) as error:
             raise OutputDamaged(f"{self._output}, row {row_id}: {type(error).__name__}: {error}") from error
+
+    def _table(self, shard: int, companion: str = "") -> pa.Table:
+        entry = self._contents.shards[shard]
+        table = decode_shard(checked_bytes(self._output, entry, companion))
+        if problem := footer_problem(table, self._contents.job_sha256, shard, entry.tokens, companion):
+            raise OutputDamaged(f"{self._output}, shard {shard}: {problem}")
+        return table
