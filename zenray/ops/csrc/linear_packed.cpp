@@ -17,6 +17,7 @@ constexpr int64_t kGroup = 32;          // columns that share a scale
 constexpr int64_t kSuperblock = 8;      // groups that share the super-scales of int4
 constexpr int64_t kPanel = 16;          // rows of the matrix in a panel
 constexpr int64_t kPrefetch = 2048;     // bytes ahead in the stream of weights
+constexpr int64_t kLine = 64;           // bytes the memory gives at once
 constexpr int64_t kBlockBytes = 384 << 10;  // activations walked per pass over the panels: they stay in L2
 
 // Up to kTile rows of quantised activations, interleaved by group: quants [G][rows][32], scales [G][rows] and
@@ -74,6 +75,7 @@ void quantise_tile(const Tile& tile, const bf16* const* x, int64_t rows, int64_t
 
 // A panel of int8 weights: a group is 8 vectors, one for each step of 4 columns.
 struct Int8Panel {
+    static constexpr int64_t kGroupBytes = 512;
     const uint8_t* data;
     const float* row_scales;
 
@@ -103,6 +105,7 @@ struct Int8Panel {
 
 // A panel of int4 weights: a group is 4 vectors, whose low nibbles are steps 0..3 and high nibbles steps 4..7.
 struct Int4Panel {
+    static constexpr int64_t kGroupBytes = 256;
     const uint8_t* data;
     const uint8_t* codes;
     const uint16_t* supers;
@@ -146,9 +149,17 @@ struct Int4Panel {
     __m512 finish(__m512 acc) const { return acc; }
 };
 
+// What one of several tiles fetches of the weights behind those it is multiplied with: together the tiles fetch the
+// next panels, so that the first of them to need these does not wait for memory.
+struct Ahead {
+    const uint8_t* data;
+    int64_t lines_per_group;
+};
+
 // kRows rows of activations times kPanels panels from `first` on. Two panels share each broadcast.
 template <class Panel, int kPanels, int kRows>
-void multiply(const Matrix& m, int64_t first, const Tile& x, void* out, bool wide, int64_t first_row) {
+void multiply(const Matrix& m, int64_t first, const Tile& x, const Ahead& ahead, void* out, bool wide,
+              int64_t first_row) {
     Panel panels[kPanels];
     for (int p = 0; p < kPanels; ++p) panels[p] = Panel(m, first + p);
     alignas(64) float acc[kPanels][kRows][kPanel] = {};  // in L1: the registers are for the dots of a group
@@ -158,6 +169,8 @@ void multiply(const Matrix& m, int64_t first, const Tile& x, void* out, bool wid
         const int8_t* quants = x.quants + g * kRows * kGroup;
         const float* scales = x.scales + g * kRows;
         const int32_t* sums = x.sums + g * kRows;
+        for (int64_t line = 0; line < ahead.lines_per_group; ++line)
+            _mm_prefetch(ahead.data + (g * ahead.lines_per_group + line) * kLine, _MM_HINT_T1);
         __m512i dots[kPanels][kRows];
         for (int p = 0; p < kPanels; ++p)
             for (int r = 0; r < kRows; ++r) dots[p][r] = Panel::start(sums[r]);
@@ -195,7 +208,7 @@ void multiply(const Matrix& m, int64_t first, const Tile& x, void* out, bool wid
     }
 }
 
-using Multiply = void (*)(const Matrix&, int64_t, const Tile&, void*, bool, int64_t);
+using Multiply = void (*)(const Matrix&, int64_t, const Tile&, const Ahead&, void*, bool, int64_t);
 
 template <class Panel, int kPanels>
 constexpr Multiply kMultiply[kTile] = {
@@ -208,12 +221,17 @@ void multiply_panels(const Product& p, int64_t first, int64_t last) {
     const int64_t groups = num_groups(m), tiles = num_tiles(p.num_tokens);
     const int64_t tiles_per_block = std::max<int64_t>(1, kBlockBytes / tile_bytes(groups));
     for (int64_t block = 0; block < tiles; block += tiles_per_block) {
-        const int64_t block_end = std::min(tiles, block + tiles_per_block);
+        const int64_t block_end = std::min(tiles, block + tiles_per_block), count = block_end - block;
+        const int64_t bytes = 2 * groups * Panel::kGroupBytes;  // of two panels; a single tile streams them anyhow
+        const int64_t lines = count == 1 ? 0 : (bytes / kLine + count * groups - 1) / (count * groups);
         for (int64_t panel = first; panel < last; panel += 2) {
             const auto& by_rows = panel + 1 < last ? kMultiply<Panel, 2> : kMultiply<Panel, 1>;
+            const uint8_t* next = Panel(m, panel).data + bytes;
             for (int64_t tile = block; tile < block_end; ++tile) {
                 const int64_t row = tile * kTile, rows = std::min(kTile, p.num_tokens - row);
-                by_rows[rows - 1](m, panel, tile_at(p.prepared, tile, groups), p.out, p.wide, row);
+                const int64_t fetched = (tile - block) * groups * lines * kLine;
+                const Ahead ahead{next + fetched, fetched < bytes ? lines : 0};
+                by_rows[rows - 1](m, panel, tile_at(p.prepared, tile, groups), ahead, p.out, p.wide, row);
             }
         }
     }
