@@ -90,6 +90,9 @@ class EchoJob:
     def num_tokens(self, row: Row) -> int:
         return sum(len(choice["token_ids"]) for choice in row.get("continued", ()))
 
+    def tokens_to_do(self, row: Row) -> int | None:
+        return None
+
     def finish(self, output: Path, say: Say) -> None:
         pass
 

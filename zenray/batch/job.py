@@ -190,6 +190,11 @@ class Job(Protocol):
         """Tokens the model generated or scored for a row, for the manifest."""
         ...
 
+    def tokens_to_do(self, row: Row) -> int | None:
+        """Tokens that the model will generate or score for a planned row; None where nobody can know. They say how far
+        a run is more finely than its rows."""
+        ...
+
     def finish(self, output: Path, say: Say) -> None:
         """Derived files (reports, trees) from complete shards. May be run again at any time."""
         ...

@@ -159,7 +159,8 @@ def _add_progress(rows: Any, status: OutputStatus) -> None:
     for stage, count in progress.stage_rows.items():
         rows.add_row(f"  {stage}", f"{count:,} rows in this run")
     if progress.tokens:
-        rows.add_row("speed", f"{progress.tokens_per_s:,.0f} tokens/s; {progress.tokens:,} tokens in this run")
+        of = f" of {progress.num_tokens:,}" if progress.num_tokens else ""
+        rows.add_row("speed", f"{progress.tokens_per_s:,.0f} tokens/s; {progress.tokens:,}{of} tokens in this run")
     left = "" if progress.remaining_s is None else f", about {duration(progress.remaining_s)} left"
     rows.add_row("time", f"{duration(progress.elapsed_s)} in this run{left}")
 

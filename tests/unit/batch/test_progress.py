@@ -23,6 +23,8 @@ def test_a_line_for_logs() -> None:
     assert progress_line(HALF) == (
         "40/100 rows, 4/10 shards, generate 60, validate 40, 152 tokens/s, 1 errors, 1 min 15 s left"
     )
+    lost_some = replace(HALF, stage_rows={"extract": 40}, num_tokens=8000)
+    assert progress_line(lost_some).startswith("40/100 rows, 4/10 shards, 8,000/8,000 tokens, 152 tokens/s")
 
 
 @given(st.floats(0.1, 1e6), st.integers(0, 1000), st.integers(0, 1000))

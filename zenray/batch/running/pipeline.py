@@ -8,13 +8,9 @@ are no use here: they resume only plans that end in its own writers, by rows and
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from zenray.batch.client.settings import ClientSettings
 from zenray.batch.job import Job, JobSpec, ModelIdentity, Say, ServedModel
@@ -28,11 +24,9 @@ from zenray.batch.running.progress import RunState
 from zenray.batch.running.run import RunSummary, RunWatch
 from zenray.batch.running.shard_table import shard_tables
 from zenray.batch.running.shard_text import decode_row, encode_row, from_block, to_block
-from zenray.batch.running.worker import StageWorker
+from zenray.batch.running.streaming import through_stages
 from zenray.config import ZenrayConfig
-from zenray.errors import ConfigError, Unavailable, ZenrayError
-
-_MAX_DEATHS_AT_START = 8  # Of workers in a row, before any of them took a shard.
+from zenray.errors import ConfigError, ZenrayError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +76,9 @@ def _run(job: Job, output: Path, settings: RunSettings, run: RunWatch, say: Say)
         identity = place.model.identity if place.model else None
         spec, row_ids = as_begun(output, job_spec(job, rows, identity)), [row[ROW_ID] for row in rows]
         with OutputStore.open(output, spec, len(shards), row_ids, tuple(job.companions)) as store:
-            run.begin(len(rows), len(shards), [len(shards[index]) for index in store.finished])
             to_do = {index: each for index, each in enumerate(shards) if index not in store.finished}
+            num_tokens = sum(job.tokens_to_do(row) or 0 for each in to_do.values() for row in each)
+            run.begin(len(rows), len(shards), [len(shards[index]) for index in store.finished], num_tokens)
             # Closed, not left to the collector: what Ray Data runs must have ended before Ray does.
             with contextlib.closing(_results(job, to_do, settings, place, run)) as results:
                 for index, done in results:
@@ -134,67 +129,11 @@ def _results(
         for index, rows in shards.items():
             yield index, [decode_row(encode_row(row)) for row in rows]
         return
-    with (
-        run.watching(start_board()) as board,
-        contextlib.closing(_through_stages(job, shards, settings, place, board)) as blocks,
-    ):
-        for block in blocks:
-            index, done = from_block(block)
-            yield index, [decode_row(each) for each in done]
-
-
-def _through_stages(
-    job: Job, shards: dict[int, list[Row]], settings: RunSettings, place: Place, board: Any
-) -> Generator[pa.Table, None, None]:
-    """Blocks as they come out of the last stage. Raises what a worker raised, as it was raised there."""
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # Below that it advertises what is switched off here.
-    data = ray.data.from_blocks([to_block(index, [encode_row(row) for row in rows]) for index, rows in shards.items()])
-    _make_quiet_and_patient(data.context)
-    for stage in job.stages:
-        # Enough shards to keep all places taken while the last rows of one are awaited.
-        at_once = 1 + -(-stage.rows_at_once // job.rows_per_shard)
-        data = data.map_batches(
-            StageWorker,
-            fn_constructor_args=(stage, settings.client, place.model_key, board),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                size=settings.workers, max_concurrent_calls_per_actor=at_once, max_tasks_in_flight_per_actor=at_once + 1
-            ),
-            num_cpus=stage.num_cpus,
-        )
-    batches: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    try:
-        with contextlib.closing(iter(batches)) as iterator:
-            for batch in iterator:
-                for start in range(batch.num_rows):
-                    yield batch.slice(start, 1)
-    except Exception as error:
-        raise _as_ours(error) from error
-
-
-def _make_quiet_and_patient(context: Any) -> None:
-    """Ray Data's own bars and reports give way to ours, and so does its idea of how long a shard may take."""
-    context.enable_progress_bars = False
-    context.enable_auto_log_stats = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = -1
-    context.max_consecutive_actor_init_deaths = _MAX_DEATHS_AT_START
-
-
-def _as_ours(error: BaseException) -> ZenrayError:
-    """The typed error that a worker raised, found below those that Ray wraps it in."""
-    import ray
-
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ZenrayError):
-            return seen
-        if isinstance(seen, ray.exceptions.RayTaskError) and isinstance(seen.cause, ZenrayError):
-            return seen.cause
-        if isinstance(seen, ray.exceptions.RayActorError):
-            return Unavailable(f"the job's workers cannot run: {seen}; the same command goes on")
-        seen = seen.__cause__
-    return ZenrayError(f"a stage failed: {error}")
+    blocks = [to_block(index, [encode_row(row) for row in rows]) for index, rows in shards.items()]
+    with run.watching(start_board()) as board:
+        arguments = (settings.client, place.model_key, board)
+        results = through_stages(blocks, job.stages, job.rows_per_shard, settings.workers, arguments)
+        with contextlib.closing(results):
+            for block in results:
+                index, done = from_block(block)
+                yield index, [decode_row(each) for each in done]

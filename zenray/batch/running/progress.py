@@ -30,8 +30,9 @@ class RunState(Enum):
 class Progress:
     """A run at one moment. Rows and shards are the whole job's; tokens, errors and stages this run's.
 
-    `stage_rows` are rows each stage has done in this run. `tokens_per_s` is of the last half minute. `remaining_s` is
-    None while nothing can be said.
+    `stage_rows` are rows each stage has done in this run. `num_tokens` are this run's when it has done everything, 0
+    where nobody can know; `tokens` exceed them where some were lost and came again. `tokens_per_s` is of the last half
+    minute. `remaining_s` is None while nothing can be said.
     """
 
     job: str
@@ -48,6 +49,7 @@ class Progress:
     tokens_per_s: float = 0.0
     remaining_s: float | None = None
     message: str = ""
+    num_tokens: int = 0
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "state": self.state.value, "stage_rows": dict(self.stage_rows)}, indent=2)
@@ -66,6 +68,8 @@ def progress_line(progress: Progress) -> str:
     parts = [f"{progress.rows_done}/{progress.num_rows} rows", f"{progress.shards_done}/{progress.num_shards} shards"]
     if len(progress.stage_rows) > 1:
         parts += [f"{stage} {count}" for stage, count in progress.stage_rows.items()]
+    if progress.num_tokens:
+        parts.append(f"{min(progress.tokens, progress.num_tokens):,}/{progress.num_tokens:,} tokens")
     if progress.tokens:
         parts.append(f"{progress.tokens_per_s:.0f} tokens/s")
     parts.append(f"{progress.num_errors} errors")

@@ -60,8 +60,11 @@ class _Bar:
         if progress.state is not RunState.RUNNING:
             return
         self._progress.start()
+        done, total = progress.rows_done, progress.num_rows
+        if progress.num_tokens:
+            done, total = progress.tokens, progress.num_tokens
         self._progress.update(
-            self._task, total=progress.num_rows, completed=progress.rows_done,
+            self._task, total=total, completed=min(done, total),
             job=progress.job, line=progress_line(progress),
         )  # fmt: skip
 

@@ -75,8 +75,9 @@ class RunWatch:
         self._rows_before = self._rows_written = self._shards_written = self._tokens_written = 0
         self._progress = Progress(job.name, RunState.PREPARING, started.isoformat(timespec="seconds"))
 
-    def begin(self, num_rows: int, num_shards: int, finished: Sequence[int]) -> None:
-        """The output is ours; `finished` are the row counts of shards that earlier runs finished."""
+    def begin(self, num_rows: int, num_shards: int, finished: Sequence[int], num_tokens: int) -> None:
+        """The output is ours; `finished` are the row counts of shards that earlier runs finished, `num_tokens` what
+        this run will take of the model, 0 where nobody can know."""
         self.folder.mkdir(parents=True)
         self._view = ProgressView(self.folder, self._say)
         self._begun_s = time.monotonic()
@@ -85,7 +86,7 @@ class RunWatch:
             self._say(f"going on: {self._rows_before} of {num_rows} rows are finished")
         self._change(
             state=RunState.RUNNING, num_rows=num_rows, num_shards=num_shards,
-            rows_done=self._rows_before, shards_done=len(finished),
+            rows_done=self._rows_before, shards_done=len(finished), num_tokens=num_tokens,
         )  # fmt: skip
 
     def wrote(self, num_rows: int, errors: Sequence[str], num_tokens: int) -> None:
@@ -152,7 +153,10 @@ class RunWatch:
             now_s = time.monotonic()
             elapsed_s, counts, progress = now_s - self._begun_s, self._counts, replace(self._progress, **fields)
             stage_rows = {stage: counts.rows.get(stage, 0) for stage in self._stages}
-            to_do = (progress.num_rows - self._rows_before) * len(self._stages)
+            if progress.num_tokens:
+                done, to_do = min(counts.tokens, progress.num_tokens), progress.num_tokens
+            else:
+                done, to_do = sum(stage_rows.values()), (progress.num_rows - self._rows_before) * len(self._stages)
             in_last_stage = max([self._rows_written, *list(stage_rows.values())[-1:]])
             self._progress = replace(
                 progress,
@@ -161,7 +165,7 @@ class RunWatch:
                 stage_rows=stage_rows,
                 tokens=counts.tokens,
                 tokens_per_s=self._rate.add(now_s, counts.tokens),
-                remaining_s=remaining_s(elapsed_s, sum(stage_rows.values()), to_do),
+                remaining_s=remaining_s(elapsed_s, done, to_do),
             )
             if self._view is not None:
                 self._view.show(self._progress)

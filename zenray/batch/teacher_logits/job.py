@@ -20,7 +20,7 @@ from zenray.batch.job import ModelIdentity, Say, ServedModel, StagePlan
 from zenray.batch.output.layout import JOB
 from zenray.batch.rows import Row
 from zenray.batch.teacher_logits.code import code_digest
-from zenray.batch.teacher_logits.codec import to_row
+from zenray.batch.teacher_logits.codec import from_row, to_row
 from zenray.batch.teacher_logits.extract import ExtractPlan, ExtractStage
 from zenray.batch.teacher_logits.planning.account import PlanAccount
 from zenray.batch.teacher_logits.planning.plan import plan_sequences
@@ -111,6 +111,9 @@ class TeacherLogitsJob:
 
     def num_tokens(self, row: Row) -> int:
         return num_scored(row)
+
+    def tokens_to_do(self, row: Row) -> int | None:
+        return from_row(row).num_scored
 
     def finish(self, output: Path, say: Say) -> None:
         """Writes `report/`."""

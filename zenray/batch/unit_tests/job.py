@@ -94,6 +94,9 @@ class UnitTestJob:
         candidates: dict[str, Any] = row.get(CANDIDATES, {})
         return int(candidates.get("num_generated_tokens", 0))
 
+    def tokens_to_do(self, row: Row) -> int | None:
+        return None
+
     def finish(self, output: Path, say: Say) -> None:
         """Writes `tests/`, the tree that pytest runs, and `report/`."""
         _, skipped = self._functions(say)

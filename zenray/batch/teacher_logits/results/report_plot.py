@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_COLUMNS = 9
+_COARSE = 0.05  # Axes up to less have ticks between whole percents.
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -101,7 +102,7 @@ def _percent(axes: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axes.set_ylabel("share of tokens")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] > _COARSE else 1))
 
 
 def _with_mean(title: str, mean: float | None, unit: str) -> str:
