@@ -3,19 +3,19 @@
 Bavarian et al., "Efficient Training of Language Models to Fill in the Middle" (arXiv 2207.14255). Decided as there:
 
 - The middle is what lies between two places of the text, drawn uniformly and independently among all of them, its ends
-  included, by characters and not by tokens (section 4.4): a cursor stands anywhere, so a student has to meet prefixes
-  that end inside a word. Any of the parts may be empty.
+  included, by characters and not by tokens: a cursor stands anywhere, so a student has to meet prefixes that end inside
+  a word. Any of the parts may be empty.
 - PSM is `<prefix>P<suffix>S<middle>M<end>`; SPM is the paper's second variant, `<prefix><suffix>S<middle>PM<end>`, in
   which the model reads on from the prefix into the middle without a control token between them. StarCoder was trained
   so (`permute` in BigCode's fork of Megatron-LM), and Code Llama too (arXiv 2308.12950).
-- Each part is encoded by itself (section 3), prefix and middle of SPM too: who serves the model has only the prefix's
+- Each part is encoded by itself, prefix and middle of SPM too: who serves the model has only the prefix's
   tokens. Code Llama encodes these two together instead and needs token healing for it.
 - The end is the token by which the model ends a text, as in Qwen2.5-Coder's file-level format (arXiv 2409.12186).
 
-Pieces are transformed, not documents (context-level FIM, section 4.3): prefix, suffix and middle of one example are
-always together in one segment. No loss is masked in the paper, nor here: every token but the first gets a record,
-control tokens included. Where a part ends is drawn at random, so a trainer may well leave out the ones that a request
-gives (prefix, suffix, middle), which it knows by their ids; the end is what the student must learn.
+Pieces are transformed, not documents (context-level FIM): prefix, suffix and middle of one example are always together
+in one segment. The paper keeps the loss on all three, and here every token but the first gets a record, control tokens
+included. Where a part ends is drawn at random, so a trainer may well leave out the ones that a request gives (prefix,
+suffix, middle), which it knows by their ids; the end of the middle is what the student must learn.
 """
 
 from __future__ import annotations

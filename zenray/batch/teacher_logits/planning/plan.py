@@ -49,8 +49,9 @@ def plan_sequences(
     planned: dict[bytes, Segment] = {}
     chosen.reverse()
     while chosen and not _is_enough(account, settings):
-        if len(chosen) % _DOCUMENTS_PER_NOTICE == 0:
-            say(f"tokenizing documents: {num_chosen - len(chosen)} of {num_chosen}, {account.num_scored} tokens")
+        num_done = num_chosen - len(chosen)
+        if num_done % _DOCUMENTS_PER_NOTICE == 0:
+            say(f"tokenizing documents: {num_done:,} of {num_chosen:,}, {account.num_scored:,} tokens")
         num_given = 0
         for segment in segmenter.segments(chosen.pop()):  # Popped, so that texts make room for their tokens.
             num_given += 1
@@ -68,7 +69,7 @@ def plan_sequences(
             account.documents_left_out[f"fewer than {settings.min_document_tokens} tokens"] += 1
     if chosen:
         account.documents_left_out[BEYOND_MAX_TOKENS] += len(chosen)
-    say(f"packing {len(planned)} segments")
+    say(f"packing {len(planned):,} segments")
     sequences = _packed(planned, settings.window_tokens)
     account.num_sequences = len(sequences)
     return Plan(sequences, _counts(sequences, tokenizer.vocab_size), account)
