@@ -121,18 +121,18 @@ def _surprises(segment: Segment, records: ScoredRows, tokenizer: Tokenizer, most
         alternatives = zip(records.head_ids_N[head], np.exp(records.head_logprobs_N[head]), strict=True)
         before = tokenizer.decode(segment.token_ids[max(0, at - _BEFORE_CHARS) : at])[-_BEFORE_CHARS:]
         shown.add_row(
-            Text(_spelled(before), "quiet"),
+            Text(_one_line(before), "quiet"),
             Text(_named(int(segment.token_ids[at]), tokenizer), "name"),
-            f"{np.exp(records.gold_logprobs_R[record]):.4f}",
+            f"{np.exp(records.gold_logprobs_R[record]):.2g}",
             "  ".join(f"{_named(int(token_id), tokenizer)} {p:.2f}" for token_id, p in alternatives),
         )
     return shown
 
 
 def _named(token_id: int, tokenizer: Tokenizer) -> str:
-    return tokenizer.control_token_text(token_id) or _spelled(tokenizer.decode([token_id]))
+    text = tokenizer.control_token_text(token_id) or tokenizer.decode([token_id])
+    return _one_line(text).replace(" ", "·")
 
 
-def _spelled(text: str) -> str:
-    """In one line, with what cannot be seen: as Python writes a string, without its quotes."""
-    return repr(printable(text.replace("\n", "↵")))[1:-1].replace(" ", "·")
+def _one_line(text: str) -> str:
+    return printable(text.replace("\r", "").replace("\n", "↵").replace("\t", "⇥"))

@@ -1,7 +1,7 @@
 """A sequence as a row of a shard, and on its way there.
 
-Between stage and driver rows are JSON, so binary values travel as base64: about 60 bytes a token, and 4/3 bytes for
-each number of a hidden state. Writing and reading that takes 12 ns a byte of both processes together.
+Between stage and driver rows are JSON, so binary values travel as base64: about 100 bytes a token before compression,
+and 4/3 bytes for each number of a hidden state. Writing, checking and reading take 4 ns a byte together.
 """
 
 from __future__ import annotations
