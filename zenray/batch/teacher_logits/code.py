@@ -9,10 +9,12 @@ from pathlib import Path
 import zenray
 
 _DECIDING = (
-    *("ops", "model", "engine/scoring.py", "engine/row_scorer.py"),
+    *("ops", "model", "engine/scoring.py", "engine/row_scorer.py", "engine/noise.py", "batch/rows.py"),
     *("batch/teacher_logits/planning", "batch/teacher_logits/records"),
     *("batch/teacher_logits/extract.py", "batch/teacher_logits/columns.py"),
     *("batch/teacher_logits/results/record.py", "batch/teacher_logits/results/statistics.py"),
+    *("batch/teacher_logits/reading/fidelity.py", "batch/teacher_logits/reading/mixture.py"),
+    "batch/teacher_logits/reading/tail_prior.py",
 )
 """What of zenray decides a record's bytes: the kernels and the model, what reduces rows of logits, and what of this
 job plans and encodes. Whatever batches, moves or schedules is left out, since it changes none."""

@@ -48,7 +48,10 @@ class ExtractStage:
         self._generator: Generator | None = None
 
     async def open(self, generator: Generator | None) -> None:
+        """Raises InvalidRequest for layers that the teacher does not have: of the whole job, not of every row."""
         assert generator is not None, "the plan of this stage asks for the model"
+        if self._plan.hidden_layers:
+            await generator.score((0, 0), Scoring(self._asked, 1, self._plan.hidden_layers), seed=0)
         self._generator = generator
 
     async def process(self, row: Row) -> Row:

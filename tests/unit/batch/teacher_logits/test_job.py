@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import zenray
 from tests.unit.batch.teacher_logits.toy_teacher import WIDTH, ToyTeacher, toy_rows
 from zenray.batch.catalog import job_kind
 from zenray.batch.inputs.spec import InputSpec
@@ -23,6 +24,7 @@ from zenray.batch.running.pipeline import job_spec
 from zenray.batch.running.shard_table import shard_tables
 from zenray.batch.running.shard_text import decode_row, encode_row
 from zenray.batch.running.stage_rows import process_rows
+from zenray.batch.teacher_logits import code
 from zenray.batch.teacher_logits.codec import from_row
 from zenray.batch.teacher_logits.columns import SEGMENT_FIELDS, segments_of
 from zenray.batch.teacher_logits.job import TeacherLogitsJob
@@ -148,6 +150,17 @@ def test_the_output_is_sound_and_its_report_adds_up(output: Path, texts: Path) -
     assert f"{scored:,} tokens" in page and "markdown" in page
 
 
+def test_a_format_without_a_tail_says_what_that_costs(output: Path, texts: Path, tmp_path: Path) -> None:
+    """The draws that tell it are asked for, and not kept."""
+    run(make_job(texts, format="top-8"), tmp_path / "out", ToyTeacher())
+    lost, kept = (
+        json.loads((folder / "report" / "report.json").read_text())["fidelity"] for folder in (tmp_path / "out", output)
+    )
+    assert lost["kl_mean_nats"] > 2 * kept["kl_mean_nats"] > 0
+    assert lost["head_entries_mean"] == 8
+    assert verify_output(tmp_path / "out", unreadable_rows).sound
+
+
 def test_a_killed_job_goes_on_to_the_same_bytes(output: Path, texts: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(make_job(texts, hidden_layers=[0, 2]), tmp_path / "out", ToyTeacher(), shards_before_kill=1)
@@ -163,6 +176,12 @@ def test_another_format_or_other_code_goes_on_with_no_output(
     monkeypatch.setattr("zenray.batch.teacher_logits.job.code_digest", lambda: "f" * 64)
     with pytest.raises(OutputOfAnotherJob, match=r'zenray_sources_sha256 is "[0-9a-f]{64}" there, "fff'):
         run(make_job(texts, hidden_layers=[0, 2]), output, ToyTeacher())
+
+
+def test_the_digest_of_the_code_is_of_files_that_are_there() -> None:
+    root = Path(zenray.__file__).parent
+    missing = [name for name in code._DECIDING if not (root / name).exists()]
+    assert not missing and len(code.code_digest()) == 64
 
 
 def test_a_sequence_that_cannot_be_scored_says_why_and_what_it_was(texts: Path, tmp_path: Path) -> None:
@@ -191,6 +210,14 @@ def test_the_segments_of_a_sequence_are_asked_for_at_once(texts: Path) -> None:
 
     assert num_scored(asyncio.run(ask())) == from_row(row).num_scored
     assert teacher.most_under_way == len(from_row(row).segments) > 1
+
+
+def test_layers_that_the_teacher_does_not_have_end_the_job_and_not_every_row(texts: Path) -> None:
+    teacher = ToyTeacher()
+    job = make_job(texts, hidden_layers=[1, 3])
+    planned(job, teacher)
+    with pytest.raises(InvalidRequest, match=r"hidden_layers is \(1, 3\); allowed: 0 to 2"):
+        asyncio.run(job.stages[0].make().open(teacher))
 
 
 def test_windows_that_the_teacher_cannot_read_are_refused_before_anything_is_planned(texts: Path) -> None:

@@ -17,7 +17,7 @@ from zenray.errors import InvalidRequest
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer
 from zenray.ops.summary import summarise_rows
 
-WIDTH = 8
+WIDTH, NUM_LAYERS = 8, 2
 """Of its hidden states."""
 
 
@@ -50,6 +50,8 @@ class ToyTeacher:
         self.most_under_way = max(self.most_under_way, self.num_under_way)
         await asyncio.sleep(0)  # Everybody else begins meanwhile.
         self.num_under_way -= 1
+        if any(layer > NUM_LAYERS for layer in scoring.hidden_layers):
+            raise InvalidRequest.of("hidden_layers", scoring.hidden_layers, f"0 to {NUM_LAYERS}")
         if self._refused in token_ids:
             raise InvalidRequest.of("token_ids", len(token_ids), f"no {self._refused}")
         return toy_rows(token_ids, scoring, seed, self.model.vocab_size)
