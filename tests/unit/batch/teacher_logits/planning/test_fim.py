@@ -66,10 +66,13 @@ def test_a_cut_is_between_characters_and_behind_a_line_where_it_can_be(text: str
     most = data.draw(st.integers(begin + 1, len(encoded)))
     end = cut(encoded, begin, most)
     assert begin < end and end in [*starts, len(encoded)]
-    characters = [start for start in [*starts, len(encoded)] if begin < start <= most]
-    assert end <= most or (end, characters) == (begin + len(encoded[begin:].decode()[0].encode()), [])
-    if most < len(encoded) and b"\n" in encoded[begin + (most - begin) // 2 : most]:
-        assert encoded[end - 1 : end] == b"\n" and b"\n" not in encoded[end:most]
+    if most >= len(encoded):
+        assert end == len(encoded)
+    elif b"\n" in encoded[(half := begin + (most - begin) // 2) : most]:
+        assert half < end <= most and encoded[end - 1 : end] == b"\n" and b"\n" not in encoded[end:most]
+    else:
+        fitting = [start for start in starts if begin < start <= most]
+        assert end == (fitting[-1] if fitting else next(start for start in [*starts, len(encoded)] if start > begin))
 
 
 def test_every_pair_of_places_is_equally_likely() -> None:
