@@ -8,6 +8,7 @@ from typing import Any
 from zenray.batch.report_page import origin, page, picture, table, tiles
 
 _OTHER_MEANS = ("−log p of the text", "head mass", "head entries")
+_LEAST_BYTES = 0.05  # For a column to be named; report.json names them all.
 _MODES = {"plain": "plain", "psm": "infilling, prefix first", "spm": "infilling, suffix first"}
 
 
@@ -97,7 +98,10 @@ def _group(group: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _bytes(stored: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     columns = sorted(stored["per_scored_token_by_column"].items(), key=lambda item: (-item[1], item[0]))
-    yield from ((name, f"{value:.2f}") for name, value in columns)
+    yield from ((name, f"{value:.2f}") for name, value in columns if value >= _LEAST_BYTES)
+    rest = [value for _, value in columns if value < _LEAST_BYTES]
+    if rest:
+        yield f"{len(rest)} others", f"{sum(rest):.2f}"
     yield "all of a shard", _number(stored["per_scored_token"], ".2f")
     for name, value in stored["per_scored_token_by_companion"].items():
         yield f"beside it: {name}", f"{value:.2f}"
