@@ -17,9 +17,10 @@ def dense(rows: ScoredRows, prior_V: np.ndarray) -> torch.Tensor:
     """float32 [R, V], every row a distribution: the head as it was coded, the tail's mass spread over `prior_V` (see
     `tail_prior`) outside the head, normalised. Near the teacher in KL, but not without bias."""
     weights = row_weights(rows, prior_V)
-    dense_RV = weights.tail_scales_R[:, None] * weights.prior_V
-    dense_RV[rows_of_entries(weights.counts_R), weights.ids_N] = weights.head_N
-    return torch.from_numpy(dense_RV.astype(np.float32))
+    dense_RV = torch.outer(_float32(weights.tail_scales_R), _float32(weights.prior_V))
+    places = torch.from_numpy(rows_of_entries(weights.counts_R)), torch.from_numpy(weights.ids_N.astype(np.int64))
+    dense_RV[places] = _float32(weights.head_N)
+    return dense_RV
 
 
 def dense_chunks(rows: ScoredRows, prior_V: np.ndarray, chunk_rows: int) -> Iterator[torch.Tensor]:
@@ -54,6 +55,10 @@ def sparse(rows: ScoredRows) -> SparseRows:
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows_M, minlength=num_rows))])
     return SparseRows(
         torch.from_numpy(ids_M.astype(np.int64)),
-        torch.from_numpy(np.concatenate([head_N, share_D])[order_M].astype(np.float32)),
+        _float32(np.concatenate([head_N, share_D])[order_M]),
         torch.from_numpy(offsets),
     )
+
+
+def _float32(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32))
