@@ -14,7 +14,9 @@ from zenray.bench.aggregation import aggregation_markdown
 from zenray.bench.coserving_report import coserving_markdown
 from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.infilling_tables import infilling_markdown
+from zenray.bench.record_report import records_markdown
 from zenray.bench.report import merge_rows
+from zenray.bench.scoring_report import scoring_markdown
 from zenray.bench.speculative_prompts import MAX_TOKENS
 from zenray.bench.speculative_tables import speculative_block, speculative_markdown
 from zenray.bench.suggestion_tables import suggestions_markdown
@@ -43,8 +45,8 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
     if kind not in _MARKDOWN:
         raise ConfigError(
             "only reports of compare_peers.py, compare_typing.py and generate_tests.py, of zenray.bench.aggregation, "
-            ".indexing, .suggestions and .coserving and of `zenray bench overhead`, `speculative` and `infilling` have "
-            "a block"
+            ".indexing, .suggestions, .coserving, .scoring and .record_fidelity and of `zenray bench overhead`, "
+            "`speculative` and `infilling` have a block"
         )
     name = speculative_block(report) if kind == "speculative" else kind
     return replace_block(document, block or name, _MARKDOWN[kind](report))
@@ -181,5 +183,7 @@ _MARKDOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "suggestions": suggestions_markdown,
     "unit_tests": unit_tests_markdown,
     "coserving": coserving_markdown,
+    "records": records_markdown,
+    "scoring": scoring_markdown,
 }
 """By the kind of a report, which also names its block."""

@@ -23,6 +23,8 @@ ReportKind = Literal[
     "aggregation",
     "suggestions",
     "coserving",
+    "scoring",
+    "records",
 ]
 
 
