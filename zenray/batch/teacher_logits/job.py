@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -58,9 +58,11 @@ class TeacherLogitsJob:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Every setting, and which code makes records of them: another version of it goes on with no output of this
-        one, since one file would not say what the next does."""
-        return {**self._settings.model_dump(mode="json"), "zenray_sources_sha256": code_digest()}
+        """Every setting, those without an option included, and which code makes records of them: another version of
+        it goes on with no output of this one, since one file would not say what the next does."""
+        planning = asdict(self._settings.planning.settings())
+        settings = {**self._settings.model_dump(mode="json"), "planning": planning}
+        return {**settings, "zenray_sources_sha256": code_digest()}
 
     @property
     def inputs(self) -> tuple[Mapping[str, Any], ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator, model_validator
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from zenray.batch.teacher_logits.planning.settings import MIN_WINDOW_TOKENS, PlanSettings
 from zenray.batch.teacher_logits.records.formats import parse_format
@@ -10,6 +12,7 @@ from zenray.config import Settings
 from zenray.errors import ConfigError, InvalidRequest
 
 _PLAN = PlanSettings()
+_WINDOWS_PER_OVERLAP = 8
 
 
 class PlanningOptions(Settings):
@@ -20,10 +23,11 @@ class PlanningOptions(Settings):
         ge=MIN_WINDOW_TOKENS,
         description="Of one packed sequence. Longer documents are cut into windows.",
     )
-    overlap_tokens: int = Field(
-        _PLAN.overlap_tokens,
+    overlap_tokens: int | None = Field(
+        None,
         ge=1,
-        description="That a window repeats of the one before: context, which gets no second record.",
+        description="That a window repeats of the one before: context, which gets no second record. An eighth of a "
+        "window if not given.",
     )
     fim_rate: float = Field(
         _PLAN.fim_rate,
@@ -41,17 +45,24 @@ class PlanningOptions(Settings):
         _PLAN.languages, description="Ids as editors have them, such as python; all if not given. Repeatable."
     )
 
-    @model_validator(mode="after")
-    def _can_be_planned(self) -> PlanningOptions:
-        """Also where a default does not go with what was given: the overlap with a small window."""
+    @field_validator("overlap_tokens", "languages")
+    @classmethod
+    def _can_be_planned(cls, value: Any, info: ValidationInfo) -> Any:
+        """What `PlanSettings` refuses."""
+        given = {} if value is None else {str(info.field_name): value}
+        if given and info.field_name == "overlap_tokens":
+            given["window_tokens"] = info.data.get("window_tokens", _PLAN.window_tokens)
         try:
-            self.settings()
+            PlanSettings(**given)
         except ConfigError as error:
-            raise ValueError(str(error)) from error
-        return self
+            raise ValueError(str(error).partition("allowed: ")[2]) from error
+        return value
 
     def settings(self) -> PlanSettings:
-        return PlanSettings(**self.model_dump())
+        given = self.model_dump()
+        if self.overlap_tokens is None:
+            given["overlap_tokens"] = self.window_tokens // _WINDOWS_PER_OVERLAP
+        return PlanSettings(**given)
 
 
 class TeacherLogitsSettings(Settings):
