@@ -20,7 +20,7 @@ class _JobsGroup(TyperGroup):
     """What comes first is shown first, groups among it."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return ["submit", "status", "list", "logs", "cancel", "show", "verify", "recheck"]
+        return ["submit", "status", "list", "logs", "cancel", "show", "acceptance", "verify", "recheck"]
 
 
 app = typer.Typer(
@@ -189,6 +189,41 @@ def show(
     if job != "teacher-logits":
         raise ConfigError(f"{output} is of job {job}; only outputs of teacher-logits have records to look at")
     stdout().print(rendered(RecordReader(output), row, surprises, model))
+
+
+@app.command(no_args_is_help=True)
+def acceptance(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The output of a teacher-logits job.", show_default=False)
+    ],
+    draft: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="A catalog name or a path; of the teacher's tokenizer.", show_default=False),
+    ],
+    gamma: Annotated[int, typer.Option(min=1, max=64, help="Tokens of a draft.")] = 8,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many records.", show_default="all of them")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the draft model; 0 takes one per core.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How much of a draft model's guesses would the teacher accept? Found without running speculation, or the teacher:
+    by place in a draft and by language."""
+    from zenray.batch.submission.status import read_status
+    from zenray.batch.teacher_logits.reading.reader import RecordReader
+    from zenray.cli.jobs_acceptance import acceptance as measured
+    from zenray.cli.jobs_acceptance import render, save
+    from zenray.errors import ConfigError
+
+    job = read_status(output).spec.get("job")
+    if job != "teacher-logits":
+        raise ConfigError(f"{output} is of job {job}; only outputs of teacher-logits have records to draft against")
+    report = measured(RecordReader(output), draft, gamma, max_tokens, threads)
+    picture = save(report, output)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=2))
+    else:
+        stdout().print(render(report, picture))
 
 
 @app.command(no_args_is_help=True)
