@@ -126,7 +126,7 @@ class Figures:
         return {
             "sequences": {"num": self.num_sequences, "num_segments": self.num_segments},
             "errors": dict(sorted(self.errors.items())),
-            "tokens": {"num": of and self.num_tokens, "num_scored": of, "num_context": self.num_tokens - of},
+            "tokens": {"num": self.num_tokens, "num_scored": of, "num_context": self.num_tokens - of},
             "bytes": {
                 "num": stored.num_bytes,
                 "per_scored_token": stored.num_bytes / of if of else None,
