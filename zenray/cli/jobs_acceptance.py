@@ -20,7 +20,8 @@ from zenray.batch.teacher_logits.reading.reader import RecordReader
 from zenray.cli.console import facts, printable, stderr, table
 from zenray.errors import ConfigError
 from zenray.model.catalog import Catalog
-from zenray.model.load import LoadedModel, load_model
+from zenray.model.load import load_model, load_tokenizer
+from zenray.model.tokenizer import Tokenizer
 from zenray.model.tokenizer_json import tokenizer_to_bytes
 
 FOLDER = f"{RUNS}/acceptance"
@@ -29,8 +30,9 @@ _PLACES_SHOWN = (1, 2, 4, 8, 16, 32)
 
 def acceptance(reader: RecordReader, draft: str, gamma: int, max_tokens: int | None, threads: int) -> AcceptanceReport:
     """Runs the draft model over the dump. Raises ConfigError for one with another tokenizer than the teacher's."""
-    model = load_model(draft if draft.startswith("preset:") else Catalog.load().resolve(draft), num_threads=threads)
-    _check_tokenizer(reader, draft, model)
+    path = draft if draft.startswith("preset:") else Catalog.load().resolve(draft)
+    _check_tokenizer(reader, draft, load_tokenizer(path))
+    model = load_model(path, num_threads=threads)
     total = min(reader.num_scored, max_tokens or reader.num_scored)
     with _bar(draft, total) as on_positions:
         measured = measure_acceptance(model.decoder, _first(_texts(reader), total), gamma, on_positions)
@@ -98,8 +100,8 @@ def _first(texts: Iterable[TeacherText], num_positions: int) -> Iterator[Teacher
             return
 
 
-def _check_tokenizer(reader: RecordReader, draft: str, model: LoadedModel) -> None:
-    if sha256(tokenizer_to_bytes(model.tokenizer)).hexdigest() != reader.footer.tokenizer_sha256:
+def _check_tokenizer(reader: RecordReader, draft: str, tokenizer: Tokenizer) -> None:
+    if sha256(tokenizer_to_bytes(tokenizer)).hexdigest() != reader.footer.tokenizer_sha256:
         raise ConfigError(
             f"{draft} has another tokenizer than the teacher of these records, {reader.footer.teacher['name']}: "
             "it cannot draft for it"
