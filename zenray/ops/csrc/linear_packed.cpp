@@ -162,6 +162,12 @@ void multiply(const Matrix& m, int64_t first, const Tile& x, const Ahead& ahead,
               int64_t first_row) {
     Panel panels[kPanels];
     for (int p = 0; p < kPanels; ++p) panels[p] = Panel(m, first + p);
+    // The lines to be written come while the product is computed: stores that wait for memory would hold up the next.
+    const int64_t width_bytes = wide ? sizeof(float) : sizeof(bf16);
+    for (int r = 0; r < kRows; ++r)
+        for (int p = 0; p < kPanels; ++p)
+            __builtin_prefetch(
+                static_cast<char*>(out) + ((first_row + r) * m.num_rows + (first + p) * kPanel) * width_bytes, 1);
     alignas(64) float acc[kPanels][kRows][kPanel] = {};  // in L1: the registers are for the dots of a group
     for (int64_t g = 0, end = num_groups(m); g < end; ++g) {
         if (g % kSuperblock == 0)
