@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from tests.unit.batch.teacher_logits.planning.planning_examples import TEXTS, TOKENIZERS, by_path, documents_of
 from zenray.batch.teacher_logits.model import Mode
 from zenray.batch.teacher_logits.planning.cut import windows
 from zenray.batch.teacher_logits.planning.plan import plan_sequences
 from zenray.batch.teacher_logits.planning.settings import PlanSettings
-from zenray.batch.teacher_logits.settings import PlanningOptions
 from zenray.errors import ConfigError
 from zenray.model.tokenizer import Tokenizer
 
@@ -68,17 +66,3 @@ def test_a_planned_document_is_its_tokens_and_the_end_of_text(
 def test_settings_say_what_they_allow(field: str, value: float, allowed: str) -> None:
     with pytest.raises(ConfigError, match=f"{field} is {value}; allowed: {allowed}"):
         PlanSettings(**{field: value})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [({"window_tokens": 256, "overlap_tokens": 129}, "overlap_tokens"), ({"languages": ("pyton",)}, "languages")],
-)
-def test_a_job_refuses_what_cannot_be_planned_before_it_asks_for_a_teacher(
-    options: dict[str, object], field: str
-) -> None:
-    with pytest.raises(ValidationError) as refused:
-        PlanningOptions.model_validate(options)
-    assert [error["loc"] for error in refused.value.errors()] == [(field,)]
-    assert PlanningOptions().settings() == PlanSettings()
-    assert PlanningOptions(window_tokens=16).settings().window_tokens == 16  # The overlap follows.
