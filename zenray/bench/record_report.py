@@ -1,0 +1,191 @@
+"""The measurement of record formats as Markdown and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zenray.plot_style import COLOURS, GREY, STYLE
+
+WANTED_BYTES, WANTED_KL, WANTED_KL_P99, WANTED_BIAS = 50.0, 0.03, 0.35, 0.5
+_REFERENCE = ("top-50", "renormalised")
+"""Whose bias ours is compared with: what a student trained on it gets."""
+
+
+def records_markdown(report: dict[str, Any]) -> str:
+    """The block of a document."""
+    rows = report["results"]
+    formats = [row for row in rows if row["measure"] == "format"]
+    (teacher,) = (row for row in rows if row["measure"] == "teacher")
+    settings, everything = report["settings"], teacher["languages"][0]
+    return "\n".join(
+        [
+            f"Measured {report['created'][:10]}: {settings['teacher']} ({settings['weight_format']}) over "
+            f"{everything['tokens']:,} tokens of code, of {_packages(report)}, in windows of "
+            f"{settings['window_tokens']:,} tokens, {settings['fim_rate']:.0%} of documents arranged for infilling. "
+            f"Mean entropy {everything['entropy']:.2f} nats ({_languages(teacher)}), loss {everything['loss']:.2f}.",
+            "",
+            *_goals(formats, rows),
+            "",
+            "Bytes of a token: in Parquet with zstd, the token itself included (in brackets before compression). KL of "
+            "the teacher to what is read, in nats; of readings that give other tokens nothing it is infinite, and what "
+            "stands there in italics is the divergence over the kept tokens alone, both made to sum to 1.",
+            "",
+            "| format | bytes | mass kept | reading | KL mean | p50 | p90 | p99 | max | top-1 kept |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *(_fidelity_line(row, reading) for row in formats for reading in row["readings"]),
+            "",
+            f"Bias of the mean gradient, in units of 1/1000. With respect to the student's logits: the length of the "
+            f"mean over tokens of what is read less the teacher's, as measured and without its noise (± a standard "
+            f"error of its square, as lengths), and the sum of its absolute values beside what noise alone would make "
+            f"of it. With respect to the output layer of {settings['student']}: the Frobenius norm, by random "
+            "projections.",
+            "",
+            "| format | reading | L2 measured | L2 | of top-50's | L1 | L1 of noise | student's output layer |",
+            "|---|---|---|---|---|---|---|---|",
+            *(_bias_line(row, reading, formats) for row in formats for reading in row["readings"]),
+            "",
+            *(_redraw_line(row) for row in rows if row["measure"] == "redraws"),
+        ]
+    )
+
+
+def _goals(formats: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| | " + " | ".join(row["format"] for row in _ours(formats)) + " | wanted |"]
+    lines.append("|---|" + "---|" * (len(_ours(formats)) + 1))
+
+    def line(name: str, values: list[tuple[str, bool]], wanted: str) -> str:
+        cells = " | ".join(f"{value} {'met' if met else 'missed'}" for value, met in values)
+        return f"| {name} | {cells} | {wanted} |"
+
+    def of(row: dict[str, Any], name: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(each for each in row["readings"] if each["reading"] == name)
+        return found
+
+    ours = _ours(formats)
+    sizes = [row["bytes_per_token"] for row in ours]
+    means = [of(row, "dense")["kl"]["mean"] for row in ours]
+    tails = [of(row, "dense")["kl"]["p99"] for row in ours]
+    lines.append(line("bytes a token", [(f"{x:.1f}", x <= WANTED_BYTES) for x in sizes], f"≤ {WANTED_BYTES:g}"))
+    lines.append(line("KL, mean", [(f"{x:.3f}", x <= WANTED_KL) for x in means], f"≤ {WANTED_KL:g}"))
+    lines.append(line("KL, p99", [(f"{x:.2f}", x <= WANTED_KL_P99) for x in tails], f"≤ {WANTED_KL_P99:g}"))
+    reference = _reference(formats)
+    for reading in ("sparse", "dense"):
+        shares = [of(row, reading)["bias"]["measured"] / reference["bias"]["measured"] for row in ours]
+        lines.append(
+            line(
+                f"bias of the mean gradient, {reading}, of top-50's",
+                [(f"{x:.2f}", x <= WANTED_BIAS) for x in shares],
+                f"≤ {WANTED_BIAS:g}",
+            )
+        )
+    return lines
+
+
+def _fidelity_line(row: dict[str, Any], reading: dict[str, Any]) -> str:
+    is_first = reading is row["readings"][0]
+    size = f"{row['bytes_per_token']:.1f} ({row['raw_bytes_per_token']:.0f})"
+    mass = f"{row['mass_kept']:.4f}" if row["mass_kept"] else "-"
+    shown = [row["format"], size, mass] if is_first else ["", "", ""]
+    return f"| {' | '.join(shown)} | {reading['reading']} | {_divergences(reading)} | {reading['same_top']:.4f} |"
+
+
+def _divergences(reading: dict[str, Any]) -> str:
+    names, kept = ("mean", "p50", "p90", "p99", "max"), reading["kl_of_kept"]
+    if reading["kl"] is not None:
+        return " | ".join(f"{reading['kl'][name]:.3g}" for name in names)
+    return " | ".join("-" if kept is None else f"*{kept[name]:.2g}*" for name in names)
+
+
+def _bias_line(row: dict[str, Any], reading: dict[str, Any], formats: list[dict[str, Any]]) -> str:
+    bias, student = reading["bias"], reading["student_bias"]
+    share = bias["measured"] / _reference(formats)["bias"]["measured"]
+    name = row["format"] if reading is row["readings"][0] else ""
+    cells = (
+        f"{bias['measured'] * 1e3:.3f}",
+        f"{bias['corrected'] * 1e3:.3f} ± {max(0.0, bias['standard_error_squared']) ** 0.5 * 1e3:.3f}",
+        f"{share:.2f}",
+        f"{reading['bias_l1'] * 1e3:.1f}",
+        f"{reading['bias_l1_noise'] * 1e3:.1f}",
+        f"{student['measured'] * 1e3:.2f}",
+    )
+    return f"| {name} | {reading['reading']} | {' | '.join(cells)} |"
+
+
+def _redraw_line(row: dict[str, Any]) -> str:
+    return (
+        f"- {row['format']}, {row['positions']} positions of all entropies encoded {row['redraws']} times: of "
+        f"{row['statistics']} statistics (mass by frequency band, random signs, total mass, a student's loss, each by "
+        f"entropy stratum) the mean of the redraws is at most {row['largest_z']:.2f} standard errors from the exact "
+        f"value; chance alone makes the largest {row['expected_largest_z']:.2f}. Beyond 3: {row['beyond_3']}; "
+        f"root mean square {row['root_mean_square_z']:.2f}."
+    )
+
+
+def plot_records(report: dict[str, Any], path: Path) -> None:
+    """Bytes against divergence and against bias, a point a format."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    formats = [row for row in report["results"] if row["measure"] == "format"]
+    with pyplot.rc_context(STYLE):
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.4))
+        for row in formats:
+            spread = next((each for each in row["readings"] if each["kl"] is not None), None)
+            taught = next(each for each in row["readings"] if each["reading"] in ("sparse", "renormalised"))
+            _point(left, row, spread["kl"]["mean"] if spread else None)
+            _point(right, row, taught["bias"]["measured"] * 1e3)
+        left.axhline(WANTED_KL, color=GREY, lw=0.8, ls=(0, (3, 2)))
+        left.axvline(WANTED_BYTES, color=GREY, lw=0.8, ls=(0, (3, 2)))
+        left.set_title("Mean KL of the teacher to what is read, nats")
+        right.set_title("Length of the mean gradient's bias, 1/1000, as measured")
+        for axes in (left, right):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xticks([20, 30, 50, 100, 200, 400], ["20", "30", "50", "100", "200", "400"])
+            axes.minorticks_off()
+            axes.set_xlabel("bytes a token, compressed")
+            axes.margins(x=0.22, y=0.15)
+        figure.tight_layout(w_pad=3)
+        figure.savefig(path, dpi=150)
+        pyplot.close(figure)
+
+
+def _point(axes: Any, row: dict[str, Any], value: float | None) -> None:
+    if value is None:
+        return
+    kinds = ("compact", "top", "DistillKit", "RS-KD")
+    kind = next(index for index, name in enumerate(kinds) if row["format"].startswith(name))
+    is_ours = kind == 0
+    axes.plot(row["bytes_per_token"], value, "*" if is_ours else "o", ms=13 if is_ours else 6, color=COLOURS[kind])
+    axes.annotate(
+        row["format"],
+        (row["bytes_per_token"], value),
+        (6, 5),
+        textcoords="offset points",
+        fontsize=7.5,
+        fontweight="bold" if is_ours else "normal",
+        color=COLOURS[kind],
+    )
+
+
+def _ours(formats: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in formats if row["format"].startswith("compact")]
+
+
+def _reference(formats: list[dict[str, Any]]) -> dict[str, Any]:
+    name, reading = _REFERENCE
+    row = next(row for row in formats if row["format"] == name)
+    found: dict[str, Any] = next(each for each in row["readings"] if each["reading"] == reading)
+    return found
+
+
+def _languages(teacher: dict[str, Any]) -> str:
+    return ", ".join(f"{each['language']} {each['entropy']:.2f}" for each in teacher["languages"][1:])
+
+
+def _packages(report: dict[str, Any]) -> str:
+    *most, last = (f"{package.replace('==', ' ')}" for package in report["prompts"]["packages"].values())
+    return f"{', '.join(most)} and {last}"
