@@ -32,7 +32,7 @@ _COUNTS, _SUMS = pa.list_(pa.int32()), pa.list_(pa.float64())
 
 STATISTICS_FIELDS: tuple[pa.Field, ...] = (
     pa.field(KL_HISTOGRAM, _COUNTS),
-    pa.field(KL_MAX, pa.float32()),
+    pa.field(KL_MAX, pa.float64()),
     pa.field(ENTROPY_HISTOGRAM, _COUNTS),
     pa.field(HEAD_HISTOGRAM, _COUNTS),
     pa.field(KL_SUMS, _SUMS),
