@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from zenray.bench.record_formats import (
     TopFormat,
     published,
 )
-from zenray.bench.record_pass import ExactRows, Reference
+from zenray.bench.record_pass import NUM_DRAWS, ExactRows, Reference
 from zenray.bench.record_redraws import Positions, redraw
 from zenray.bench.record_report import plot_records, records_markdown
 from zenray.bench.record_texts import PACKAGES, Texts, fetch_packages, parts_of, plan_texts
@@ -46,7 +46,7 @@ from zenray.config import home
 from zenray.model.catalog import pull
 from zenray.model.load import LoadedModel, load_model
 
-OURS = ("compact-48", "compact-24", "compact-96")
+OURS = ("compact-48", "compact-24", "compact-255")
 """The first is the one that others get as many bytes as."""
 NUM_PARTS = 16
 NUM_DIRECTIONS = 16
@@ -61,17 +61,20 @@ def other_formats(parts: Parts, priors: Priors, budget: float) -> list[MeasuredF
     def bytes_of(measured: MeasuredFormat) -> float:
         return bytes_per_token(parts, measured, priors.vocabulary)[0]
 
-    tops = [TopFormat(k, priors) for k in range(4, 65)]
-    kits = [
+    tops: list[MeasuredFormat] = [TopFormat(k, priors) for k in range(4, 65)]
+    kits: list[MeasuredFormat] = [
         DistillKitFormat(f"DistillKit budget, k = {k}", k, 1, 16, (0.0, 1.0, 0.5), False, priors) for k in range(5, 51)
     ]
-    equal_top, equal_kit = tops[_largest_within(tops, bytes_of, budget)], kits[_largest_within(kits, bytes_of, budget)]
+    samples: list[MeasuredFormat] = [SampledFormat(num, priors) for num in range(8, NUM_DRAWS + 1, 8)]
+    equal = [each[_largest_within(each, bytes_of, budget)] for each in (tops, kits, samples)]
     chosen: list[MeasuredFormat] = [*(TopFormat(k, priors) for k in _TOPS), *published(priors)]
     chosen += [SampledFormat(num, priors) for num in _DRAWS]
-    return [*chosen, *(each for each in (equal_top, equal_kit) if each.name not in {one.name for one in chosen})]
+    return [*chosen, *(each for each in equal if each.name not in {one.name for one in chosen})]
 
 
-def _largest_within(candidates: Sequence[Any], bytes_of: Any, budget: float) -> int:
+def _largest_within(
+    candidates: Sequence[MeasuredFormat], bytes_of: Callable[[MeasuredFormat], float], budget: float
+) -> int:
     """Of candidates that grow, the last one within the budget; the first where none is."""
     low, high = 0, len(candidates)
     while high - low > 1:

@@ -166,7 +166,8 @@ def published(priors: Priors) -> tuple[DistillKitFormat, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SampledFormat:
-    """Each draw stands for 1/N; an id takes 18 bits and how often it was drawn six, as published."""
+    """Each draw stands for 1/N. Three bytes hold an id (18 bits) and how often it was drawn, as published; where that
+    may be more than 63 times, a plane of its own has the rest of the number."""
 
     num_draws: int
     priors: Priors
@@ -183,8 +184,11 @@ class SampledFormat:
         next_RN = np.where(is_new_RN, places_RN, self.num_draws)[:, ::-1]
         ends_RN = np.minimum.accumulate(np.concatenate([np.full_like(next_RN[:, :1], self.num_draws), next_RN], 1), 1)
         times_RN = np.where(is_new_RN, ends_RN[:, -2::-1] - places_RN, 0)
-        packed_N = (draws_RN[is_new_RN].astype(np.int64) << 6) | np.minimum(times_RN[is_new_RN], 63)
-        values = {"entries": to_planes(packed_N, 3), "counts": is_new_RN.sum(axis=1).astype(np.uint8).tobytes()}
+        times_N = times_RN[is_new_RN]
+        packed_N = (draws_RN[is_new_RN].astype(np.int64) << 6) | (times_N & 63)
+        values = {"entries": to_planes(packed_N, 3), "counts": to_planes(is_new_RN.sum(axis=1), 2)}
+        if self.num_draws > 63:
+            values["times"] = to_planes(times_N >> 6, 1)
         found = Reconstruction(draws_RN, times_RN / self.num_draws, np.zeros(len(draws_RN)))
         reading = Reading("sparse", found, self.priors.vocabulary.prior_V)
         return Coded(values, np.zeros(len(draws_RN), np.int64), (reading,))
@@ -214,7 +218,7 @@ def sparse_of(read: ScoredRows) -> Reconstruction:
     probabilities_N = np.exp(read.head_logprobs_N.astype(np.float64))
     ids_RK, heads_RK = padded(read.head_counts_R, read.head_ids_N, probabilities_N)
     num_samples = read.tail_ids_RS.shape[1]
-    shares_RS = np.where(read.tail_ids_RS >= 0, read.tail_masses_R[:, None] / num_samples, 0.0)
+    shares_RS = np.where(read.tail_ids_RS >= 0, read.tail_masses_R[:, None] / max(1, num_samples), 0.0)
     ids_RM = np.concatenate([ids_RK, np.maximum(read.tail_ids_RS, 0)], axis=1)
     return Reconstruction(ids_RM, np.concatenate([heads_RK, shares_RS], axis=1), np.zeros(len(ids_RM)))
 

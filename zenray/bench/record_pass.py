@@ -27,9 +27,9 @@ from zenray.engine.scoring import ScoredRows
 from zenray.model.decoder import Decoder
 from zenray.model.evaluate import BLOCK_SIZE, step_batch
 
-NUM_KEPT = 128
-"""Tokens kept of each row: as many as the widest published format has."""
-NUM_DRAWS = 50
+NUM_KEPT = 256
+"""Tokens kept of each row: as many as the widest format has."""
+NUM_DRAWS = 512
 ENTROPY_EDGES = (0.01, 0.1, 0.3, 1.0, 2.0, 3.0, 4.0)
 """Nats, between the strata that rows kept whole are taken from, equally many of each."""
 _KEPT_OF_STRATUM = 2

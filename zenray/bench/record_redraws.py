@@ -14,13 +14,15 @@ import torch
 from zenray.batch.teacher_logits.records.format import RecordFormat
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.bench.record_formats import sparse_of
-from zenray.bench.record_pass import ENTROPY_EDGES, code_rows
+from zenray.bench.record_pass import code_rows
 from zenray.bench.record_statistics import bands, expected_largest_z, z_scores
 from zenray.engine.scoring import ScoredRows
 from zenray.ops.backend import Backend
 
 BAND_EDGES = (16, 128, 1024, 4096, 16384)
 NUM_SIGN_FUNCTIONS = 8
+GROUP_EDGES = (0.3, 2.0)
+"""Nats. Where a teacher is sure, what is drawn is rare: groups are large enough for a mean to be normal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,12 @@ class Positions:
 def redraw(
     positions: Positions, record_format: RecordFormat, vocabulary: Vocabulary, ops: Backend, num_redraws: int
 ) -> dict[str, Any]:
-    """A row of the report. The statistics, fixed beforehand, are means over the positions of an entropy stratum of the
-    expectation of: being in a band of the vocabulary by frequency, random signs, the student's loss, and 1."""
+    """A row of the report. The statistics, fixed beforehand, are means over the positions of a group of like entropy of
+    the expectation of: being in a band of the vocabulary by frequency, random signs, the student's loss, and 1."""
     logits_XV = torch.from_numpy(positions.logits_XV)
     exact_XV = torch.softmax(logits_XV.double(), dim=1).numpy()
     entropies_X = -(exact_XV * np.log(np.maximum(exact_XV, 1e-300))).sum(axis=1)
-    groups_X = np.searchsorted(ENTROPY_EDGES, entropies_X, side="right")
+    groups_X = np.searchsorted(GROUP_EDGES, entropies_X, side="right")
     functions_FV = _functions(vocabulary)
     losses_XV = -positions.student_XV.astype(np.float64)
     exact_XF = np.column_stack([exact_XV @ functions_FV.T, (exact_XV * losses_XV).sum(axis=1)])

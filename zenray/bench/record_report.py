@@ -8,6 +8,10 @@ from typing import Any
 from zenray.plot_style import COLOURS, GREY, STYLE
 
 WANTED_BYTES, WANTED_KL, WANTED_KL_P99, WANTED_BIAS = 50.0, 0.03, 0.35, 0.5
+_KINDS = ("compact", "top", "DistillKit", "RS-KD")
+_PLACES = {"DistillKit recommended": (6, 9), "DistillKit Qwen3-235B": (-10, -13)}
+"""Of labels, in points, where they would lie upon each other."""
+_TICKS = (5, 10, 20, 50, 100, 200, 400)
 _REFERENCE = ("top-50", "renormalised")
 """Whose bias ours is compared with: what a student trained on it gets."""
 
@@ -36,9 +40,9 @@ def records_markdown(report: dict[str, Any]) -> str:
             *(_fidelity_line(row, reading) for row in formats for reading in row["readings"]),
             "",
             f"Bias of the mean gradient, in units of 1/1000. With respect to the student's logits: the length of the "
-            f"mean over tokens of what is read less the teacher's, as measured and without its noise (± a standard "
-            f"error of its square, as lengths), and the sum of its absolute values beside what noise alone would make "
-            f"of it. With respect to the output layer of {settings['student']}: the Frobenius norm, by random "
+            f"mean over tokens of what is read less the teacher's, as measured and free of noise (± a standard "
+            f"error; by products of batches that share none), and the sum of its absolute values beside what noise "
+            f"alone makes of it. With respect to the output layer of {settings['student']}: the Frobenius norm, by random "
             "projections.",
             "",
             "| format | reading | L2 measured | L2 | of top-50's | L1 | L1 of noise | student's output layer |",
@@ -103,7 +107,7 @@ def _bias_line(row: dict[str, Any], reading: dict[str, Any], formats: list[dict[
     name = row["format"] if reading is row["readings"][0] else ""
     cells = (
         f"{bias['measured'] * 1e3:.3f}",
-        f"{bias['corrected'] * 1e3:.3f} ± {max(0.0, bias['standard_error_squared']) ** 0.5 * 1e3:.3f}",
+        _noise_free(bias),
         f"{share:.2f}",
         f"{reading['bias_l1'] * 1e3:.1f}",
         f"{reading['bias_l1_noise'] * 1e3:.1f}",
@@ -112,13 +116,21 @@ def _bias_line(row: dict[str, Any], reading: dict[str, Any], formats: list[dict[
     return f"| {name} | {reading['reading']} | {' | '.join(cells)} |"
 
 
+def _noise_free(bias: dict[str, float]) -> str:
+    """With its standard error where it is two of them; else what it is below."""
+    if bias["corrected_squared"] < 2 * bias["standard_error_squared"]:
+        return f"< {bias['upper'] * 1e3:.3f}"
+    error = bias["standard_error_squared"] / (2 * bias["corrected"])
+    return f"{bias['corrected'] * 1e3:.3f} ± {error * 1e3:.3f}"
+
+
 def _redraw_line(row: dict[str, Any]) -> str:
     return (
         f"- {row['format']}, {row['positions']} positions of all entropies encoded {row['redraws']} times: of "
-        f"{row['statistics']} statistics (mass by frequency band, random signs, total mass, a student's loss, each by "
-        f"entropy stratum) the mean of the redraws is at most {row['largest_z']:.2f} standard errors from the exact "
-        f"value; chance alone makes the largest {row['expected_largest_z']:.2f}. Beyond 3: {row['beyond_3']}; "
-        f"root mean square {row['root_mean_square_z']:.2f}."
+        f"{row['statistics']} statistics (mass by frequency band, random signs, total mass, a student's loss, each for "
+        f"sure, middling and unsure positions) the mean of the redraws is at most {row['largest_z']:.2f} standard "
+        f"errors from the exact value; chance alone makes the largest {row['expected_largest_z']:.2f}. Beyond 3: "
+        f"{row['beyond_3']}; root mean square {row['root_mean_square_z']:.2f}."
     )
 
 
@@ -128,6 +140,8 @@ def plot_records(report: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     formats = [row for row in report["results"] if row["measure"] == "format"]
     with pyplot.rc_context(STYLE):
@@ -144,10 +158,15 @@ def plot_records(report: dict[str, Any], path: Path) -> None:
         for axes in (left, right):
             axes.set_xscale("log")
             axes.set_yscale("log")
-            axes.set_xticks([20, 30, 50, 100, 200, 400], ["20", "30", "50", "100", "200", "400"])
+            axes.set_xlim(4, 900)
+            axes.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
             axes.minorticks_off()
             axes.set_xlabel("bytes a token, compressed")
-            axes.margins(x=0.22, y=0.15)
+            axes.margins(y=0.12)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        handles = [Line2D([], [], color=COLOURS[n], marker="o", lw=0, label=name) for n, name in enumerate(_KINDS)]
+        right.legend(handles=handles, loc="lower left", fontsize=8)
         figure.tight_layout(w_pad=3)
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
@@ -156,15 +175,15 @@ def plot_records(report: dict[str, Any], path: Path) -> None:
 def _point(axes: Any, row: dict[str, Any], value: float | None) -> None:
     if value is None:
         return
-    kinds = ("compact", "top", "DistillKit", "RS-KD")
-    kind = next(index for index, name in enumerate(kinds) if row["format"].startswith(name))
+    kind = next(index for index, name in enumerate(_KINDS) if row["format"].startswith(name))
     is_ours = kind == 0
     axes.plot(row["bytes_per_token"], value, "*" if is_ours else "o", ms=13 if is_ours else 6, color=COLOURS[kind])
     axes.annotate(
-        row["format"],
+        row["format"].removeprefix("DistillKit "),
         (row["bytes_per_token"], value),
-        (6, 5),
+        _PLACES.get(row["format"], (-6, -11) if kind == 1 else (6, 5)),
         textcoords="offset points",
+        ha="right" if kind == 1 else "left",
         fontsize=7.5,
         fontweight="bold" if is_ours else "normal",
         color=COLOURS[kind],
