@@ -42,8 +42,8 @@ def records_markdown(report: dict[str, Any]) -> str:
             f"Bias of the mean gradient, in units of 1/1000. With respect to the student's logits: the length of the "
             f"mean over tokens of what is read less the teacher's, as measured and free of noise (± a standard "
             f"error; by products of batches that share none), and the sum of its absolute values beside what noise "
-            f"alone makes of it. With respect to the output layer of {settings['student']}: the Frobenius norm, by random "
-            "projections.",
+            f"alone makes of it. With respect to the output layer of {settings['student']}: the Frobenius norm, by "
+            "random projections.",
             "",
             "| format | reading | L2 measured | L2 | of top-50's | L1 | L1 of noise | student's output layer |",
             "|---|---|---|---|---|---|---|---|",
