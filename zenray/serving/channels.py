@@ -82,7 +82,8 @@ def closing_loses() -> Iterator[None]:
 
 
 def error_of(error: grpc.RpcError) -> ZenrayError:
-    """A call's failure as the error its server raised. A lost connection and UNAVAILABLE are ReplicaLost."""
+    """A call's failure as the error its server raised. A lost connection and UNAVAILABLE are ReplicaLost,
+    and so is a method that this replica does not know: while a fleet is replaced, another does."""
     code, message = error.code(), error.details() or ""
     violations, retry_ms = _details(error)
     if code is grpc.StatusCode.INVALID_ARGUMENT and violations:
@@ -91,6 +92,8 @@ def error_of(error: grpc.RpcError) -> ZenrayError:
         return Overloaded(message, retry_ms if retry_ms is not None else 1000)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return ReplicaLost(f"a verifier was lost: {message}")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return ReplicaLost(f"a verifier of another version cannot answer this: {message}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(message)
     if code is grpc.StatusCode.FAILED_PRECONDITION:

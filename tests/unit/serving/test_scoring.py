@@ -276,6 +276,29 @@ async def test_records_of_two_replicas_are_never_joined(fleet: Fleet, tiny_model
     assert {request.sampling.seed for engine in engines.values() for request in engine.requests} == {11}
 
 
+class MethodNotFound(ZenrayError):
+    """What gRPC says of a method that a server does not have."""
+
+    grpc_status = "UNIMPLEMENTED"
+
+
+async def test_a_replica_that_is_too_old_to_score_is_passed_over(
+    fleet: Fleet, tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = {name: Scripted(tiny_model, marked(1.0)) for name in "ab"}
+    for name, engine in engines.items():
+        await fleet.add(name, engine)
+    await fleet.score()
+    chosen = next(engine for engine in engines.values() if engine.requests)
+    chosen.after, chosen.error = 0, MethodNotFound("Method not found!")
+    assert bits(await fleet.score()) == bits(marked(1.0))
+    monkeypatch.setattr("zenray.serving.peers.SUSPECT_S", 0.01)
+    for engine in engines.values():
+        engine.after, engine.error = 0, MethodNotFound("Method not found!")
+    with pytest.raises(Unavailable, match="a verifier of another version cannot answer this: Method not found!"):
+        await fleet.score()
+
+
 async def test_a_request_that_kills_every_replica_is_given_up(fleet: Fleet, tiny_model: LoadedModel) -> None:
     engines = [Scripted(tiny_model, marked(1.0), after=1, error=Unavailable("died")) for _ in range(MAX_RERUNS + 2)]
     for number, engine in enumerate(engines):
