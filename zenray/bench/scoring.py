@@ -24,7 +24,7 @@ from rich.console import Console
 
 from zenray.bench.machine import CpuClock
 from zenray.bench.report import make_report, write_report
-from zenray.bench.scoring_report import DEFAULT_WINDOW, Side, scoring_rows
+from zenray.bench.scoring_report import DEFAULT_WINDOW, Side, Speed, scoring_rows
 from zenray.engine.request import Final, GenerateRequest, Limits, Priority, Scored
 from zenray.engine.scoring import ScoreFormat, Scoring
 
@@ -68,40 +68,41 @@ def requests(token_ids: Sequence[int], window: int, side: Side) -> Iterator[Gene
         )
 
 
-def tokens_per_s(engine: Engine, asked: Sequence[GenerateRequest]) -> float:
-    """Of requests queued together on an idle engine, until all have ended."""
+def timed(engine: Engine, asked: Sequence[GenerateRequest]) -> Speed:
+    """Requests queued together on an idle engine, until all have ended."""
     num_records = num_ended = 0
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     for request in asked:
         engine.add(request)
     while engine.has_work:
         for _, event in engine.step():
             num_records += event.rows.num_rows if isinstance(event, Scored) else 0
             num_ended += isinstance(event, Final)
-    took_s = time.perf_counter() - start_s
+    took_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     wanted = sum(len(r.prompt_token_ids) - r.scoring.first_scored for r in asked if r.scoring is not None)
     assert (num_ended, num_records) == (len(asked), wanted), "every window ends with all of its records"
-    return sum(len(request.prompt_token_ids) for request in asked) / took_s
+    num_tokens = sum(len(request.prompt_token_ids) for request in asked)
+    return Speed(num_tokens / took_s, cpu_s * 1e3 / num_tokens)
 
 
 def measure(engine: Engine, plan: Plan, say: Console) -> tuple[list[dict[str, Any]], str]:
     """The rows of a report, and the digest of the tokens. Sides take turns, the order turns round every round."""
     token_ids = code_tokens(engine.model.tokenizer, plan.tokens)
-    rates: dict[Side, list[float]] = {side: [] for window in plan.windows for side in Side.of_window(window)}
+    speeds: dict[Side, list[Speed]] = {side: [] for window in plan.windows for side in Side.of_window(window)}
     peak_mib: dict[bool, float] = {}
     for scores in (False, True):  # a warm-up, and what each way needs at most; the peak of a process only grows
         window = min(plan.windows)
         side = Side.of_window(window)[1 if scores else 0]
-        tokens_per_s(engine, list(requests(token_ids[:window], window, side)))
+        timed(engine, list(requests(token_ids[:window], window, side)))
         peak_mib[scores] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for number in range(plan.rounds):
         for window in plan.windows:
             sides = Side.of_window(window)
             for side in sides if number % 2 == 0 else reversed(sides):
-                rates[side].append(tokens_per_s(engine, list(requests(token_ids, window, side))))
-                say.print(f"round {number + 1}, {side.label}: {rates[side][-1]:.1f} tokens/s")
+                speeds[side].append(timed(engine, list(requests(token_ids, window, side))))
+                say.print(f"round {number + 1}, {side.label}: {speeds[side][-1].tokens_per_s:.1f} tokens/s")
     digest = hashlib.sha256(json.dumps(token_ids).encode()).hexdigest()
-    return scoring_rows(rates, peak_mib[False], peak_mib[True]), digest
+    return scoring_rows(speeds, peak_mib[False], peak_mib[True]), digest
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from zenray.bench.document import update_document
 from zenray.bench.scoring import Plan, measure, requests
-from zenray.bench.scoring_report import Side, scoring_markdown, scoring_rows
+from zenray.bench.scoring_report import Side, Speed, scoring_markdown, scoring_rows
 from zenray.engine.request import Priority
 
 
@@ -55,11 +55,13 @@ def test_only_the_default_case_is_judged_and_by_its_median(scored: list[float], 
     raw, whole, overlapped = Side.of_window(4096)
     short = Side.of_window(512)
     rates = {raw: [200.0] * 3, whole: [150.0] * 3, overlapped: scored, short[0]: [100.0] * 3, short[1]: [99.0] * 3}
-    text = scoring_markdown(report(scoring_rows(rates, 1000.0, 1050.0)))
+    speeds = {side: [Speed(rate, 1e3 / rate) for rate in values] for side, values in rates.items()}
+    text = scoring_markdown(report(scoring_rows(speeds, 1000.0, 1050.0)))
     lines = {line.split(" | ")[0] + "/" + line.split(" | ")[1]: line for line in text.splitlines() if "0.9" in line}
     assert f"≥ 0.9 | {verdict} |" in lines["| 4096/512"]
     assert text.count("met") + text.count("missed") == 1
+    assert "| 0.750 |" in text
     assert "0.990 [0.990 to 0.990]" in lines["| 512/0"]
     assert "50 MiB more" in text
     document = "<!-- scoring:begin -->\n<!-- scoring:end -->\n"
-    assert text in update_document(document, report(scoring_rows(rates, 1000.0, 1050.0)))
+    assert text in update_document(document, report(scoring_rows(speeds, 1000.0, 1050.0)))
