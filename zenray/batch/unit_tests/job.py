@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,8 +16,7 @@ from zenray.batch.inputs.document import InputAccount, SourceDocument
 from zenray.batch.inputs.read import account_of, read_documents
 from zenray.batch.inputs.spec import InputKind, InputSpec
 from zenray.batch.job import Say, ServedModel, StagePlan
-from zenray.batch.output.layout import JOB
-from zenray.batch.output.read import read_shards
+from zenray.batch.output.read import read_job, read_shards
 from zenray.batch.rows import ROW_ID, Row
 from zenray.batch.unit_tests.choose import choose_functions
 from zenray.batch.unit_tests.codec import to_row
@@ -105,9 +103,8 @@ class UnitTestJob:
         with replaced_folder(output, "tests") as folder:
             write_tree(folder, records())
         say("writing the report")
-        job = json.loads((output / JOB).read_text(encoding="utf-8"))
         with replaced_folder(output, "report") as folder:
-            write_report(folder, job, records, skipped)
+            write_report(folder, read_job(output), records, skipped)
 
     def _functions(self, say: Say) -> tuple[list[MinedFunction], list[Skipped]]:
         """The functions that become rows, and all others with their reasons."""

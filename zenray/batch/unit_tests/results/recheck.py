@@ -22,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from zenray.batch.output.layout import JOB, RUNS
-from zenray.batch.output.read import read_shards
+from zenray.batch.output.layout import RUNS
+from zenray.batch.output.read import read_job, read_shards
 from zenray.batch.sandbox.pool import SandboxPool
 from zenray.batch.unit_tests.results.recheck_run import Measured, run_coverage, run_pytest, survives
 from zenray.batch.unit_tests.results.record import kept_tests
@@ -65,7 +65,7 @@ async def recheck(
     """All functions with kept tests, in the order of the output, one shard in memory at a time. The first `sample` of
     them are measured again: they are ordered by their ids, so that they are as good as drawn by lot. `tick` hears how
     many are done."""
-    max_mutants = json.loads((output / JOB).read_text(encoding="utf-8"))["parameters"]["validation"]["max_mutants"]
+    max_mutants = read_job(output)["parameters"]["validation"]["max_mutants"]
     places = asyncio.Semaphore(_FUNCTIONS_AT_ONCE)
     results: list[Rechecked] = []
 
