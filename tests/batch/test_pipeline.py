@@ -21,6 +21,7 @@ from zenray.batch.harness import ANSWERS, EchoJob, drivers_code, stage_processes
 from zenray.batch.output.layout import MANIFEST, SHARDS
 from zenray.batch.rows import ROW_ID, derive_seed
 from zenray.batch.running.pipeline import RunSettings, run_job
+from zenray.batch.submission.status import read_status
 from zenray.build import build_engine
 from zenray.config_load import load_config
 from zenray.engine.async_engine import AsyncEngine
@@ -166,6 +167,8 @@ def test_killed_and_stopped_drivers_leave_nothing_undone(whole: Path, platform: 
             driver.kill()
         if how is signal.SIGTERM and driver.returncode:
             assert b"JobStopped: stopped; the same command goes on from here" in errors
+        if how is signal.SIGTERM:
+            assert read_status(output).state == ("stopped" if driver.returncode else "complete")
         eventually(lambda: not stage_processes(), "no worker outlives its driver")
     assert driver.returncode == 0, errors.decode()
     assert promised(output) == promised(whole)
