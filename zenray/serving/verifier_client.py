@@ -20,7 +20,8 @@ from zenray.api.convert_verifier import (
 from zenray.api.service import VerifierLoad
 from zenray.engine.request import Final, FinishReason, GenerateEvent, GenerateRequest, Scored, ScoreEvent
 from zenray.engine.scoring import ScoredRows, join_rows
-from zenray.errors import DeadlineExceeded, Overloaded, Unavailable, ZenrayError
+from zenray.errors import DeadlineExceeded, Overloaded, Unavailable
+from zenray.serving.asked_records import AskedRecords
 from zenray.serving.channels import ReplicaLost, closing_loses, error_of
 from zenray.serving.peers import Peer, Peers
 from zenray.serving.replay import Replay
@@ -119,7 +120,7 @@ class VerifierClient:
                     on_rows(event.rows.num_rows)
                 elif isinstance(event, Final) and event.finish_reason is not FinishReason.LENGTH:
                     raise Unavailable(f"a verifier ended a request early: {event.finish_reason.value}")
-        return _whole(parts, request)
+        return join_rows(parts)
 
     async def _runs(
         self, request: GenerateRequest, affinity: str, deadline_s: float
@@ -201,7 +202,7 @@ class VerifierClient:
     async def _run(
         self, peer: Peer, request: GenerateRequest, deadline_s: float
     ) -> AsyncGenerator[GenerateEvent | ScoreEvent, None]:
-        """One run on one replica. Raises ReplicaLost when it breaks before the last Final."""
+        """One run on one replica. Raises ReplicaLost when it breaks before the last Final, or says what makes no sense."""
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise DeadlineExceeded("the deadline passed before a verifier could take the request")
@@ -215,7 +216,7 @@ class VerifierClient:
                     try:
                         event = decode(reply)
                     except (ValueError, KeyError) as error:
-                        raise ZenrayError(f"a verifier sent what this version cannot read: {error}") from error
+                        raise ReplicaLost(f"a verifier sent what cannot be read: {error}") from error
                     open_choices -= isinstance(event, Final)
                     yield event
             except grpc.RpcError as error:
@@ -232,27 +233,11 @@ def _call(
     """The call that answers a request, and what reads its messages."""
     if request.scoring is None:
         return peer.stub.Generate(generate_request_to_proto(request), timeout=timeout_s), generate_event_from_proto
-    return peer.stub.Score(score_request_to_proto(request), timeout=timeout_s), score_event_from_proto
+    asked = AskedRecords(request)
 
+    def decode(message: verifier_pb2.ScoreEvent) -> ScoreEvent:
+        event = score_event_from_proto(message)
+        asked.check(event)
+        return event
 
-def _whole(parts: Sequence[ScoredRows], request: GenerateRequest) -> ScoredRows:
-    """The records of a run as one. Raises ZenrayError where they are not those that were asked for."""
-    scoring = request.scoring
-    assert scoring is not None
-    try:
-        for part in parts:
-            if part.tail_ids_RS.shape[1] != scoring.format.num_tail_samples:
-                raise ValueError(f"{part.tail_ids_RS.shape[1]} tail samples")
-            if part.head_counts_R.max() > scoring.format.max_head:
-                raise ValueError(f"a head of {part.head_counts_R.max()} tokens")
-            if set(part.hidden) != set(scoring.hidden_layers):
-                raise ValueError(f"hidden states of layers {sorted(part.hidden)}")
-        rows = join_rows(parts) if parts else None
-        if rows is None or (rows.first_position, rows.end_position) != (
-            scoring.first_scored,
-            len(request.prompt_token_ids),
-        ):
-            raise ValueError("not all positions")
-    except ValueError as error:
-        raise ZenrayError(f"a verifier sent records that were not asked for: {error}") from error
-    return rows
+    return peer.stub.Score(score_request_to_proto(request), timeout=timeout_s), decode

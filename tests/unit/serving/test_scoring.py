@@ -32,6 +32,7 @@ from zenray.engine.request import (
 from zenray.engine.scoring import HiddenRows, ScoredRows, ScoreFormat, Scoring, join_rows, split_rows
 from zenray.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, ZenrayError
 from zenray.model.load import LoadedModel
+from zenray.serving.channels import ReplicaLost
 from zenray.serving.verifier_client import MAX_RERUNS
 from zenray.serving.verifier_harness import VerifierFleet
 from zenray.v1 import common_pb2
@@ -322,24 +323,32 @@ async def test_a_full_replica_passes_the_request_on(fleet: Fleet, tiny_model: Lo
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (marked(1.0, num_tokens=len(TOKENS) - 1), "not all positions"),
-        (marked(1.0, num_tokens=len(TOKENS) + 1), "not all positions"),
-        (marked(1.0, replace(SCORING, first_scored=6)), "not all positions"),
-        (marked(1.0, replace(SCORING, hidden_layers=(0,))), r"hidden states of layers \[0\]"),
-        (marked(1.0, replace(SCORING, format=ScoreFormat(12, 0.97, 3))), "3 tail samples"),
+        (marked(1.0, num_tokens=len(TOKENS) - 1), "records end at position 149 of 150"),
+        (marked(1.0, num_tokens=len(TOKENS) + 1), "positions 125 to 150 where 125 to 149 are to come"),
+        (marked(1.0, replace(SCORING, first_scored=6)), "positions 6 to 45 where 5 to 149"),
+        (marked(1.0, replace(SCORING, hidden_layers=(0,))), r"hidden states of layers \[0\], not \[0, 1\]"),
+        (marked(1.0, replace(SCORING, format=ScoreFormat(12, 0.97, 3))), "3 tail samples where 4"),
         (replace(marked(1.0), head_counts_R=np.full(145, 13, np.int32), head_ids_N=np.zeros(1885, np.int32),
-                 head_logprobs_N=np.zeros(1885, np.float32)), "a head of 13 tokens"),
+                 head_logprobs_N=np.zeros(1885, np.float32)), "a head of 13 tokens where 12"),
     ],
 )  # fmt: skip
-async def test_records_that_were_not_asked_for_are_an_error(
-    fleet: Fleet, tiny_model: LoadedModel, rows: ScoredRows, said: str
+async def test_a_replica_that_sends_other_records_than_asked_for_is_passed_over(
+    fleet: Fleet, tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, rows: ScoredRows, said: str
 ) -> None:
-    await fleet.add("a", Scripted(tiny_model, rows))
-    with pytest.raises(ZenrayError, match=said):
+    engines = {name: Scripted(tiny_model, marked(1.0)) for name in "ab"}
+    for name, engine in engines.items():
+        await fleet.add(name, engine)
+    await fleet.score()
+    chosen, other = sorted(engines.values(), key=lambda engine: -len(engine.requests))
+    chosen.rows = rows
+    assert bits(await fleet.score()) == bits(marked(1.0))
+    other.rows = rows
+    monkeypatch.setattr("zenray.serving.peers.SUSPECT_S", 0.01)
+    with pytest.raises(ReplicaLost, match=f"cannot be read: .*{said}"):
         await fleet.score()
 
 
-async def test_a_message_that_cannot_be_read_is_a_typed_error(
+async def test_a_message_that_cannot_be_read_is_no_answer(
     fleet: Fleet, tiny_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fleet.add("a", Scripted(tiny_model, marked(1.0)))
@@ -348,9 +357,9 @@ async def test_a_message_that_cannot_be_read_is_a_typed_error(
         raise ValueError("entropies has 7 bytes where 8 belong")
 
     monkeypatch.setattr("zenray.serving.verifier_client.score_event_from_proto", unreadable)
-    with pytest.raises(ZenrayError, match="cannot read: entropies has 7 bytes") as raised:
+    monkeypatch.setattr("zenray.serving.peers.SUSPECT_S", 0.01)
+    with pytest.raises(ReplicaLost, match="cannot be read: entropies has 7 bytes"):
         await fleet.score()
-    assert not isinstance(raised.value, Unavailable)
 
 
 async def test_an_early_end_is_no_answer(fleet: Fleet, tiny_model: LoadedModel) -> None:
