@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from zenray.batch.teacher_logits.records.planes import NUM_RANK_PLANES, from_planes, to_planes
+from zenray.batch.teacher_logits.records.planes import (
+    NUM_RANK_PLANES,
+    from_plane_columns,
+    plane_columns,
+    to_plane_columns,
+)
 from zenray.batch.teacher_logits.records.scalars import (
     decode_entropies,
     decode_gold_logprobs,
@@ -20,7 +25,12 @@ from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.engine.scoring import ScoredRows, ScoreFormat
 from zenray.errors import OutputDamaged
 
-_COLUMNS = ("gold_logprobs", "entropies", "head_ranks", "head_logprobs")
+_COLUMNS = (
+    "gold_logprobs",
+    "entropies",
+    *plane_columns("head_ranks", NUM_RANK_PLANES),
+    *plane_columns("head_logprobs", 2),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +58,14 @@ class DenseFormat:
         return {
             "gold_logprobs": encode_gold_logprobs(rows.gold_logprobs_R),
             "entropies": encode_entropies(rows.entropies_R),
-            "head_ranks": to_planes(vocabulary.ranks_V[rows.head_ids_N], NUM_RANK_PLANES),
-            "head_logprobs": to_planes(rows.head_logprobs_N.astype(np.float16).view(np.uint16), 2),
+            **to_plane_columns("head_ranks", vocabulary.ranks_V[rows.head_ids_N], NUM_RANK_PLANES),
+            **to_plane_columns("head_logprobs", rows.head_logprobs_N.astype(np.float16).view(np.uint16), 2),
         }
 
     def decode(self, values: Mapping[str, bytes], num_rows: int, vocabulary: Vocabulary) -> ScoredRows:
         width = self._width(vocabulary)
         num_entries = num_rows * width
-        bits_N = from_planes(values["head_logprobs"], 2, num_entries).astype(np.uint16)
+        bits_N = from_plane_columns("head_logprobs", values, 2, num_entries).astype(np.uint16)
         head_logprobs_N = bits_N.view(np.float16).astype(np.float32)
         if not (head_logprobs_N <= 0).all():  # Neither NaN.
             raise OutputDamaged("a log-prob above 0")
@@ -65,7 +75,7 @@ class DenseFormat:
             gold_logprobs_R=decode_gold_logprobs(values["gold_logprobs"], num_rows),
             entropies_R=decode_entropies(values["entropies"], num_rows),
             head_counts_R=np.full(num_rows, width, np.int32),
-            head_ids_N=vocabulary.ids_at(from_planes(values["head_ranks"], NUM_RANK_PLANES, num_entries)),
+            head_ids_N=vocabulary.ids_at(from_plane_columns("head_ranks", values, NUM_RANK_PLANES, num_entries)),
             head_logprobs_N=head_logprobs_N,
             tail_masses_R=np.maximum(0.0, 1.0 - head_mass_R).astype(np.float32),
             tail_ids_RS=np.empty((num_rows, 0), np.int32),

@@ -75,11 +75,11 @@ def test_gold_logprobs_and_entropies_are_read_to_half_a_step(values: list[float]
     values_R = np.array(values, np.float32)
     gold_R = decode_gold_logprobs(encode_gold_logprobs(-values_R), len(values))
     entropies_R = decode_entropies(encode_entropies(values_R), len(values))
-    assert np.allclose(-gold_R, values_R.clip(max=65535 / 2048), atol=0.5 / 2048 + 1e-5)
-    assert np.allclose(entropies_R, values_R.clip(max=65535 / 4096), atol=0.5 / 4096 + 1e-5)
+    assert np.allclose(-gold_R, values_R.clip(max=65535 / 512), atol=0.5 / 512 + 1e-5)
+    assert np.allclose(entropies_R, values_R.clip(max=65535 / 512), atol=0.5 / 512 + 1e-5)
 
 
 def test_a_token_that_the_teacher_excludes_has_the_least_logprob() -> None:
     assert decode_gold_logprobs(encode_gold_logprobs(np.array([-np.inf], np.float32)), 1) == pytest.approx(
-        [-65535 / 2048]
+        [-65535 / 512]
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, random_rows, random_vocabulary
 from zenray.batch.teacher_logits.records.codes import GRID_K
-from zenray.batch.teacher_logits.records.compact import LEAST_PROBABILITY, differences, from_differences
+from zenray.batch.teacher_logits.records.compact import LEAST_PROBABILITY, first_of_rows, from_steps, to_steps
 from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.batch.teacher_logits.records.planes import from_planes, to_planes
 from zenray.engine.scoring import ScoredRows
@@ -32,14 +32,22 @@ def test_what_is_read_is_what_was_recorded_to_a_sixteenth_of_a_nat(name: str, se
     values = record_format.encode(exact, vocabulary, seed)
     assert list(values) == [field.name for field in record_format.fields]
     read = record_format.decode(values, num_rows, vocabulary)
-    gold_R = exact.gold_logprobs_R.clip(min=-65535 / 2048)
-    assert np.abs(read.gold_logprobs_R - gold_R).max(initial=0) <= 0.5 / 2048 + 1e-5
-    assert np.abs(read.entropies_R - exact.entropies_R).max(initial=0) <= 0.5 / 4096 + 1e-6
+    gold_R = exact.gold_logprobs_R.clip(min=-65535 / 512)
+    assert np.abs(read.gold_logprobs_R - gold_R).max(initial=0) <= 0.5 / 512 + 1e-5
+    assert np.abs(read.entropies_R - exact.entropies_R).max(initial=0) <= 0.5 / 512 + 1e-6
     kept_N = np.exp(exact.head_logprobs_N) >= (LEAST_PROBABILITY if name.startswith("compact") else 0)
     kept_N[np.cumsum(exact.head_counts_R) - exact.head_counts_R] = True
-    assert read.head_ids_N.tolist() == exact.head_ids_N[kept_N].tolist()
-    assert np.abs(read.head_logprobs_N - exact.head_logprobs_N[kept_N]).max(initial=0) <= 1 / 16 + 1e-6
     rows_N = np.repeat(np.arange(num_rows), exact.head_counts_R)
+    read_rows_N = np.repeat(np.arange(num_rows), read.head_counts_R)
+    first_N, read_first_N = (np.diff(rows, prepend=-1) > 0 for rows in (rows_N, read_rows_N))
+    assert read.head_ids_N[read_first_N].tolist() == exact.head_ids_N[first_N].tolist()
+    by_id_N = np.lexsort((exact.head_ids_N[kept_N], rows_N[kept_N]))
+    read_by_id_N = np.lexsort((read.head_ids_N, read_rows_N))
+    assert read.head_ids_N[read_by_id_N].tolist() == exact.head_ids_N[kept_N][by_id_N].tolist()
+    errors_N = read.head_logprobs_N[read_by_id_N] - exact.head_logprobs_N[kept_N][by_id_N]
+    assert np.abs(errors_N).max(initial=0) <= 1 / 16 + 1e-6
+    falls_N = np.diff(read.head_logprobs_N, prepend=0) <= 0
+    assert (falls_N | read_first_N | np.append(False, read_first_N)[:-1]).all()
     dropped_R = np.bincount(rows_N[~kept_N], np.exp(exact.head_logprobs_N[~kept_N]), minlength=num_rows)
     masses_R = exact.tail_masses_R + dropped_R
     assert np.allclose(read.tail_masses_R, masses_R, rtol=0.07, atol=GRID_K[-2] if name[0] == "c" else 0.01)
@@ -119,11 +127,13 @@ def test_the_dense_format_refuses_heads_of_another_size() -> None:
         parse_format("top-50").encode(exact_rows("top-20", 1, 2), random_vocabulary(1), 1)
 
 
-@given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=6), max_size=6))
-def test_differences_bring_codes_back(rows: list[list[int]]) -> None:
-    codes_N = np.array([code for row in rows for code in row], np.uint8)
-    counts_R = np.array([len(row) for row in rows], np.int32)
-    assert from_differences(differences(codes_N, counts_R), counts_R).tolist() == codes_N.tolist()
+@given(st.lists(st.lists(st.integers(0, 2**24), min_size=1, max_size=6), max_size=6))
+def test_steps_begin_anew_in_every_run_and_bring_its_values_back(runs: list[list[int]]) -> None:
+    values_N = np.array([value for run in runs for value in run], np.int64)
+    first_N = first_of_rows(np.array([len(run) for run in runs], np.int32))
+    steps_N = to_steps(values_N, first_N)
+    assert steps_N[first_N].tolist() == [run[0] for run in runs]
+    assert from_steps(steps_N, first_N).tolist() == values_N.tolist()
 
 
 @given(st.lists(st.integers(0, 2**24 - 1), max_size=20))
