@@ -202,7 +202,7 @@ class VerifierClient:
     async def _run(
         self, peer: Peer, request: GenerateRequest, deadline_s: float
     ) -> AsyncGenerator[GenerateEvent | ScoreEvent, None]:
-        """One run on one replica. Raises ReplicaLost when it breaks before the last Final, or says what makes no sense."""
+        """One run on one replica. Raises ReplicaLost when it breaks before the last Final or makes no sense."""
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise DeadlineExceeded("the deadline passed before a verifier could take the request")
