@@ -99,14 +99,13 @@ class _Measured:
             np.zeros(len(coded.num_kept_R)) if reading.rest_logpriors_R is None else reading.rest_logpriors_R,
         )
         found = reading.found
-        top_R = found.ids_RK[np.arange(len(found.ids_RK)), found.probabilities_RK.argmax(axis=1)]
-        self.num_same_top += int((top_R == part.top_ids_RK[rows, 0]).sum())
+        is_top_RK = (found.ids_RK == part.top_ids_RK[rows, :1]) & (found.probabilities_RK > 0)
+        of_top_R = np.where(is_top_RK, found.probabilities_RK, 0.0).sum(axis=1)
+        self.num_same_top += int((of_top_R >= found.probabilities_RK.max(axis=1)).sum())
         if reading.rest_logpriors_R is not None:
             self.divergences.append(divergences(teacher, coded.num_kept_R, found, reading.prior_V))
         if coded.num_kept_R.all():
-            width = int(coded.num_kept_R.max())
-            alone = type(found)(found.ids_RK[:, :width], found.probabilities_RK[:, :width], found.rest_R)
-            self.kept_divergences.append(kept_divergences(teacher, coded.num_kept_R, alone))
+            self.kept_divergences.append(kept_divergences(teacher, coded.num_kept_R, found))
 
     def as_dict(self, rows_per_part: float, *, measures_kept: bool) -> dict[str, Any]:
         differences_BJV = np.stack(self.differences) / np.float32(rows_per_part)

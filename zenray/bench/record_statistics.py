@@ -37,17 +37,34 @@ class Teacher:
     rest_logpriors_R: np.ndarray
 
 
+def in_order_of(teacher: Teacher, num_kept_R: np.ndarray, found: Reconstruction) -> np.ndarray:
+    """float64 [R, K]: the probabilities of a row's first `num_kept_R` entries, in the teacher's order; 0 behind. Raises
+    ValueError where they are not of the teacher's first ones."""
+    is_kept_RK = np.arange(num_kept_R.max(initial=0)) < num_kept_R[:, None]
+    rows_N, width = np.nonzero(is_kept_RK)[0], is_kept_RK.shape[1]
+    wanted_N, ids_N = teacher.ids_RK[:, :width][is_kept_RK], found.ids_RK[:, :width][is_kept_RK]
+    wanted_order_N, order_N = np.lexsort((wanted_N, rows_N)), np.lexsort((ids_N, rows_N))
+    if not np.array_equal(wanted_N[wanted_order_N], ids_N[order_N]):
+        raise ValueError("a reconstruction keeps other tokens than the most probable ones")
+    probabilities_N = np.empty(len(ids_N))
+    probabilities_N[wanted_order_N] = found.probabilities_RK[:, :width][is_kept_RK][order_N]
+    ordered_RK = np.zeros(is_kept_RK.shape)
+    ordered_RK[is_kept_RK] = probabilities_N
+    return ordered_RK
+
+
 def divergences(teacher: Teacher, num_kept_R: np.ndarray, found: Reconstruction, prior_V: np.ndarray) -> np.ndarray:
-    """KL(teacher || reconstruction) in nats [R], where the first `num_kept_R` of a row's top are known to the
-    reconstruction, which has them in the same order."""
-    width = found.ids_RK.shape[1]
+    """KL(teacher || reconstruction) in nats [R], where the first `num_kept_R` of a row's top are what it has first, in
+    any order. Raises ValueError where it has others."""
+    kept_probabilities_RK = in_order_of(teacher, num_kept_R, found)
+    width = kept_probabilities_RK.shape[1]
     places_K = np.arange(teacher.ids_RK.shape[1])
     is_kept_RK = places_K < num_kept_R[:, None]
     logs_RK = teacher.logprobs_RK.astype(np.float64)
     chances_RK = np.exp(logs_RK)
     prior_RK = prior_V[teacher.ids_RK]
     with np.errstate(divide="ignore"):
-        found_logs_RK = np.log(found.probabilities_RK)
+        found_logs_RK = np.log(kept_probabilities_RK)
     kept_R = np.where(is_kept_RK[:, :width], chances_RK[:, :width] * (logs_RK[:, :width] - found_logs_RK), 0).sum(
         axis=1
     )
@@ -66,11 +83,10 @@ def divergences(teacher: Teacher, num_kept_R: np.ndarray, found: Reconstruction,
 def kept_divergences(teacher: Teacher, num_kept_R: np.ndarray, found: Reconstruction) -> np.ndarray:
     """KL in nats [R] between what both give the kept tokens, each made to sum to 1 over them: what a student that is
     told nothing of all others can be said to be taught. Arguments as for `divergences`."""
-    width = found.ids_RK.shape[1]
-    is_kept_RK = np.arange(width) < num_kept_R[:, None]
-    logs_RK = teacher.logprobs_RK[:, :width].astype(np.float64)
+    found_RK = in_order_of(teacher, num_kept_R, found)
+    is_kept_RK = np.arange(found_RK.shape[1]) < num_kept_R[:, None]
+    logs_RK = teacher.logprobs_RK[:, : found_RK.shape[1]].astype(np.float64)
     chances_RK = np.where(is_kept_RK, np.exp(logs_RK), 0.0)
-    found_RK = np.where(is_kept_RK, found.probabilities_RK, 0.0)
     chances_R, found_R = chances_RK.sum(axis=1), found_RK.sum(axis=1)
     with np.errstate(divide="ignore"):
         ratios_RK = np.where(is_kept_RK, logs_RK - np.log(found_RK), 0.0)

@@ -59,7 +59,19 @@ def coarse(teacher: Teacher, num_kept_R: np.ndarray, seed: int) -> Reconstructio
     noise = np.random.default_rng(seed).uniform(0.8, 1.2, teacher.ids_RK.shape)
     kept = np.where(np.arange(TOP) < num_kept_R[:, None], np.exp(teacher.logprobs_RK) * noise, 0.0)
     kept /= np.maximum(1.0, 1.05 * kept.sum(axis=1, keepdims=True))
-    return Reconstruction(teacher.ids_RK, kept, 1.0 - kept.sum(axis=1))
+    rest_R = 1.0 - kept.sum(axis=1)
+    # In whatever order a format has them.
+    order_RK = np.argsort(np.where(kept > 0, -teacher.ids_RK, 1), axis=1, kind="stable")
+    ids_RK, kept = (np.take_along_axis(each, order_RK, axis=1) for each in (teacher.ids_RK, kept))
+    return Reconstruction(ids_RK, kept, rest_R)
+
+
+def test_other_tokens_than_the_most_probable_are_not_taken_for_them() -> None:
+    prior_V = np.full(SIZE, 1 / SIZE)
+    teacher = teacher_of(random_distributions(0, 1, 2.0), prior_V)
+    other = Reconstruction(teacher.ids_RK[:, ::-1], np.full((1, TOP), 0.01), np.array([0.5]))
+    with pytest.raises(ValueError, match="most probable"):
+        divergences(teacher, np.array([3]), other, prior_V)
 
 
 @given(st.integers(0, 10_000), st.floats(0.5, 4.0))
@@ -81,7 +93,8 @@ def test_divergences_over_kept_tokens_do_not_see_the_others(seed: int) -> None:
     found = coarse(teacher, num_kept_R, seed)
     for row, kept in enumerate(num_kept_R):
         ids = teacher.ids_RK[row, :kept]
-        told, given_ = exact_RV[row, ids], found.probabilities_RK[row, :kept]
+        given_ = np.array([found.probabilities_RK[row][found.ids_RK[row] == token][0] for token in ids])
+        told = exact_RV[row, ids]
         told, given_ = told / told.sum(), given_ / given_.sum()
         expected = (told * np.log(told / given_)).sum()
         assert kept_divergences(teacher, num_kept_R, found)[row] == pytest.approx(expected, rel=1e-9, abs=1e-12)
