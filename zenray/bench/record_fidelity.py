@@ -22,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from zenray.batch.teacher_logits.code import code_digest
 from zenray.batch.teacher_logits.planning.settings import PlanSettings
 from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
@@ -46,7 +47,7 @@ from zenray.config import home
 from zenray.model.catalog import pull
 from zenray.model.load import LoadedModel, load_model
 
-OURS = ("compact-48", "compact-24", "compact-255")
+OURS = ("compact-255", "compact-48", "compact-24")
 """The first is the one that others get as many bytes as."""
 NUM_PARTS = 16
 NUM_DIRECTIONS = 16
@@ -180,8 +181,9 @@ def main() -> None:
         load_model(pull(name), num_threads=options.threads) for name in (options.teacher, options.student)
     )
     texts = plan_texts(archives, teacher.tokenizer, options.tokens)
-    key = sha256(f"{texts.sha256} {teacher.info.sha256} {student.info.sha256} {OURS}".encode()).hexdigest()[:16]
-    parts = make_parts(options.folder / key, texts, teacher, student, say)
+    made_of = f"{texts.sha256} {teacher.info.sha256} {student.info.sha256} {OURS} {code_digest()}"
+    folder = options.folder / sha256(made_of.encode()).hexdigest()[:16]
+    parts = make_parts(folder, texts, teacher, student, say)
     rows = [teacher_row(parts)]
     rows += measure(parts, texts, teacher.config.vocab_size, teacher.decoder.ops, say, options.redraws)
     report = make_report(
