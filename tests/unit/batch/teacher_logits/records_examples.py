@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from hypothesis import settings
 
 from zenray.batch.job import JobSpec, ModelIdentity
 from zenray.batch.output.store import OutputStore
@@ -21,6 +22,9 @@ from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.batch.teacher_logits.results.record import HIDDEN_STATES, hidden_schema, record_schema
 from zenray.engine.scoring import HiddenRows, ScoredRows, ScoreFormat
 from zenray.ops.summary import summarise_rows
+
+steady = settings(deadline=None, derandomize=True)
+"""The same examples every time, however busy the machine is."""
 
 VOCAB_SIZE = 300
 """More than a byte holds."""

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, write_dump
+from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, steady, write_dump
 from zenray.batch.teacher_logits.reading import dataset as dataset_module
 from zenray.batch.teacher_logits.reading.batches import PADDING, TeacherBatch, collate
 from zenray.batch.teacher_logits.reading.dataset import TeacherLogitsDataset
@@ -43,6 +43,7 @@ def batches(dataset: TeacherLogitsDataset, num_workers: int = 0) -> Iterator[Tea
     return iter(DataLoader(dataset, batch_size=2, num_workers=num_workers, collate_fn=collate))
 
 
+@steady
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=8),
     st.integers(0, 2**62),

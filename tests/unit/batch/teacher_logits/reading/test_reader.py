@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.batch.teacher_logits.records_examples import write_dump
+from tests.unit.batch.teacher_logits.records_examples import steady, write_dump
 from zenray.batch.output.layout import SHARDS, shard_path
 from zenray.batch.teacher_logits.reading.reader import RecordReader
 from zenray.errors import NotFound, OutputDamaged
@@ -28,7 +28,7 @@ def test_sequences_come_in_their_order_with_segments_records_and_hidden_states(
     assert sum(map(reader.num_rows, reader.shards)) == 8
     for read, (sequence, rows) in zip(found, expected, strict=True):
         assert read.row_id == sequence.row_id and read.segments == sequence.segments
-        assert np.allclose(read.rows.gold_logprobs_R, rows.gold_logprobs_R.clip(min=-32), atol=1e-3)
+        assert np.allclose(read.rows.gold_logprobs_R, rows.gold_logprobs_R.clip(min=-128), atol=2e-3)
         assert np.array_equal(read.rows.hidden[2].values_RD, rows.hidden[2].values_RD)
 
 
@@ -40,7 +40,7 @@ def test_every_record_knows_its_place_in_the_sequence_and_in_its_segment(tmp_pat
         for segment, of_segment in read.by_segment():
             assert of_segment.first_position == segment.first_scored and of_segment.num_rows == segment.num_scored
             entropies_R = rows.entropies_R[taken : taken + of_segment.num_rows]
-            assert np.allclose(of_segment.entropies_R, entropies_R, atol=1e-3)
+            assert np.allclose(of_segment.entropies_R, entropies_R, atol=2e-3)
             positions += range(start + segment.first_scored, start + len(segment.token_ids))
             start, taken = start + len(segment.token_ids), taken + of_segment.num_rows
         assert read.scored_positions_R.tolist() == positions
@@ -65,7 +65,7 @@ def test_an_output_without_shards_or_hidden_states_says_so(tmp_path: Path) -> No
         list(RecordReader(tmp_path / "out", hidden=True))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(steady, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(data=st.data())
 def test_a_flipped_byte_or_a_cut_file_is_always_found(whole: Path, data: st.DataObject) -> None:
     path = whole / data.draw(st.sampled_from([f"{SHARDS}/part-00000.parquet", "hidden/part-00001.parquet"]))

@@ -16,6 +16,7 @@ from tests.unit.batch.teacher_logits.records_examples import (
     random_rows,
     random_vocabulary,
     rows_of,
+    steady,
 )
 from zenray.batch.teacher_logits.reading.fidelity import kl_estimate
 from zenray.batch.teacher_logits.reading.reconstruct import dense, dense_chunks, sparse
@@ -36,6 +37,7 @@ def read_rows(name: str, seed: int, num_rows: int) -> tuple[ScoredRows, np.ndarr
     return read, tail_prior(read, vocabulary)
 
 
+@steady
 @given(names, seeds, st.integers(1, 6))
 def test_dense_rows_are_distributions_with_the_head_as_it_was_coded(name: str, seed: int, num_rows: int) -> None:
     rows, prior_V = read_rows(name, seed, num_rows)
@@ -54,12 +56,14 @@ def test_dense_rows_are_distributions_with_the_head_as_it_was_coded(name: str, s
         assert shares_V == pytest.approx(np.full(outside_V.sum(), shares_V[0]), rel=1e-4)
 
 
+@steady
 @given(seeds, st.integers(1, 7))
 def test_chunks_are_the_whole(seed: int, chunk_rows: int) -> None:
     rows, prior_V = read_rows("compact-48", seed, 5)
     assert torch.equal(torch.cat(list(dense_chunks(rows, prior_V, chunk_rows))), dense(rows, prior_V))
 
 
+@steady
 @given(names, seeds, st.integers(0, 6))
 def test_sparse_rows_are_the_head_and_a_share_of_the_tail_for_every_draw(name: str, seed: int, num_rows: int) -> None:
     rows, _ = read_rows(name, seed, num_rows)
@@ -94,7 +98,7 @@ def test_whole_records_are_right_on_average() -> None:
     assert (np.abs(means_V - p_V) <= 5 * errors_V + 1e-6).all()
 
 
-@settings(max_examples=15)
+@settings(steady, max_examples=15)
 @given(st.sampled_from(["compact-24", "compact-48"]), seeds)
 def test_the_divergence_is_estimated_without_bias(name: str, seed: int) -> None:
     """The mean over the teacher's draws, of one record, is the divergence of the reconstruction from the full rows."""
@@ -118,7 +122,7 @@ def test_the_divergence_is_estimated_without_bias(name: str, seed: int) -> None:
         tail_masses_R=np.tile(read.tail_masses_R, num_redraws),
         tail_ids_RS=np.tile(read.tail_ids_RS, (num_redraws, 1)),
     )
-    assert kl_estimate(exact, repeated, prior_V).mean() == pytest.approx(divergence, abs=2e-3)
+    assert kl_estimate(exact, repeated, prior_V).mean() == pytest.approx(divergence, abs=2e-3, rel=3e-3)
 
 
 def test_a_divergence_without_draws_is_no_number_where_there_is_a_tail() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.batch.teacher_logits.records_examples import steady
 from zenray.batch.teacher_logits.records.codes import (
     GRID_K,
     ZERO_CODE,
@@ -36,6 +37,7 @@ def code_of(probability: float, uniform: float) -> int:
     return int(encode_probabilities(np.array([probability]), np.array([uniform]))[0])
 
 
+@steady
 @given(probabilities)
 def test_the_mean_over_the_uniform_is_the_probability(probability: float) -> None:
     """Integrated, not sampled: the code changes once, at the chance of the upper grid point."""
@@ -70,6 +72,7 @@ def test_uniforms_are_those_of_their_seed_for_ever() -> None:
     assert drawn_N.min() >= 0 and drawn_N.max() < 1 and abs(drawn_N.mean() - 0.5) < 0.02
 
 
+@steady
 @given(st.lists(st.floats(0, 40, width=32), max_size=20))
 def test_gold_logprobs_and_entropies_are_read_to_half_a_step(values: list[float]) -> None:
     values_R = np.array(values, np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, random_rows
+from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, random_rows, steady
 from zenray.batch.teacher_logits.records.cut import cut_heads
 from zenray.engine.scoring import ScoredRows, ScoreFormat
 
@@ -26,6 +26,7 @@ def estimates(rows: ScoredRows) -> np.ndarray:
     return found_RV
 
 
+@steady
 @given(seeds, st.sampled_from([0.003, 0.02, 0.3, 2.0]), st.integers(1, 5))
 def test_the_mean_over_the_uniform_is_what_stood_there(seed: int, least: float, num_samples: int) -> None:
     """Integrated, not sampled: between the quantiles where a draw changes, the estimate is constant."""
@@ -44,6 +45,7 @@ def test_the_mean_over_the_uniform_is_what_stood_there(seed: int, least: float, 
     assert np.allclose(mean_V, before_V, atol=1e-7)  # Masses are float32.
 
 
+@steady
 @given(seeds)
 def test_rows_are_cut_independently_of_each_other(seed: int) -> None:
     rows = random_rows(seed, 6, ScoreFormat(max_head=20))

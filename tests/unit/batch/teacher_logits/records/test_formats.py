@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, random_rows, random_vocabulary
+from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, random_rows, random_vocabulary, steady
 from zenray.batch.teacher_logits.records.codes import GRID_K
 from zenray.batch.teacher_logits.records.compact import LEAST_PROBABILITY, first_of_rows, from_steps, to_steps
 from zenray.batch.teacher_logits.records.formats import parse_format
@@ -25,6 +25,7 @@ def exact_rows(name: str, seed: int, num_rows: int) -> ScoredRows:
     return random_rows(seed, num_rows, parse_format(name).score_format)
 
 
+@steady
 @given(names, seeds, counts)
 def test_what_is_read_is_what_was_recorded_to_a_sixteenth_of_a_nat(name: str, seed: int, num_rows: int) -> None:
     record_format, vocabulary = parse_format(name), random_vocabulary(seed)
@@ -53,6 +54,7 @@ def test_what_is_read_is_what_was_recorded_to_a_sixteenth_of_a_nat(name: str, se
     assert np.allclose(read.tail_masses_R, masses_R, rtol=0.07, atol=GRID_K[-2] if name[0] == "c" else 0.01)
 
 
+@steady
 @given(st.sampled_from(["compact-24", "compact-48"]), seeds, st.integers(1, 8))
 def test_draws_are_kept_wherever_no_entry_joins_the_tail(name: str, seed: int, num_rows: int) -> None:
     record_format, vocabulary = parse_format(name), random_vocabulary(seed)
@@ -73,6 +75,7 @@ def test_bytes_follow_from_records_and_seed_alone(name: str) -> None:
         assert values["head_codes"] != record_format.encode(exact, vocabulary, 6)["head_codes"]
 
 
+@steady
 @given(names, st.integers(0, 4), st.data())
 def test_any_bytes_are_read_or_refused(name: str, num_rows: int, data: st.DataObject) -> None:
     """Of plausible lengths or not; whatever is read has tokens of the vocabulary alone."""
@@ -127,6 +130,7 @@ def test_the_dense_format_refuses_heads_of_another_size() -> None:
         parse_format("top-50").encode(exact_rows("top-20", 1, 2), random_vocabulary(1), 1)
 
 
+@steady
 @given(st.lists(st.lists(st.integers(0, 2**24), min_size=1, max_size=6), max_size=6))
 def test_steps_begin_anew_in_every_run_and_bring_its_values_back(runs: list[list[int]]) -> None:
     values_N = np.array([value for run in runs for value in run], np.int64)
@@ -136,6 +140,7 @@ def test_steps_begin_anew_in_every_run_and_bring_its_values_back(runs: list[list
     assert from_steps(steps_N, first_N).tolist() == values_N.tolist()
 
 
+@steady
 @given(st.lists(st.integers(0, 2**24 - 1), max_size=20))
 def test_planes_bring_numbers_back_and_keep_like_bytes_together(numbers: list[int]) -> None:
     data = to_planes(np.array(numbers, np.int64), 3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, random_rows, random_vocabulary
+from tests.unit.batch.teacher_logits.records_examples import VOCAB_SIZE, random_rows, random_vocabulary, steady
 from zenray.batch.teacher_logits.records.footer import Footer
 from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.batch.teacher_logits.records.sequence import (
@@ -41,6 +41,7 @@ def test_tokens_come_back_and_every_column_is_declared() -> None:
     assert [field.name for field in hidden_fields((2,))] == list(HIDDEN)
 
 
+@steady
 @given(st.sampled_from(sorted(VALUES)), st.data())
 def test_every_flipped_bit_is_found(name: str, data: st.DataObject) -> None:
     flipped = bytearray(VALUES[name])

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.unit.batch.teacher_logits.records_examples import steady
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.errors import OutputDamaged
 
 counts = st.lists(st.one_of(st.just(0), st.integers(0, 300), st.integers(0, 2**62)), min_size=1, max_size=400)
 
 
+@steady
 @given(counts)
 @example([0])
 @example([2**63 - 1, 0, 0])
@@ -25,6 +27,7 @@ def test_bytes_bring_it_back(numbers: list[int]) -> None:
     assert again.counts_V.tolist() == numbers
 
 
+@steady
 @given(counts)
 def test_frequent_tokens_have_low_ranks(numbers: list[int]) -> None:
     vocabulary = Vocabulary(np.array(numbers))
@@ -33,6 +36,7 @@ def test_frequent_tokens_have_low_ranks(numbers: list[int]) -> None:
     assert vocabulary.ids_at(vocabulary.ranks_V).tolist() == list(range(len(numbers)))
 
 
+@steady
 @given(counts)
 def test_the_prior_is_a_distribution_that_excludes_nothing_and_keeps_the_order(numbers: list[int]) -> None:
     prior_V = Vocabulary(np.array(numbers)).prior_V
@@ -60,6 +64,7 @@ def test_other_bytes_are_refused(data: bytes) -> None:
         Vocabulary.from_bytes(data)
 
 
+@steady
 @given(st.binary(max_size=40).map(lambda tail: b"\x01\x20" + tail))
 def test_whatever_is_accepted_is_in_its_own_spelling(data: bytes) -> None:
     with contextlib.suppress(OutputDamaged):
