@@ -43,6 +43,7 @@ from zenray.errors import InvalidRequest, Overloaded, Unavailable
 from zenray.model.decoder import States
 from zenray.model.load import LoadedModel
 from zenray.model.moe import StepPostponed
+from zenray.ops.batch import select_rows
 
 Events = list[tuple[int, GenerateEvent | ScoreEvent | Failed]]
 """Events of one step in order, each with the handle of its request."""
@@ -178,7 +179,7 @@ class Engine:
         num_aborts = self.model.decoder.experts.num_aborts
         states = self.runner.run(plan, rows.tokens, rows.hidden_layers)
         self._read(plan, rows, states, events)
-        logits_RV = self.runner.head(states.final_RD[rows.choosing])
+        logits_RV = self.runner.head(select_rows(states.final_RD, rows.choosing))
         rounds = self._commit(plan, rows, logits_RV, events)
         if self.speculator is not None and rounds:
             is_pure_decode = is_pure_decode and num_aborts == self.model.decoder.experts.num_aborts

@@ -17,6 +17,7 @@ from zenray.engine.scheduler import Scheduled
 from zenray.engine.scoring import HiddenRows, ScoredRows, ScoreFormat, split_rows
 from zenray.engine.sequence import Sequence
 from zenray.model.decoder import Decoder, States
+from zenray.ops.batch import SERIAL_ELEMENTS, select_rows
 
 
 class PromptReader:
@@ -43,7 +44,7 @@ class PromptReader:
     def _reduce(self, group: list[tuple[Sequence, range]], format: ScoreFormat, states: States) -> list[ScoredRows]:
         positions = [(sequence, sequence.next_read + row) for sequence, read in group for row in range(len(read))]
         together = self._scorer.score(
-            states.final_RD[[row for _, read in group for row in read]],
+            select_rows(states.final_RD, [row for _, read in group for row in read]),
             np.array([sequence.token_ids[position] for sequence, position in positions]),
             np.array([uniform(sequence.seed, position) for sequence, position in positions]),
             format,
@@ -68,8 +69,17 @@ def _hidden(sequence: Sequence, read: range, states: States) -> dict[int, Hidden
 def quantise_rows(states_RD: torch.Tensor) -> HiddenRows:
     """Each row as int8 times its largest magnitude over 127, computed where the states are. A row of zeros has scale
     0."""
-    states_RD = states_RD.float()
+    parts = [_quantised(part_RD.float()) for part_RD in states_RD.split(max(1, SERIAL_ELEMENTS // states_RD.shape[1]))]
+    values, scales = zip(*parts, strict=True)
+    return HiddenRows(np.concatenate(values), np.concatenate(scales))
+
+
+_ROUNDER = 1.5 * 2.0**23
+"""Added and taken away it leaves the nearest integer of a small float32; torch.round would wake threads."""
+
+
+def _quantised(states_RD: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     scales_R = states_RD.abs().amax(dim=1) / 127
     divisors_R = torch.where(scales_R > 0, scales_R, 1.0)
-    values_RD = (states_RD / divisors_R[:, None]).round().clamp(-127, 127).to(torch.int8)
-    return HiddenRows(values_RD.cpu().numpy(), scales_R.cpu().numpy())
+    values_RD = (states_RD / divisors_R[:, None]).clamp(-127, 127) + _ROUNDER - _ROUNDER
+    return values_RD.to(torch.int8).cpu().numpy(), scales_R.cpu().numpy()

@@ -165,7 +165,8 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The prompt is in the cache and generation begins. First event of every request, sent once."""
+    """The prompt is in the cache and generation begins, or its first records follow where it is scored. First event of
+    every request, sent once."""
 
     prompt_tokens: int
     cached_tokens: int

@@ -16,7 +16,7 @@ from zenray.model.moe import ExpertBackend, LocalExperts, StepAborted
 from zenray.model.rope import cos_sin_table
 from zenray.model.weights import FeedForwardWeights, LayerWeights, ModelWeights, MoeWeights
 from zenray.ops.backend import Backend
-from zenray.ops.batch import LayerCache, StepBatch
+from zenray.ops.batch import LayerCache, StepBatch, select_rows
 
 INITIAL_ROPE_POSITIONS = 4096
 
@@ -98,7 +98,7 @@ class Decoder:
         x_TD = ops.rms_norm(residual_TD, self.weights.layers[0].input_norm_D, eps)
         for index, layer in enumerate(self.weights.layers):
             if index in hidden_layers:  # a copy: the residual stream is written in place
-                hidden_RD[index] = residual_TD[batch.logit_rows_R]
+                hidden_RD[index] = select_rows(residual_TD, batch.logit_rows_R)
             heads = self._attention(
                 x_TD, layer, self._cos_sin_PC, caches[index], batch, store_only=index == last and num_rows == 0
             )
@@ -106,7 +106,7 @@ class Decoder:
                 return States(residual_TD[:0], hidden_RD)
             if index == last and num_rows != num_tokens:
                 # Behind the last attention rows are independent: only those asked for go on.
-                heads, residual_TD = heads[batch.logit_rows_R], residual_TD[batch.logit_rows_R]
+                heads, residual_TD = (select_rows(x, batch.logit_rows_R) for x in (heads, residual_TD))
             x_TD = ops.add_rms_norm_(ops.linear(heads, layer.out), residual_TD, layer.post_norm_D, eps)
             x_TD = self._feed_forward(index, x_TD, layer)
             x_TD = ops.add_rms_norm_(x_TD, residual_TD, self._next_norms[index], eps)

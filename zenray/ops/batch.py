@@ -81,6 +81,21 @@ def lay_out(
     )
 
 
+SERIAL_ELEMENTS = 32_768
+"""Up to so many elements torch works on the calling thread. Beyond, it wakes threads of its own, which then spin for
+some 8 ms and keep the kernels' threads from a core."""
+
+
+def select_rows(x_TD: torch.Tensor, rows: Sequence[int] | torch.Tensor) -> torch.Tensor:
+    """A copy of `rows` of a matrix: x_TD[rows], on the calling thread."""
+    rows_R = torch.as_tensor(rows, dtype=torch.int64, device=x_TD.device)
+    out_RD = x_TD.new_empty(len(rows_R), x_TD.shape[1])
+    at_once = max(1, SERIAL_ELEMENTS // x_TD.shape[1])
+    for out, part in zip(out_RD.split(at_once), rows_R.split(at_once), strict=True):
+        torch.index_select(x_TD, 0, part, out=out)
+    return out_RD
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCache:
     """Keys and values of one layer: each [num_blocks, num_kv_heads, block_size, head_dim].
