@@ -31,12 +31,9 @@ def agreement(p_RK: np.ndarray, q_RK: np.ndarray, p_rest_R: np.ndarray, q_rest_R
 
     A token that either model excludes is never agreed on: 0. All are float64.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p_ratio = np.where(p_RK > 0, 1 / p_RK, np.inf)
-        q_ratio = np.where(q_RK > 0, 1 / q_RK, np.inf)
-    agreed = np.isfinite(p_ratio) & np.isfinite(q_ratio)
-    p_ratio, q_ratio = np.where(agreed, p_ratio, 0.0), np.where(agreed, q_ratio, 0.0)
-    head_RK = np.maximum(p_RK[:, None, :] * p_ratio[:, :, None], q_RK[:, None, :] * q_ratio[:, :, None]).sum(-1)
+    agreed = (p_RK > 0) & (q_RK > 0)
+    p_ratio, q_ratio = (np.where(agreed, 1 / np.where(agreed, each_RK, 1.0), 0.0) for each_RK in (p_RK, q_RK))
+    head_RK = _largest_parts(p_RK, q_RK, p_ratio, q_ratio)
     p_rest_RK, q_rest_RK = p_rest_R[:, None] * p_ratio, q_rest_R[:, None] * q_ratio
 
     def chance(rest_RK: np.ndarray) -> np.ndarray:
@@ -44,6 +41,21 @@ def agreement(p_RK: np.ndarray, q_RK: np.ndarray, p_rest_R: np.ndarray, q_rest_R
 
     # max(a_j, b_j) summed over the rest is at least the larger of the sums and at most both together.
     return Agreement(chance(p_rest_RK + q_rest_RK), chance(np.maximum(p_rest_RK, q_rest_RK)))
+
+
+def _largest_parts(p_RK: np.ndarray, q_RK: np.ndarray, p_ratio: np.ndarray, q_ratio: np.ndarray) -> np.ndarray:
+    """Sum over j of max(p_j * p_ratio_k, q_j * q_ratio_k), for every k, by sorting instead of by pairs.
+
+    The first is the larger one for the j that p prefers to q at least as much as it prefers k.
+    """
+    order_RK = np.argsort(-p_RK / np.maximum(q_RK, np.finfo(float).tiny), axis=-1)
+    p_sorted, q_sorted = np.take_along_axis(p_RK, order_RK, -1), np.take_along_axis(q_RK, order_RK, -1)
+    p_until, q_until = np.cumsum(p_sorted, -1), np.cumsum(q_sorted, -1)
+    p_part = p_until * np.take_along_axis(p_ratio, order_RK, -1)
+    q_part = np.maximum(0.0, q_until[:, -1:] - q_until) * np.take_along_axis(q_ratio, order_RK, -1)
+    result_RK = np.empty_like(p_RK)
+    np.put_along_axis(result_RK, order_RK, p_part + q_part, -1)
+    return result_RK
 
 
 def acceptance(agreed: Agreement, p_rest_R: np.ndarray, q_rest_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -54,6 +54,17 @@ def test_a_head_bounds_what_the_whole_distributions_give(first: int, second: int
     assert overlap / (2 - overlap) - 1e-9 <= whole <= overlap + 1e-9
 
 
+@given(st.integers(0, 2**32), st.integers(0, 2**32), st.floats(0.1, 9), st.sets(st.integers(0, VOCAB - 1)))
+def test_sorting_finds_what_pairs_say(first: int, second: int, sharpness: float, excluded: set[int]) -> None:
+    p, q = distribution(first, sharpness), distribution(second, sharpness)
+    p[list(excluded)] = 0.0
+    with np.errstate(divide="ignore"):
+        pairs = np.maximum(p[None, :] / p[:, None], q[None, :] / q[:, None]).sum(-1)
+    nothing = np.zeros(1)
+    (found,) = agreement(p[None], q[None], nothing, nothing).lower_RK
+    assert np.allclose(found, np.where(p > 0, 1 / pairs, 0.0))
+
+
 def test_equal_models_always_agree_and_strangers_never() -> None:
     p = distribution(3, 2.0)[None]
     nothing, apart = np.zeros(1), np.zeros_like(p)
