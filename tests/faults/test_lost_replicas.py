@@ -14,6 +14,10 @@ import pytest
 from google.protobuf.message import Message
 
 from zenray.api.client import CallFailed, Client
+from zenray.batch.client.generator import connected
+from zenray.batch.client.settings import ClientSettings
+from zenray.batch.client.verifiers import all_verifiers
+from zenray.engine.scoring import ScoreFormat, Scoring
 from zenray.serving.app import Platform
 from zenray.serving.harness import eventually, replica_processes, request
 from zenray.v1 import completion_pb2, verifier_pb2, verifier_pb2_grpc
@@ -81,6 +85,32 @@ def test_a_request_survives_the_death_of_every_verifier(platform: Platform, clie
     for process in replica_processes("Verifier"):
         process.kill()
     assert finish(head, stream) == whole_text
+
+
+async def test_records_survive_the_death_of_every_verifier(platform: Platform, client: Client) -> None:
+    """As a job asks for them: they are those of an undisturbed verifier, and what had come is scored again. One request
+    at a time: the toy's kernels round otherwise in other company."""
+    tokens = [(7 * i * i + 3 * i) % 256 for i in range(NUM_TOKENS)]
+    counts: list[int] = []
+    victims: list[psutil.Process] = []
+
+    def come(num_tokens: int) -> None:
+        counts.append(num_tokens)
+        while victims:
+            victims.pop().kill()
+
+    async with connected(all_verifiers, ClientSettings(patience_s=60), come) as generator:
+
+        async def score() -> tuple[bytes, ...]:
+            rows = await generator.score(tokens, Scoring(ScoreFormat(8, 0.9, 2)), seed=11)
+            return rows.head_ids_N.tobytes(), rows.head_logprobs_N.tobytes(), rows.tail_ids_RS.tobytes()
+
+        undisturbed = await score()
+        assert sum(counts) == NUM_TOKENS - 1
+        counts.clear()
+        victims += replica_processes("Verifier")
+        assert await score() == undisturbed
+        assert sum(counts) > NUM_TOKENS - 1
 
 
 def test_a_stopped_verifier_is_noticed_and_replaced(platform: Platform, client: Client, whole_text: str) -> None:
