@@ -58,7 +58,7 @@ def test_a_head_bounds_what_the_whole_distributions_give(first: int, second: int
 def test_sorting_finds_what_pairs_say(first: int, second: int, sharpness: float, excluded: set[int]) -> None:
     p, q = distribution(first, sharpness), distribution(second, sharpness)
     p[list(excluded)] = 0.0
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         pairs = np.maximum(p[None, :] / p[:, None], q[None, :] / q[:, None]).sum(-1)
     nothing = np.zeros(1)
     (found,) = agreement(p[None], q[None], nothing, nothing).lower_RK
