@@ -69,7 +69,8 @@ def _hidden(sequence: Sequence, read: range, states: States) -> dict[int, Hidden
 def quantise_rows(states_RD: torch.Tensor) -> HiddenRows:
     """Each row as int8 times its largest magnitude over 127, computed where the states are. A row of zeros has scale
     0."""
-    parts = [_quantised(part_RD.float()) for part_RD in states_RD.split(max(1, SERIAL_ELEMENTS // states_RD.shape[1]))]
+    at_once = max(1, SERIAL_ELEMENTS // states_RD.shape[1])
+    parts = [_quantised(part_RD.float()) for part_RD in torch.split(states_RD, at_once)]
     values, scales = zip(*parts, strict=True)
     return HiddenRows(np.concatenate(values), np.concatenate(scales))
 

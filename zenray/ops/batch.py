@@ -91,7 +91,7 @@ def select_rows(x_TD: torch.Tensor, rows: Sequence[int] | torch.Tensor) -> torch
     rows_R = torch.as_tensor(rows, dtype=torch.int64, device=x_TD.device)
     out_RD = x_TD.new_empty(len(rows_R), x_TD.shape[1])
     at_once = max(1, SERIAL_ELEMENTS // x_TD.shape[1])
-    for out, part in zip(out_RD.split(at_once), rows_R.split(at_once), strict=True):
+    for out, part in zip(torch.split(out_RD, at_once), torch.split(rows_R, at_once), strict=True):
         torch.index_select(x_TD, 0, part, out=out)
     return out_RD
 

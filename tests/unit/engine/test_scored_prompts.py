@@ -27,6 +27,7 @@ from zenray.engine.request import (
 )
 from zenray.engine.scoring import ScoredRows, ScoreFormat, Scoring
 from zenray.errors import InvalidRequest
+from zenray.ops.batch import select_rows
 
 MakeEngine = Callable[..., Engine]
 AnyEvent = GenerateEvent | ScoreEvent
@@ -259,6 +260,18 @@ def test_hidden_states_are_rounded_to_the_nearest_of_127_steps() -> None:
     assert (abs(hidden.values_RD.astype(int)).max(axis=1) == 127).sum() == 19
     error_RD = abs(hidden.values_RD * hidden.scales_R[:, None].astype(float) - states_RD.double().numpy())
     assert (error_RD <= 0.50001 * hidden.scales_R[:, None]).all()
+
+
+def test_rows_are_taken_and_rounded_piece_by_piece_as_they_would_be_at_once() -> None:
+    states_RD = torch.randn(70, 1000, generator=torch.Generator().manual_seed(1)).bfloat16()
+    rows = [69, 0, 33, *range(60), 32]
+    assert torch.equal(select_rows(states_RD, rows), states_RD[rows])
+    assert select_rows(states_RD, []).shape == (0, 1000)
+    wide_RD = states_RD.float()
+    scales_R = wide_RD.abs().amax(dim=1) / 127
+    hidden = quantise_rows(states_RD)
+    assert hidden.scales_R.tobytes() == scales_R.numpy().tobytes()
+    assert hidden.values_RD.tolist() == (wide_RD / scales_R[:, None]).round().tolist()
 
 
 def test_drafters_never_hear_of_it(make_engine: MakeEngine) -> None:
