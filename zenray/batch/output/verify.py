@@ -145,8 +145,7 @@ def _check_shards(
             listed = entry.companions[name] if name else entry
             if (table := _check_bytes(path, file, listed, findings)) is not None:
                 tables[name] = table
-                schema = schemas.setdefault(name, own_schema(table.schema))
-                problems = _table_problems(table, name, entry, schema, contents)
+                problems = _table_problems(table, name, entry, schemas, contents)
                 findings += [Finding(problem, file, detail) for problem, detail in problems]
         if "" not in tables:
             continue
@@ -187,13 +186,13 @@ def _check_bytes(
 
 
 def _table_problems(
-    table: pa.Table, companion: str, entry: ShardEntry, schema: pa.Schema, contents: Contents
+    table: pa.Table, companion: str, entry: ShardEntry, schemas: dict[str, pa.Schema], contents: Contents
 ) -> Iterator[tuple[Problem, str]]:
-    """Of a shard's table, or of one beside it."""
-    listed = entry.companions[companion] if companion else entry
+    """Of a shard's table, or of one beside it. `schemas` are those of the first that belong where they are."""
+    listed, schema = entry.companions[companion] if companion else entry, own_schema(table.schema)
     if detail := footer_problem(table, contents.job_sha256, entry.shard, entry.tokens, companion):
         yield Problem.MISPLACED, detail
-    if not own_schema(table.schema).equals(schema, check_metadata=True):
+    elif not schema.equals(schemas.setdefault(companion, schema), check_metadata=True):
         yield Problem.SCHEMA, "other columns, types or metadata than the first one's"
     if table.num_rows != listed.rows:
         yield Problem.ROW_COUNT, f"{table.num_rows} rows, listed are {listed.rows}"

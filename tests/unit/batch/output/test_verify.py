@@ -165,6 +165,7 @@ def test_a_companion_at_anothers_place_is_found(output: Path) -> None:
         whole = (output / file).read_bytes()
         (output / file).write_bytes((output / source).read_bytes())
         assert {(Problem.CONTENT, file), (Problem.MISPLACED, file)} <= _found(output)
+        assert {found for _, found in _found(output)} == {file}  # It is no measure for the others.
         (output / file).write_bytes(whole)
     assert _found(output) == set()
 
