@@ -51,7 +51,7 @@ OURS = ("compact-255", "compact-48", "compact-24")
 """The first is the one that others get as many bytes as."""
 NUM_PARTS = 16
 NUM_DIRECTIONS = 16
-_NUM_REDRAWS = 200
+_NUM_REDRAWS = 1000
 _DRAWS = (12, 25, 50)
 _TOPS = (32, 50)
 
@@ -67,21 +67,21 @@ def other_formats(parts: Parts, priors: Priors, budget: float) -> list[MeasuredF
         DistillKitFormat(f"DistillKit budget, k = {k}", k, 1, 16, (0.0, 1.0, 0.5), False, priors) for k in range(5, 51)
     ]
     samples: list[MeasuredFormat] = [SampledFormat(num, priors) for num in range(8, NUM_DRAWS + 1, 8)]
-    equal = [each[_largest_within(each, bytes_of, budget)] for each in (tops, kits, samples)]
+    equal = [largest_within(each, bytes_of, budget) for each in (tops, kits, samples)]
     chosen: list[MeasuredFormat] = [*(TopFormat(k, priors) for k in _TOPS), *published(priors)]
     chosen += [SampledFormat(num, priors) for num in _DRAWS]
     return [*chosen, *(each for each in equal if each.name not in {one.name for one in chosen})]
 
 
-def _largest_within(
+def largest_within(
     candidates: Sequence[MeasuredFormat], bytes_of: Callable[[MeasuredFormat], float], budget: float
-) -> int:
+) -> MeasuredFormat:
     """Of candidates that grow, the last one within the budget; the first where none is."""
     low, high = 0, len(candidates)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if bytes_of(candidates[middle]) <= budget else (low, middle)
-    return low
+    return candidates[low]
 
 
 def make_parts(folder: Path, texts: Texts, teacher: LoadedModel, student: LoadedModel, say: Console) -> Parts:

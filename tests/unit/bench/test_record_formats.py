@@ -13,20 +13,26 @@ from zenray.batch.teacher_logits.reading.reconstruct import dense
 from zenray.batch.teacher_logits.reading.tail_prior import tail_prior
 from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
+from zenray.bench.document import write_blocks
 from zenray.bench.record_comparison import bytes_per_token, compare
+from zenray.bench.record_fidelity import largest_within, teacher_row
 from zenray.bench.record_formats import (
     DistillKitFormat,
+    MeasuredFormat,
     OurFormat,
     Priors,
     SampledFormat,
     TopFormat,
     pack_bits,
+    published,
     sparse_of,
 )
 from zenray.bench.record_pass import NUM_KEPT, ExactRows, Reference, code_rows, record_seed
 from zenray.bench.record_redraws import Positions, redraw
+from zenray.bench.record_report import plot_records
 from zenray.bench.record_statistics import sums_of
 from zenray.bench.record_texts import parts_of
+from zenray.bench.report import make_report
 from zenray.model.load import LoadedModel, load_preset
 
 OURS = ("compact-16", "compact-8")
@@ -152,6 +158,39 @@ def test_redraws_do_not_accuse_the_compact_format_but_one_that_rounds(parts: lis
     assert honest["beyond_3"] <= 0.02 * honest["statistics"] and honest["root_mean_square_z"] < 1.3
     biased = redraw(positions, parse_format("top-8"), priors.vocabulary, ops, 3)
     assert biased["beyond_3"] > 0.5 * biased["statistics"]
+
+
+def test_a_report_says_what_is_met_and_stands_in_its_block(
+    parts: list[ExactRows], priors: Priors, tmp_path: Path
+) -> None:
+    other = Vocabulary(np.ones(600, np.int64))
+    formats = [OurFormat(parse_format(name), index, priors, other) for index, name in enumerate(OURS)]
+    measured: list[MeasuredFormat] = [*formats, TopFormat(50, priors), *published(priors), SampledFormat(12, priors)]
+    of_formats = [compare(lambda: iter(parts), each, priors.vocabulary) for each in measured]
+    rows = [teacher_row(lambda: iter(parts)), *of_formats]
+    settings = {"teacher": "toy", "weight_format": "float32", "student": "toy", "window_tokens": 152, "fim_rate": 0.5}
+    prompts = {"packages": {"python": "a==1", "c": "b==2"}}
+    report = make_report("records", rows, prompts=prompts, settings=settings, bandwidth=None, foreign_cpu_share=None)
+    document = tmp_path / "page.md"
+    document.write_text("Before\n<!-- records:begin -->\nold\n<!-- records:end -->\nafter\n", encoding="utf-8")
+    write_blocks(document, report)
+    page = document.read_text(encoding="utf-8")
+    assert "old" not in page and page.startswith("Before") and page.endswith("after\n")
+    size = of_formats[0]["bytes_per_token"]
+    assert f"| bytes a token | {size:.1f} {'met' if size <= 50 else 'missed'} |" in page
+    assert all(f"| {each.name} |" in page for each in measured)
+    plot_records(report, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_growing_formats_the_largest_within_a_budget_is_taken(parts: list[ExactRows], priors: Priors) -> None:
+    def bytes_of(measured: MeasuredFormat) -> float:
+        return bytes_per_token(lambda: iter(parts), measured, priors.vocabulary)[0]
+
+    tops: list[MeasuredFormat] = [TopFormat(k, priors) for k in range(4, 20)]
+    chosen = largest_within(tops, bytes_of, bytes_of(TopFormat(9, priors)))
+    assert chosen.name == "top-9"
+    assert largest_within(tops, bytes_of, 0.0).name == "top-4" and largest_within(tops, bytes_of, 1e6).name == "top-19"
 
 
 def test_distillkit_reads_back_what_its_terms_can_say(priors: Priors) -> None:
