@@ -92,7 +92,7 @@ def scoring_markdown(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"The process held {memory['prefill_peak_mib']:.0f} MiB at most before it scored anything, and "
-        f"{memory['peak_mib'] - memory['prefill_peak_mib']:.0f} MiB more with scoring: one buffer of logits, whatever "
-        f"is scored. Other processes used {foreign:.0%} of the cores meanwhile.",
+        f"{memory['peak_mib'] - memory['prefill_peak_mib']:.0f} MiB more with scoring: the head's weights, which "
+        f"prefill alone never reads, and one buffer of logits, whatever is scored. Other processes used {foreign:.0%} of the cores meanwhile.",
     ]
     return "\n".join(lines)
