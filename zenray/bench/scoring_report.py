@@ -93,6 +93,7 @@ def scoring_markdown(report: dict[str, Any]) -> str:
         "",
         f"The process held {memory['prefill_peak_mib']:.0f} MiB at most before it scored anything, and "
         f"{memory['peak_mib'] - memory['prefill_peak_mib']:.0f} MiB more with scoring: the head's weights, which "
-        f"prefill alone never reads, and one buffer of logits, whatever is scored. Other processes used {foreign:.0%} of the cores meanwhile.",
+        f"prefill alone never reads, and one buffer of logits, whatever is scored. Other "
+        f"processes used {foreign:.0%} of the cores meanwhile.",
     ]
     return "\n".join(lines)
