@@ -20,8 +20,9 @@ def render_report(job: Mapping[str, Any], figures: Mapping[str, Any], light_png:
         f'<p class="quiet">{origin(job)}<br>Format {job["parameters"]["format"]}</p>',
         tiles(_tiles(figures)),
         picture(light_png, dark_png, "Entropy, divergence, head sizes and bytes per token"),
-        '<p class="quiet">Divergence is of the teacher from what a reader gets back, the tail spread over a unigram '
-        "prior. It was estimated for every token when the token was scored, of the tail from the few tokens drawn.</p>",
+        '<p class="quiet">Divergence is of the teacher from what a reader gets back, the tail spread over a prior. It '
+        "was estimated for every token when the token was scored, of the tail from the few tokens drawn: means are "
+        "right, high percentiles somewhat above the true ones.</p>",
         "<h2>By language and arrangement</h2>",
         table(
             (
