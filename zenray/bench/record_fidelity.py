@@ -26,7 +26,7 @@ from zenray.batch.teacher_logits.code import code_digest
 from zenray.batch.teacher_logits.planning.settings import PlanSettings
 from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
-from zenray.bench.document import write_blocks
+from zenray.bench.document import replace_block, write_blocks
 from zenray.bench.machine import CpuClock
 from zenray.bench.record_comparison import Parts, bytes_per_token, compare
 from zenray.bench.record_formats import (
@@ -66,7 +66,7 @@ def other_formats(parts: Parts, priors: Priors, budget: float) -> list[MeasuredF
     kits: list[MeasuredFormat] = [
         DistillKitFormat(f"DistillKit budget, k = {k}", k, 1, 16, (0.0, 1.0, 0.5), False, priors) for k in range(5, 51)
     ]
-    samples: list[MeasuredFormat] = [SampledFormat(num, priors) for num in range(8, NUM_DRAWS + 1, 8)]
+    samples: list[MeasuredFormat] = [SampledFormat(num, priors) for num in range(64, NUM_DRAWS + 1, 64)]
     equal = [largest_within(each, bytes_of, budget) for each in (tops, kits, samples)]
     chosen: list[MeasuredFormat] = [*(TopFormat(k, priors) for k in _TOPS), *published(priors)]
     chosen += [SampledFormat(num, priors) for num in _DRAWS]
@@ -176,6 +176,8 @@ def main() -> None:
     parser.add_argument("--doc", type=Path, help="whose block of records to write again")
     options = parser.parse_args()
     say, clock, began_s = Console(stderr=True, highlight=False), CpuClock.read(), time.monotonic()
+    if options.doc is not None:
+        replace_block(options.doc.read_text(encoding="utf-8"), "records", "")  # Before the work, not after it.
     archives = fetch_packages(options.folder / "packages")
     teacher, student = (
         load_model(pull(name), num_threads=options.threads) for name in (options.teacher, options.student)

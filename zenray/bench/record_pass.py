@@ -29,7 +29,7 @@ from zenray.model.evaluate import BLOCK_SIZE, step_batch
 
 NUM_KEPT = 256
 """Tokens kept of each row: as many as the widest format has."""
-NUM_DRAWS = 512
+NUM_DRAWS = 1024
 ENTROPY_EDGES = (0.01, 0.1, 0.3, 1.0, 2.0, 3.0, 4.0)
 """Nats, between the strata that rows kept whole are taken from, equally many of each."""
 _KEPT_OF_STRATUM = 2
@@ -242,7 +242,15 @@ class _Rows:
         entropies_R = -(top_RK.exp() * top_RK).sum(dim=1) - rest_negentropies_R
         wanted = [each.score_format for each in reference.formats]
         formats = [
-            ops.summarise(logits_RV, targets_R, uniforms_R, each.max_head, each.head_mass, each.num_tail_samples)
+            ops.summarise(
+                logits_RV,
+                targets_R,
+                uniforms_R,
+                each.max_head,
+                each.head_mass,
+                each.num_tail_samples,
+                each.least_probability,
+            )
             for each in wanted
         ]
         self._keep_whole(logits_RV, states.student_RD, entropies_R.numpy())

@@ -86,6 +86,7 @@ def _score(logits_XV: torch.Tensor, uniforms_X: np.ndarray, record_format: Recor
         wanted.max_head,
         wanted.head_mass,
         wanted.num_tail_samples,
+        wanted.least_probability,
     )
     counts_R = found.head_counts_R.numpy()
     in_head_RK = np.arange(found.head_ids_RK.shape[1]) < counts_R[:, None]

@@ -12,6 +12,8 @@ WANTED_BYTES, WANTED_KL, WANTED_KL_P99, WANTED_BIAS = 50.0, 0.03, 0.35, 0.5
 _KINDS = ("compact", "top", "DistillKit", "RS-KD")
 _PLACES = {"DistillKit recommended": (6, 9), "DistillKit Qwen3-235B": (-10, -13)}
 """Of labels, in points, where they would lie upon each other."""
+_CROWDED_BYTES = 20
+"""Beyond which ours and those of as many bytes stand."""
 _TICKS = (5, 10, 20, 50, 100, 200, 400)
 _REFERENCE = ("top-50", "renormalised")
 """Whose bias ours is compared with: what a student trained on it gets."""
@@ -156,7 +158,7 @@ def plot_records(report: dict[str, Any], path: Path) -> None:
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         handles = [Line2D([], [], color=COLOURS[n], marker="o", lw=0, label=name) for n, name in enumerate(_KINDS)]
-        right.legend(handles=handles, loc="lower left", fontsize=8)
+        right.legend(handles=handles, loc="upper right", fontsize=8)
         figure.tight_layout(w_pad=3)
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
@@ -167,13 +169,14 @@ def _point(axes: Any, row: dict[str, Any], value: float | None) -> None:
         return
     kind = next(index for index, name in enumerate(_KINDS) if row["format"].startswith(name))
     is_ours = kind == 0
+    is_left = kind == 1 or (kind == 3 and row["bytes_per_token"] > _CROWDED_BYTES)
     axes.plot(row["bytes_per_token"], value, "*" if is_ours else "o", ms=13 if is_ours else 6, color=COLOURS[kind])
     axes.annotate(
         row["format"].removeprefix("DistillKit "),
         (row["bytes_per_token"], value),
-        _PLACES.get(row["format"], (-6, -11) if kind == 1 else (6, 5)),
+        _PLACES.get(row["format"], (-6, -11) if is_left else (6, 5)),
         textcoords="offset points",
-        ha="right" if kind == 1 else "left",
+        ha="right" if is_left else "left",
         fontsize=7.5,
         fontweight="bold" if is_ours else "normal",
         color=COLOURS[kind],
