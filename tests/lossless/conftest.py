@@ -49,7 +49,7 @@ FORCED = (b"", b"", b"", b"", b"is_")
 """What the output of each prompt must begin with."""
 LENGTH = 16
 SCORINGS = (
-    Scoring(ScoreFormat(max_head=6, head_mass=0.1, num_tail_samples=4), hidden_layers=(2, 0)),
+    Scoring(ScoreFormat(max_head=6, head_mass=0.9, num_tail_samples=4, least_probability=0.01), hidden_layers=(2, 0)),
     Scoring(ScoreFormat(max_head=6, head_mass=1.0, num_tail_samples=1), first_scored=5),
     Scoring(ScoreFormat(max_head=200, head_mass=0.9, num_tail_samples=0), first_scored=2, hidden_layers=(1,)),
 )
@@ -132,6 +132,7 @@ def score_plainly(model: LoadedModel, prompt: tuple[int, ...], scoring: Scoring,
         head = sorted(range(len(tail_V)), key=lambda token: (-tail_V[token], token))[: format.max_head]
         if format.head_mass < 1:
             head = head[: 1 + int(np.searchsorted(np.cumsum(tail_V[head]), format.head_mass))]
+        head = [token for place, token in enumerate(head) if place == 0 or tail_V[token] >= format.least_probability]
         tail_V[head] = 0
         quantiles = (np.arange(format.num_tail_samples) + uniform(seed, position)) / max(1, format.num_tail_samples)
         heads.append(head)

@@ -31,6 +31,7 @@ def score_request_to_proto(request: GenerateRequest) -> verifier_pb2.ScoreReques
             max_head=scoring.format.max_head,
             head_mass=scoring.format.head_mass,
             num_tail_samples=scoring.format.num_tail_samples,
+            least_probability=scoring.format.least_probability,
         ),
         seed=request.sampling.seed,
         hidden_layers=scoring.hidden_layers,
@@ -46,7 +47,7 @@ def score_request_from_proto(message: verifier_pb2.ScoreRequest) -> GenerateRequ
         raise InvalidRequest.of("priority", message.priority, "a priority that this version knows")
     kept = message.format
     scoring = Scoring(
-        ScoreFormat(kept.max_head, kept.head_mass, kept.num_tail_samples),
+        ScoreFormat(kept.max_head, kept.head_mass, kept.num_tail_samples, kept.least_probability),
         message.first_scored,
         tuple(message.hidden_layers),
     )

@@ -119,7 +119,7 @@ def _parts(engine: Engine) -> Iterator[tuple[Any, str, str | Callable[..., str]]
     yield engine.scheduler, "plan", "scheduler: plan"
     yield engine.runner, "run", "batch: hand over"
     yield engine.runner, "_lay_out", "batch: build"
-    yield decoder, "forward", "model: between kernels"
+    yield decoder, "states", "model: between kernels"
     roles = _weight_roles(decoder)
     for name in (name for name in dir(Backend) if not name.startswith("_")):
         label: str | Callable[..., str] = f"kernel: {name.rstrip('_')}"

@@ -38,6 +38,8 @@ def _violations(request: GenerateRequest, config: ModelConfig) -> list[FieldViol
         ("scoring.format.head_mass", format.head_mass, 0 < format.head_mass <= 1, "above 0, at most 1"),
         ("scoring.format.num_tail_samples", format.num_tail_samples, 0 <= format.num_tail_samples <= MAX_TAIL_SAMPLES,
          f"0 to {MAX_TAIL_SAMPLES}"),
+        ("scoring.format.least_probability", format.least_probability, 0 <= format.least_probability < 1,
+         "0 or more, below 1"),
         ("scoring.hidden_layers", layers,
          len(set(layers)) == len(layers) and all(0 <= layer <= config.num_layers for layer in layers),
          f"0 to {config.num_layers}, each once"),

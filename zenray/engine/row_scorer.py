@@ -57,6 +57,7 @@ class RowScorer:
                     format.max_head,
                     format.head_mass,
                     format.num_tail_samples,
+                    format.least_probability,
                 )
             )
 

@@ -22,15 +22,17 @@ class ScoreFormat:
     """What is kept of a distribution.
 
     The head is the smallest set of most probable tokens whose mass reaches `head_mass`, at most `max_head` of them
-    (always `max_head` where `head_mass` is 1). `num_tail_samples` tokens are drawn from the tail in proportion to
-    their probabilities, by systematic sampling over ascending ids: sample i stands at the (i + u) / n quantile of the
-    tail, u uniform in [0, 1) and the same for all (Madow 1949). Each then stands for 1/n of the tail's mass, and the
-    expectation of that is the tail itself.
+    (always `max_head` where `head_mass` is 1), without those less probable than `least_probability` but for the first:
+    where the teacher is sure, entries that hardly matter would fill it. `num_tail_samples` tokens are drawn from the
+    tail in proportion to their probabilities, by systematic sampling over ascending ids: sample i stands at the
+    (i + u) / n quantile of the tail, u uniform in [0, 1) and the same for all (Madow 1949). Each then stands for 1/n of
+    the tail's mass, and the expectation of that is the tail itself.
     """
 
     max_head: int = 48
     head_mass: float = 0.9975
     num_tail_samples: int = 4
+    least_probability: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

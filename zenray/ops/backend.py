@@ -107,12 +107,14 @@ class Backend(Protocol):
         max_head: int,
         head_mass: float,
         num_samples: int,
+        least_probability: float = 0.0,
     ) -> RowSummaries:
         """What is kept of each row of logits (float32 or wider), as `zenray.ops.summary` says.
 
         targets_R int64, in [0, V). The head is the smallest set of most probable tokens whose mass reaches
-        `head_mass`, at most `max_head` (at least 1) of them, all of these where `head_mass` is 1. The rest is the
-        tail. Draw i is the tail's token at quantile (i + u) / num_samples over ascending ids, u of uniforms_R
-        (float64, [0, 1)): systematic sampling (Madow 1949). A row's summary does not depend on the other rows.
+        `head_mass`, at most `max_head` (at least 1) of them, all of these where `head_mass` is 1, and none but the
+        first that is less probable than `least_probability`. The rest is the tail. Draw i is the tail's token at
+        quantile (i + u) / num_samples over ascending ids, u of uniforms_R (float64, [0, 1)): systematic sampling
+        (Madow 1949). A row's summary does not depend on the other rows.
         """
         ...

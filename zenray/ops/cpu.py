@@ -272,6 +272,7 @@ class CpuBackend(TorchCpuBackend):
         max_head: int,
         head_mass: float,
         num_samples: int,
+        least_probability: float = 0.0,
     ) -> RowSummaries:
         """What is kept of each row of logits: a head, the tail's mass and draws from it."""
         num_rows, num_columns = logits_RV.shape
@@ -304,6 +305,7 @@ class CpuBackend(TorchCpuBackend):
             width,
             head_mass,
             num_samples,
+            least_probability,
             torch.get_num_threads(),
         )
         return result

@@ -39,7 +39,7 @@ _SIGNATURES = {
     "combine": (_P, _P, _P, _P, _I, _I, _I, _I),
     # gold logprobs, entropies, head counts, head ids, head logprobs, tail masses, tail ids, logits, targets, uniforms,
     # rows, columns, head entries, head mass, samples, threads
-    "summarise": (_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _D, _I, _I),
+    "summarise": (_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _D, _I, _D, _I),
 }
 
 

@@ -148,9 +148,10 @@ class ReferenceBackend:
         max_head: int,
         head_mass: float,
         num_samples: int,
+        least_probability: float = 0.0,
     ) -> RowSummaries:
         """What is kept of each row of logits: a head, the tail's mass and draws from it."""
-        return summarise_rows(logits_RV, targets_R, uniforms_R, max_head, head_mass, num_samples)
+        return summarise_rows(logits_RV, targets_R, uniforms_R, max_head, head_mass, num_samples, least_probability)
 
 
 def _gathered(blocks: torch.Tensor, context_len: int) -> torch.Tensor:

@@ -44,6 +44,7 @@ def summarise_rows(
     max_head: int,
     head_mass: float,
     num_samples: int,
+    least_probability: float = 0.0,
 ) -> RowSummaries:
     """`zenray.ops.backend.Backend.summarise` in torch's operations, in float64, on the device of the logits."""
     kind, device, width = logits_RV.dtype, logits_RV.device, min(max_head, logits_RV.shape[1])
@@ -61,11 +62,11 @@ def summarise_rows(
     ids_RK = (larger_RV | (equal_RV & (equal_RV.cumsum(dim=1) <= wanted_R1))).nonzero()[:, 1].view(-1, width)
     order_RK = shifted_RV.gather(1, ids_RK).sort(dim=1, descending=True, stable=True).indices
     ids_RK = ids_RK.gather(1, order_RK)
-    if head_mass >= 1:
-        counts_R1 = torch.full_like(wanted_R1, width)
-    else:
-        reached_RK = weights_RV.gather(1, ids_RK).cumsum(dim=1)
-        counts_R1 = (1 + (reached_RK < head_mass * total_R1).sum(dim=1, keepdim=True)).clamp(max=width)
+    kept_RK = weights_RV.gather(1, ids_RK)
+    counts_R1 = (kept_RK >= least_probability * total_R1).sum(dim=1, keepdim=True).clamp(min=1)
+    if head_mass < 1:
+        reached_R1 = 1 + (kept_RK.cumsum(dim=1) < head_mass * total_R1).sum(dim=1, keepdim=True)
+        counts_R1 = torch.minimum(counts_R1, reached_R1)
     counts_R1 = torch.where(valid_R1, counts_R1, 0)
     in_head_RK = torch.arange(width, device=device) < counts_R1
 

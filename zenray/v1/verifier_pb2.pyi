@@ -113,14 +113,16 @@ class ScoreRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., first_scored: _Optional[int] = ..., format: _Optional[_Union[ScoreFormat, _Mapping]] = ..., seed: _Optional[int] = ..., hidden_layers: _Optional[_Iterable[int]] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
 
 class ScoreFormat(_message.Message):
-    __slots__ = ("max_head", "head_mass", "num_tail_samples")
+    __slots__ = ("max_head", "head_mass", "num_tail_samples", "least_probability")
     MAX_HEAD_FIELD_NUMBER: _ClassVar[int]
     HEAD_MASS_FIELD_NUMBER: _ClassVar[int]
     NUM_TAIL_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    LEAST_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     max_head: int
     head_mass: float
     num_tail_samples: int
-    def __init__(self, max_head: _Optional[int] = ..., head_mass: _Optional[float] = ..., num_tail_samples: _Optional[int] = ...) -> None: ...
+    least_probability: float
+    def __init__(self, max_head: _Optional[int] = ..., head_mass: _Optional[float] = ..., num_tail_samples: _Optional[int] = ..., least_probability: _Optional[float] = ...) -> None: ...
 
 class ScoreEvent(_message.Message):
     __slots__ = ("started", "rows", "final")

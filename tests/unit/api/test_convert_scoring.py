@@ -177,7 +177,13 @@ requests = st.builds(
     token_ids=st.lists(st.integers(0, 2**32 - 1)),
     scoring=st.builds(
         Scoring,
-        st.builds(ScoreFormat, st.integers(0, 2**32 - 1), st.floats(allow_nan=False), st.integers(0, 2**32 - 1)),
+        st.builds(
+            ScoreFormat,
+            st.integers(0, 2**32 - 1),
+            st.floats(allow_nan=False),
+            st.integers(0, 2**32 - 1),
+            st.floats(allow_nan=False),
+        ),
         st.integers(0, 2**32 - 1),
         st.lists(st.integers(0, 2**32 - 1)).map(tuple),
     ),

@@ -197,6 +197,9 @@ def test_a_deadline_ends_it_between_two_steps(tiny_model, make_engine: MakeEngin
         ("scoring.format.head_mass", {"scoring": Scoring(ScoreFormat(head_mass=0.0))}),
         ("scoring.format.head_mass", {"scoring": Scoring(ScoreFormat(head_mass=1.1))}),
         ("scoring.format.head_mass", {"scoring": Scoring(ScoreFormat(head_mass=float("nan")))}),
+        ("scoring.format.least_probability", {"scoring": Scoring(ScoreFormat(least_probability=-0.1))}),
+        ("scoring.format.least_probability", {"scoring": Scoring(ScoreFormat(least_probability=1.0))}),
+        ("scoring.format.least_probability", {"scoring": Scoring(ScoreFormat(least_probability=float("nan")))}),
         ("scoring.format.num_tail_samples", {"scoring": Scoring(ScoreFormat(num_tail_samples=-1))}),
         ("scoring.format.num_tail_samples", {"scoring": Scoring(ScoreFormat(num_tail_samples=65))}),
         ("scoring.hidden_layers", {"scoring": Scoring(FORMAT, hidden_layers=(3,))}),
@@ -218,7 +221,7 @@ def test_the_bounds_themselves_are_taken(make_engine: MakeEngine) -> None:
     engine = make_engine()
     for scoring in (
         Scoring(ScoreFormat(max_head=264, head_mass=1.0, num_tail_samples=64), len(PROMPT) - 1, (2, 0, 1)),
-        Scoring(ScoreFormat(max_head=1, head_mass=1e-9, num_tail_samples=0)),
+        Scoring(ScoreFormat(max_head=1, head_mass=1e-9, num_tail_samples=0, least_probability=0.999)),
     ):
         assert positions(finish(engine, engine.add(to_score(scoring=scoring))))[0] == scoring.first_scored
 

@@ -40,7 +40,15 @@ def rows_of(summaries: RowSummaries, rows: slice | torch.Tensor) -> list[torch.T
     return [getattr(summaries, field.name)[rows].contiguous().view(torch.int32) for field in fields(summaries)]
 
 
-def check(summary: RowSummaries, row: int, logits_V: torch.Tensor, target: int, uniform: float, mass: float) -> None:
+def check(
+    summary: RowSummaries,
+    row: int,
+    logits_V: torch.Tensor,
+    target: int,
+    uniform: float,
+    mass: float,
+    least: float = 0.0,
+) -> None:
     """Row `row` of a summary is one of these logits, up to the rounding of sums."""
     x = logits_V.double().numpy()
     shifted = x - x.max()
@@ -62,10 +70,12 @@ def check(summary: RowSummaries, row: int, logits_V: torch.Tensor, target: int, 
         rtol=1e-6, atol=TOLERANCE,
     )  # fmt: skip
     reached = probabilities[ranked].cumsum()
+    is_cut = count < len(x) and probabilities[ranked[count]] < least * (1 + TOLERANCE)
+    assert count == 1 or probabilities[ranked[count - 1]] >= least * (1 - TOLERANCE)
     if mass >= 1:
-        assert count == width
+        assert count == width or is_cut
     else:
-        assert count == width or reached[count - 1] >= mass - TOLERANCE
+        assert count == width or is_cut or reached[count - 1] >= mass - TOLERANCE
         assert count == 1 or reached[count - 2] < mass + TOLERANCE
 
     tail = probabilities.copy()
@@ -103,21 +113,28 @@ def logits(draw: st.DrawFn) -> torch.Tensor:
     max_head=st.integers(1, 60),
     head_mass=st.sampled_from([0.1, 0.5, 0.9, 0.9975, 1.0]),
     num_samples=st.integers(0, 6),
+    least=st.sampled_from([0.0, 0.0, 1e-4, 1 / 300, 0.3]),
     seed=st.integers(0, 1000),
 )
 @several
 def test_a_summary_has_the_most_probable_tokens_and_the_rest_as_mass_and_draws(
-    backend: Backend, logits_RV: torch.Tensor, max_head: int, head_mass: float, num_samples: int, seed: int
+    backend: Backend,
+    logits_RV: torch.Tensor,
+    max_head: int,
+    head_mass: float,
+    num_samples: int,
+    least: float,
+    seed: int,
 ) -> None:
     num_rows, num_columns = logits_RV.shape
     generator = torch.Generator().manual_seed(seed)
     targets_R = torch.randint(num_columns, (num_rows,), generator=generator)
     uniforms_R = torch.rand(num_rows, generator=generator, dtype=torch.float64)
-    summary = backend.summarise(logits_RV, targets_R, uniforms_R, max_head, head_mass, num_samples)
+    summary = backend.summarise(logits_RV, targets_R, uniforms_R, max_head, head_mass, num_samples, least)
     assert summary.head_ids_RK.shape == (num_rows, min(max_head, num_columns))
     assert summary.tail_ids_RS.shape == (num_rows, num_samples)
     for row in range(num_rows):
-        check(summary, row, logits_RV[row], int(targets_R[row]), float(uniforms_R[row]), head_mass)
+        check(summary, row, logits_RV[row], int(targets_R[row]), float(uniforms_R[row]), head_mass, least)
 
 
 def test_a_whole_vocabulary(compiled: CpuBackend, exact: ReferenceBackend) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import zenray
 
 _DECIDING = (
-    *("ops", "model", "engine/scoring.py", "engine/row_scorer.py", "engine/noise.py", "batch/rows.py"),
+    *("ops", "model", "engine/scoring.py", "engine/row_scorer.py", "engine/prompt_reader.py", "engine/noise.py"),
+    *("batch/rows.py", "context/languages"),
     *("batch/teacher_logits/planning", "batch/teacher_logits/records"),
     *("batch/teacher_logits/extract.py", "batch/teacher_logits/columns.py"),
     *("batch/teacher_logits/results/record.py", "batch/teacher_logits/results/statistics.py"),

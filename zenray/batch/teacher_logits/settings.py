@@ -69,7 +69,7 @@ class TeacherLogitsSettings(Settings):
     """The job's options."""
 
     format: str = Field(
-        "compact-48",
+        "compact-255",
         description="What is kept of a distribution: compact-K, a head of at most K tokens and a sample of the tail; "
         "top-K, the K most probable tokens alone.",
     )

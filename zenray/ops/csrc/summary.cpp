@@ -32,7 +32,7 @@ struct Summaries {
     const int64_t* targets;
     const double* uniforms;
     int64_t num_columns, max_head, num_samples;
-    double head_mass;
+    double head_mass, least_probability;
     float *gold_logprobs, *entropies;
     int32_t *head_counts, *head_ids;
     float *head_logprobs, *tail_masses;
@@ -80,14 +80,15 @@ float find_maxima(const float* row, int64_t num_columns, float* maxima) {
     return nan ? std::numeric_limits<float>::quiet_NaN() : largest;
 }
 
-// The `wanted` largest logits of a row without NaN, largest first, of equals the lower id first.
-void find_candidates(const float* row, int64_t num_columns, int64_t wanted, const Workspace& work) {
+// The `wanted` largest logits of a row without NaN, largest first, of equals the lower id first; none below `floor`.
+// Returns how many there are.
+int64_t find_candidates(const float* row, int64_t num_columns, int64_t wanted, float floor, const Workspace& work) {
     const int64_t num_blocks = (num_columns + kBlock - 1) / kBlock;
-    float bound = -kInfinity;
+    float bound = floor;
     if (wanted <= num_blocks) {
         std::copy(work.maxima, work.maxima + num_blocks, work.ranked);
         std::nth_element(work.ranked, work.ranked + wanted - 1, work.ranked + num_blocks, std::greater<float>());
-        bound = work.ranked[wanted - 1];
+        bound = std::max(bound, work.ranked[wanted - 1]);
     }
     int64_t found = 0, equals = wanted;  // of logits equal to the bound, more than `wanted` are never needed
     for (int64_t block = 0; block < num_blocks; ++block) {
@@ -105,10 +106,12 @@ void find_candidates(const float* row, int64_t num_columns, int64_t wanted, cons
             }
         }
     }
+    wanted = std::min(wanted, found);
     std::partial_sort(work.candidates, work.candidates + wanted, work.candidates + found,
                       [](const Candidate& a, const Candidate& b) {
                           return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
                       });
+    return wanted;
 }
 
 // What is above the bound stands in fewer than `wanted` blocks; of what equals it `wanted` are kept.
@@ -147,7 +150,7 @@ double sum_rest(const float* row, int64_t num_columns, int64_t num_candidates, f
 
 // The tail's columns at ascending quantiles of its mass, which is the sum of the blocks' masses and positive.
 void draw(const Summaries& s, const float* row, float largest, double mass, double uniform, int64_t head_count,
-          const Workspace& work, int32_t* ids) {
+          int64_t num_candidates, const Workspace& work, int32_t* ids) {
     int64_t last = (s.num_columns + kBlock - 1) / kBlock - 1;
     while (work.masses[last] <= 0.0) --last;
     alignas(64) float weights[kBlock];
@@ -162,7 +165,7 @@ void draw(const Summaries& s, const float* row, float largest, double mass, doub
                 const __m512 shifted = _mm512_sub_ps(load(row + begin + c, count - c), _mm512_set1_ps(largest));
                 _mm512_store_ps(weights + c, exp_approx(shifted));
             }
-            for (int64_t k = 0; k < s.max_head; ++k) {
+            for (int64_t k = 0; k < num_candidates; ++k) {
                 const Candidate& candidate = work.candidates[k];
                 const int64_t at = candidate.id - begin;
                 if (at >= 0 && at < count) weights[at] = k < head_count ? 0.0f : static_cast<float>(candidate.weight);
@@ -194,37 +197,38 @@ void summarise_row(const Summaries& s, int64_t r, const Workspace& work) {
         return;
     }
     const double top = largest;
-    find_candidates(row, s.num_columns, s.max_head, work);
-    for (int64_t k = 0; k < s.max_head; ++k) {
+    // A probability is at most its weight. A little lower, as the head's end is decided in double precision.
+    const double floor = s.least_probability > 0.0 ? top + std::log(s.least_probability) - 0.01 : -kInfinity;
+    const int64_t num = find_candidates(row, s.num_columns, s.max_head, static_cast<float>(floor), work);
+    for (int64_t k = 0; k < num; ++k) {
         Candidate& candidate = work.candidates[k];
         const double shifted = candidate.logit - top;
         candidate.weight = shifted < kNegligible ? 0.0 : std::exp(shifted);
         work.by_id[k] = static_cast<int32_t>(k);
     }
-    std::sort(work.by_id, work.by_id + s.max_head,
+    std::sort(work.by_id, work.by_id + num,
               [&](int32_t a, int32_t b) { return work.candidates[a].id < work.candidates[b].id; });
-    double weighted = sum_rest(row, s.num_columns, s.max_head, largest, work);
+    double weighted = sum_rest(row, s.num_columns, num, largest, work);
 
     const int64_t num_blocks = (s.num_columns + kBlock - 1) / kBlock;
     double total = 0.0;
     for (int64_t block = 0; block < num_blocks; ++block) total += work.masses[block];
-    for (int64_t k = s.max_head - 1; k >= 0; --k) {
+    for (int64_t k = num - 1; k >= 0; --k) {
         const Candidate& candidate = work.candidates[k];
         total += candidate.weight;
         if (candidate.weight > 0.0) weighted += candidate.weight * (candidate.logit - top);
     }
     const double log_total = std::log(total);
-    int64_t count = s.max_head;
-    if (s.head_mass < 1.0) {
-        double reached = work.candidates[0].weight;
-        for (count = 1; count < s.max_head && reached < s.head_mass * total; ++count)
-            reached += work.candidates[count].weight;
+    int64_t count = 1;
+    for (double reached = work.candidates[0].weight; count < num; reached += work.candidates[count++].weight) {
+        if (s.head_mass < 1.0 && reached >= s.head_mass * total) break;
+        if (work.candidates[count].weight < s.least_probability * total) break;
     }
     for (int64_t k = 0; k < count; ++k) {
         head_ids[k] = work.candidates[k].id;
         head_logprobs[k] = static_cast<float>(work.candidates[k].logit - top - log_total);
     }
-    for (int64_t k = count; k < s.max_head; ++k)  // candidates that the head did not need
+    for (int64_t k = count; k < num; ++k)  // candidates that the head did not need
         work.masses[work.candidates[k].id / kBlock] += work.candidates[k].weight;
     double tail = 0.0;
     for (int64_t block = 0; block < num_blocks; ++block) tail += work.masses[block];
@@ -232,7 +236,7 @@ void summarise_row(const Summaries& s, int64_t r, const Workspace& work) {
     s.entropies[r] = static_cast<float>(log_total - weighted / total);
     s.head_counts[r] = static_cast<int32_t>(count);
     s.tail_masses[r] = static_cast<float>(tail / total);
-    if (tail > 0.0) draw(s, row, largest, tail, s.uniforms[r], count, work, s.tail_ids + r * s.num_samples);
+    if (tail > 0.0) draw(s, row, largest, tail, s.uniforms[r], count, num, work, s.tail_ids + r * s.num_samples);
 }
 
 }  // namespace
@@ -244,10 +248,11 @@ ZENRAY_EXPORT void zenray_summarise(float* gold_logprobs, float* entropies, int3
                                     float* head_logprobs, float* tail_masses, int32_t* tail_ids, const float* logits,
                                     const int64_t* targets, const double* uniforms, int64_t num_rows,
                                     int64_t num_columns, int64_t max_head, double head_mass, int64_t num_samples,
-                                    int64_t num_threads) {
+                                    double least_probability, int64_t num_threads) {
     using namespace zenray;
-    const Summaries summaries{logits,    targets,       uniforms,   num_columns, max_head,      num_samples, head_mass,
-                              gold_logprobs, entropies, head_counts, head_ids,   head_logprobs, tail_masses, tail_ids};
+    const Summaries summaries{logits,    targets,       uniforms,   num_columns,       max_head,  num_samples,
+                              head_mass, least_probability, gold_logprobs, entropies, head_counts,
+                              head_ids,  head_logprobs, tail_masses, tail_ids};
     parallel_for(num_threads, num_rows, [&](int64_t row) {
         static thread_local Scratch memory;
         const auto blocks = static_cast<size_t>((num_columns + kBlock - 1) / kBlock);

@@ -48,6 +48,7 @@ def rows_of(
         form.max_head,
         form.head_mass,
         form.num_tail_samples,
+        form.least_probability,
     )
     counts_R = found.head_counts_R.numpy().astype(np.int32)
     inside_RK = np.arange(found.head_ids_RK.shape[1]) < counts_R[:, None]

@@ -116,7 +116,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(output: Path, texts: Path, tmp_p
 def test_another_format_or_other_code_goes_on_with_no_output(
     output: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(OutputOfAnotherJob, match='format is "compact-48" there, "top-8" now'):
+    with pytest.raises(OutputOfAnotherJob, match='format is "compact-255" there, "top-8" now'):
         run(make_job(texts, hidden_layers=[0, 2], format="top-8"), output, ToyTeacher())
     monkeypatch.setattr("zenray.batch.teacher_logits.job.code_digest", lambda: "f" * 64)
     with pytest.raises(OutputOfAnotherJob, match=r'zenray_sources_sha256 is "[0-9a-f]{64}" there, "fff'):

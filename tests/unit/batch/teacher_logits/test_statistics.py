@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zenray.batch.teacher_logits.results.statistics import KL_EDGES, histogram, quantile
+from tests.unit.batch.teacher_logits.toy_teacher import toy_rows
+from zenray.batch.teacher_logits.results.statistics import (
+    KL_EDGES,
+    ScoredSegment,
+    histogram,
+    quantile,
+    statistics_columns,
+)
+from zenray.engine.scoring import Scoring
 
 VALUES = st.lists(st.floats(2e-6, 9.0), min_size=1, max_size=60)
 
@@ -35,3 +43,12 @@ def test_what_lies_beyond_the_edges_is_counted_and_of_nothing_there_is_no_quanti
     assert quantile(np.array(counts), KL_EDGES, 0.5) == KL_EDGES[0]
     assert quantile(np.array(counts), KL_EDGES, 0.99) == pytest.approx(KL_EDGES[-1])
     assert np.isnan(quantile(np.zeros(len(KL_EDGES) + 1, np.int64), KL_EDGES, 0.5))
+
+
+def test_last_digits_of_another_machines_exponentials_do_not_change_what_is_kept() -> None:
+    exact = toy_rows(range(40), Scoring(), 7, 300)
+    kl_R = np.linspace(0.001, 0.4, exact.num_rows)
+    here, there = (
+        statistics_columns([ScoredSegment(exact, exact, each)]) for each in (kl_R, kl_R * (1 + 4 * np.finfo(float).eps))
+    )
+    assert here == there and here["segment_kl_sums"] == [pytest.approx(kl_R.sum(), abs=1e-6)]

@@ -62,7 +62,15 @@ def toy_rows(token_ids: Sequence[int], scoring: Scoring, seed: int, vocab_size: 
     logits_RV = torch.from_numpy(toy_logits(token_ids, vocab_size)[first - 1 : -1])
     targets_R = torch.tensor(list(token_ids[first:]))
     uniforms_R = torch.tensor([uniform(seed, position) for position in range(first, len(token_ids))])
-    found = summarise_rows(logits_RV, targets_R, uniforms_R, kept.max_head, kept.head_mass, kept.num_tail_samples)
+    found = summarise_rows(
+        logits_RV,
+        targets_R,
+        uniforms_R,
+        kept.max_head,
+        kept.head_mass,
+        kept.num_tail_samples,
+        kept.least_probability,
+    )
     in_head_RK = np.arange(found.head_ids_RK.shape[1]) < found.head_counts_R.numpy()[:, None]
     states_RD = (logits_RV.numpy()[:, :WIDTH] * 10).clip(-127, 127).astype(np.int8)
     scales_R = np.full(len(states_RD), 0.1, np.float32)

@@ -11,7 +11,6 @@ a tenth off heads whose entries stand in the teacher's order with plain codes. D
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,7 +24,6 @@ from zenray.batch.teacher_logits.records.codes import (
     encode_probabilities,
     uniforms,
 )
-from zenray.batch.teacher_logits.records.cut import cut_heads
 from zenray.batch.teacher_logits.records.planes import (
     NUM_RANK_PLANES,
     from_plane_columns,
@@ -43,8 +41,10 @@ from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.engine.scoring import ScoredRows, ScoreFormat
 from zenray.errors import OutputDamaged
 
+HEAD_MASS = 0.999
 LEAST_PROBABILITY = 1 / 3200
-"""Of a head entry; see `cut_heads`. An entry costs two bytes, and at that probability buys about 0.002 nats."""
+"""Of a head entry: it costs two bytes, and at that probability buys about 0.002 nats."""
+NUM_TAIL_SAMPLES = 4
 
 _COLUMNS = (
     "gold_logprobs",
@@ -59,7 +59,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class CompactFormat:
-    """`compact-48`: at most 48 head entries, and none but the first below `LEAST_PROBABILITY`."""
+    """`compact-255`: at most 255 head entries. What ends most heads is `LEAST_PROBABILITY`."""
 
     max_head: int
 
@@ -69,20 +69,18 @@ class CompactFormat:
 
     @property
     def score_format(self) -> ScoreFormat:
-        return ScoreFormat(max_head=self.max_head)
+        return ScoreFormat(self.max_head, HEAD_MASS, NUM_TAIL_SAMPLES, LEAST_PROBABILITY)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
         return tuple(pa.field(name, pa.binary(), nullable=False) for name in _COLUMNS)
 
     def encode(self, rows: ScoredRows, vocabulary: Vocabulary, seed: int) -> dict[str, bytes]:
-        num_rows, num_entries = rows.num_rows, len(rows.head_ids_N)
-        uniforms_M = uniforms(seed, 2 * num_rows + num_entries)
-        wanted_N = rows.head_logprobs_N >= math.log(LEAST_PROBABILITY)
-        rows = cut_heads(rows, wanted_N, uniforms_M[:num_rows])
-        mass_codes_R = encode_probabilities(rows.tail_masses_R, uniforms_M[num_rows : 2 * num_rows])
+        num_rows = rows.num_rows
+        uniforms_M = uniforms(seed, num_rows + len(rows.head_ids_N))
+        mass_codes_R = encode_probabilities(rows.tail_masses_R, uniforms_M[:num_rows])
         probabilities_N = np.exp(rows.head_logprobs_N.astype(np.float64))
-        head_codes_N = encode_probabilities(probabilities_N, uniforms_M[2 * num_rows :][: len(probabilities_N)])
+        head_codes_N = encode_probabilities(probabilities_N, uniforms_M[num_rows:])
         head_ranks_N = vocabulary.ranks_V[rows.head_ids_N]
         first_N = first_of_rows(rows.head_counts_R)
         order_N = np.lexsort((head_ranks_N, head_codes_N, ~first_N, np.cumsum(first_N)))
@@ -106,7 +104,7 @@ class CompactFormat:
         head_counts_R = octets(values["head_counts"], num_rows).astype(np.int32)
         if num_rows and not (head_counts_R.min() >= 1 and head_counts_R.max() <= self.max_head):
             raise OutputDamaged(f"a head has other than 1 to {self.max_head} entries")
-        num_entries, num_samples = int(head_counts_R.sum()), self.score_format.num_tail_samples
+        num_entries, num_samples = int(head_counts_R.sum()), NUM_TAIL_SAMPLES
         mass_codes_R = octets(values["tail_mass_codes"], num_rows)
         steps_SR = from_plane_columns("tail_ranks", values, NUM_RANK_PLANES, num_samples * num_rows)
         tail_ranks_RS = np.cumsum(steps_SR.reshape(num_samples, num_rows).T, axis=1)

@@ -20,5 +20,6 @@ def parse_format(name: str) -> RecordFormat:
             return CompactFormat(size)
         if kind == "top" and size <= _MAX_TOP:
             return DenseFormat(size)
-    allowed = f"compact-1 to compact-{_MAX_COMPACT} (compact-24 and compact-48 are usual), top-1 to top-{_MAX_TOP}"
+    allowed = f"compact-1 to compact-{_MAX_COMPACT} (long heads cost bytes only where the teacher is unsure), "
+    allowed += f"top-1 to top-{_MAX_TOP}"
     raise InvalidRequest.of("format", name, allowed)

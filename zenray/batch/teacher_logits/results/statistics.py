@@ -28,6 +28,8 @@ KL_MAX = "kl_max"
 KL_SUMS, NLL_SUMS, ENTROPY_SUMS = "segment_kl_sums", "segment_nll_sums", "segment_entropy_sums"
 TAIL_MASS_SUMS, HEAD_ENTRIES = "segment_tail_mass_sums", "segment_head_entries"
 
+_DECIMALS = 6
+
 _COUNTS, _SUMS = pa.list_(pa.int32()), pa.list_(pa.float64())
 
 STATISTICS_FIELDS: tuple[pa.Field, ...] = (
@@ -62,7 +64,7 @@ def statistics_columns(segments: Sequence[ScoredSegment]) -> dict[str, Any]:
     kl_R = np.concatenate([each.kl_R for each in segments])
     return {
         KL_HISTOGRAM: histogram(kl_R, KL_EDGES),
-        KL_MAX: float(kl_R.max(initial=0.0)),
+        KL_MAX: _rounded(kl_R.max(initial=0.0)),
         ENTROPY_HISTOGRAM: histogram(np.concatenate([each.entropies_R for each in exact]), ENTROPY_EDGES),
         HEAD_HISTOGRAM: histogram(np.concatenate([each.head_counts_R for each in coded]), HEAD_EDGES),
         KL_SUMS: [_sum(each.kl_R) for each in segments],
@@ -95,4 +97,10 @@ def quantile(counts: np.ndarray, edges: np.ndarray, share: float) -> float:
 
 
 def _sum(values: np.ndarray) -> float:
-    return float(values.sum(dtype=np.float64))
+    return _rounded(values.sum(dtype=np.float64))
+
+
+def _rounded(nats: float) -> float:
+    """Without the last digits: exponentials and logarithms of numpy differ in them from one kind of processor to the
+    next, and a shard that is made again elsewhere must come out the same."""
+    return round(float(nats), _DECIMALS)
