@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from zenray.engine.scoring import ScoredRows
 
-KL_EDGES = np.logspace(-6, 1, 7 * 16 + 1)
-"""Nats; 16 bins a decade tell a quantile to 7 %. Bin 0 is below the first edge, the last one above the last."""
+KL_EDGES = np.array([float(f"{10 ** (step / 16 - 6):.6g}") for step in range(7 * 16 + 1)])
+"""Nats; 16 bins a decade tell a quantile to 7 %. Bin 0 is below the first edge, the last one above the last. Of few
+digits, to be the same on every machine."""
 ENTROPY_EDGES = np.arange(1, 97) / 8
 """Nats; the entropy of 160,000 equally probable tokens is 12."""
 HEAD_EDGES = np.arange(1, 65)
