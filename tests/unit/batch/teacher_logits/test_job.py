@@ -179,3 +179,20 @@ def test_a_row_with_the_values_of_another_is_found_whatever_the_sums_say(output:
         at, field = tables[name].column_names.index(column), tables[name].schema.field(column)
         mixed = tables[name].set_column(at, field, [pa.array([values[1], values[0], *values[2:]], field.type)])
         assert [found for found, _ in unreadable_rows({**tables, name: mixed})] == [name, name]
+
+
+def test_hidden_states_that_are_missing_or_of_no_record_are_found(output: Path) -> None:
+    tables = {"": pq.read_table(output / "shards"), HIDDEN_STATES: pq.read_table(output / HIDDEN_STATES)}
+    first, *others = tables[""][ROW_ID].to_pylist()
+    fewer = {**tables, HIDDEN_STATES: tables[HIDDEN_STATES].slice(1)}
+    assert list(unreadable_rows(fewer)) == [(HIDDEN_STATES, f"row {first}: has records, but no hidden states")]
+    more = {**tables, "": tables[""].slice(0, 1)}
+    assert [name for name, _ in unreadable_rows(more)] == [HIDDEN_STATES] * len(others)
+
+
+def test_a_row_without_its_values_is_a_finding(output: Path) -> None:
+    table = pq.read_table(output / "shards")
+    for column in ("token_ranks", "checksum", "segment_lengths", "segment_modes"):
+        at, field = table.column_names.index(column), table.schema.field(column)
+        without = table.set_column(at, field, [pa.array([None, *table[column].to_pylist()[1:]], field.type)])
+        assert [name for name, _ in unreadable_rows({"": without})] == [""]
