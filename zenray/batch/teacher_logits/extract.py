@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from zenray.api.validate_scoring import MAX_RECORD_BYTES, max_record_bytes
 from zenray.batch.job import Generator
 from zenray.batch.rows import Row, derive_seed
 from zenray.batch.teacher_logits.codec import from_row
@@ -19,7 +20,9 @@ from zenray.batch.teacher_logits.records.sequence import encode_hidden, encode_s
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.batch.teacher_logits.results.record import scored_row
 from zenray.batch.teacher_logits.results.statistics import ScoredSegment
+from zenray.engine.request import GenerateRequest, Priority
 from zenray.engine.scoring import ScoredRows, Scoring, join_rows, split_rows
+from zenray.errors import InvalidRequest
 
 _FEWEST_TAIL_SAMPLES = 4
 
@@ -29,6 +32,7 @@ class ExtractPlan:
     """What of the job a worker needs. `vocabulary` as `Vocabulary.to_bytes` gives it."""
 
     job_seed: int
+    window_tokens: int
     format_name: str
     hidden_layers: tuple[int, ...]
     vocabulary: bytes
@@ -48,10 +52,20 @@ class ExtractStage:
         self._generator: Generator | None = None
 
     async def open(self, generator: Generator | None) -> None:
-        """Raises InvalidRequest for layers that the teacher does not have: of the whole job, not of every row."""
+        """Raises InvalidRequest for layers that the teacher does not have, a head longer than its vocabulary, and
+        windows with more records than a request may ask for: of the whole job, not of every row."""
         assert generator is not None, "the plan of this stage asks for the model"
-        if self._plan.hidden_layers:
-            await generator.score((0, 0), Scoring(self._asked, 1, self._plan.hidden_layers), seed=0)
+        scoring = Scoring(self._asked, 1, self._plan.hidden_layers)
+        found = await generator.score((0, 0), scoring, seed=0)
+        width = next((states.values_RD.shape[1] for states in found.hidden.values()), 0)
+        longest = GenerateRequest.to_score("", [0] * self._plan.window_tokens, scoring, 0, Priority.BATCH)
+        if (num_bytes := max_record_bytes(longest, width)) > MAX_RECORD_BYTES:
+            raise InvalidRequest.of(
+                "window_tokens",
+                self._plan.window_tokens,
+                f"fewer tokens: a request may have {MAX_RECORD_BYTES:,} bytes of records, these in {self._format.name} "
+                f"with {len(scoring.hidden_layers)} hidden layers up to {num_bytes:,}",
+            )
         self._generator = generator
 
     async def process(self, row: Row) -> Row:

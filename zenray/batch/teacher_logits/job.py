@@ -84,13 +84,15 @@ class TeacherLogitsJob:
     def stages(self) -> tuple[StagePlan, ...]:
         # Before `rows` a stage is asked what it needs, not to work.
         vocabulary = self._known.footer.vocabulary.to_bytes() if self._known else b""
-        plan = ExtractPlan(self.seed, self._settings.format, self._settings.hidden_layers, vocabulary)
+        settings = self._settings
+        window_tokens = settings.planning.window_tokens
+        plan = ExtractPlan(self.seed, window_tokens, settings.format, settings.hidden_layers, vocabulary)
         return (StagePlan("extract", partial(ExtractStage, plan), needs_model=True, rows_at_once=_ROWS_AT_ONCE),)
 
     def rows(self, say: Say, model: ServedModel | None) -> list[Row]:
-        """Raises InvalidRequest for windows that the teacher cannot read or layers that it does not have."""
+        """Raises InvalidRequest for windows that the teacher cannot read or heads longer than its vocabulary."""
         assert model is not None, "the stage asks for the model"
-        _check_window(self._settings, model.identity)
+        _check_teacher(self._settings, model.identity)
         self._accounts = tuple(account_of(spec) for spec in self._specs)
         plan = plan_sequences(self._documents(say), model.tokenizer, self._settings.planning.settings(), self.seed, say)
         footer = Footer(
@@ -150,8 +152,11 @@ class _Planned:
         return cls(footer, account, record_schema(footer), companions)
 
 
-def _check_window(settings: TeacherLogitsSettings, model: ModelIdentity) -> None:
-    window_tokens = settings.planning.window_tokens
+def _check_teacher(settings: TeacherLogitsSettings, model: ModelIdentity) -> None:
+    """What every row would be refused for."""
+    window_tokens, max_head = settings.planning.window_tokens, parse_format(settings.format).score_format.max_head
+    if max_head > model.vocab_size:
+        raise InvalidRequest.of("format", settings.format, f"at most the {model.vocab_size} tokens of {model.name}")
     if window_tokens > model.context_length:
         allowed = f"at most the {model.context_length} that {model.name} reads as it is served"
         raise InvalidRequest.of("window_tokens", window_tokens, allowed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,16 @@ from zenray.batch.rows import ERROR, ROW_ID, Row, derive_seed
 from zenray.batch.teacher_logits import code
 from zenray.batch.teacher_logits.codec import from_row
 from zenray.batch.teacher_logits.columns import SEGMENT_FIELDS, segments_of
+from zenray.batch.teacher_logits.planning.plan import plan_sequences
+from zenray.batch.teacher_logits.reading.fidelity import kl_estimate
 from zenray.batch.teacher_logits.records.footer import Footer
-from zenray.batch.teacher_logits.records.sequence import decode_hidden, decode_sequence
+from zenray.batch.teacher_logits.records.sequence import decode_hidden, decode_sequence, encode_sequence
 from zenray.batch.teacher_logits.results.check import unreadable_rows
 from zenray.batch.teacher_logits.results.record import HIDDEN_STATES, num_scored
+from zenray.context.languages.registry import language_of
+from zenray.engine.noise import uniform
+from zenray.engine.prompt_reader import quantise_rows
+from zenray.engine.row_scorer import RowScorer
 from zenray.engine.scoring import Scoring
 from zenray.errors import InvalidRequest, OutputOfAnotherJob
 
@@ -129,6 +137,23 @@ def test_the_digest_of_the_code_is_of_files_that_are_there() -> None:
     assert not missing and len(code.code_digest()) == 64
 
 
+def test_the_digest_of_the_code_covers_whatever_decides_a_record() -> None:
+    root = Path(zenray.__file__).parent
+    deciding = (
+        quantise_rows,
+        uniform,
+        RowScorer,
+        language_of,
+        plan_sequences,
+        encode_sequence,
+        kl_estimate,
+        derive_seed,
+    )
+    for each in deciding:
+        source = Path(inspect.getsourcefile(each) or "").relative_to(root)
+        assert any(source.is_relative_to(name) for name in code._DECIDING), source
+
+
 def test_a_sequence_that_cannot_be_scored_says_why_and_what_it_was(texts: Path, tmp_path: Path) -> None:
     """Of a sequence with several such segments always the same one is named."""
     run(make_job(texts), tmp_path / "out", ToyTeacher(refused=ord("#")))
@@ -163,6 +188,27 @@ def test_layers_that_the_teacher_does_not_have_end_the_job_and_not_every_row(tex
     planned(job, teacher)
     with pytest.raises(InvalidRequest, match=r"hidden_layers is \(1, 3\); allowed: 0 to 2"):
         asyncio.run(job.stages[0].make().open(teacher))
+
+
+def test_more_records_than_a_request_may_ask_for_end_the_job_and_not_every_row(
+    texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(texts, format="top-8", hidden_layers=[0, 2])
+    teacher = ToyTeacher()
+    planned(job, teacher)
+    bytes_a_token = 16 + 8 * 8 + 4 * 4 + 2 * (WIDTH + 4)
+    monkeypatch.setattr("zenray.batch.teacher_logits.extract.MAX_RECORD_BYTES", 95 * bytes_a_token)
+    asyncio.run(job.stages[0].make().open(teacher))
+    monkeypatch.setattr("zenray.batch.teacher_logits.extract.MAX_RECORD_BYTES", 95 * bytes_a_token - 1)
+    with pytest.raises(InvalidRequest, match=r"window_tokens is 96; allowed: fewer tokens: .* with 2 hidden layers"):
+        asyncio.run(job.stages[0].make().open(teacher))
+
+
+def test_heads_longer_than_a_vocabulary_are_refused_before_anything_is_planned(texts: Path) -> None:
+    teacher = ToyTeacher()
+    teacher.model = replace(teacher.model, vocab_size=200)
+    with pytest.raises(InvalidRequest, match="format is 'compact-255'; allowed: at most the 200 tokens of toy"):
+        planned(make_job(texts, format="compact-255"), teacher)
 
 
 def test_windows_that_the_teacher_cannot_read_are_refused_before_anything_is_planned(texts: Path) -> None:
