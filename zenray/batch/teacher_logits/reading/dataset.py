@@ -63,6 +63,9 @@ class TeacherLogitsDataset(IterableDataset[Sample]):
         self._epoch = 0
         self._num_streams: int | None = None
         self._trained: dict[int, int] = {}
+        self._next_worker = (
+            0  # Whose turn it is: a DataLoader takes batches of its workers in turn, the first one's first.
+        )
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -72,18 +75,25 @@ class TeacherLogitsDataset(IterableDataset[Sample]):
     def set_epoch(self, epoch: int) -> None:
         """Another order. Nothing of a new epoch has been trained on; setting the present one again changes nothing."""
         if epoch != self._epoch:
-            self._epoch, self._num_streams, self._trained = epoch, None, {}
+            self._epoch, self._num_streams, self._trained, self._next_worker = epoch, None, {}, 0
 
     def mark_trained(self, batch: TeacherBatch) -> None:
         """Samples of a batch will not come again in this epoch, once the state is saved and loaded."""
         for sample in batch.samples:
             self._num_streams = sample.num_streams
+            self._next_worker = (sample.stream + 1) % (sample.num_streams // self._num_ranks)
             self._trained[sample.stream] = max(self._trained.get(sample.stream, 0), sample.position + 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers."""
         trained = {str(stream): count for stream, count in self._trained.items()}  # As JSON would have it.
-        return {"order": self._order(), "epoch": self._epoch, "num_streams": self._num_streams, "trained": trained}
+        return {
+            "order": self._order(),
+            "epoch": self._epoch,
+            "num_streams": self._num_streams,
+            "trained": trained,
+            "next_worker": self._next_worker,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises InvalidRequest for the state of another order."""
@@ -91,11 +101,12 @@ class TeacherLogitsDataset(IterableDataset[Sample]):
             raise InvalidRequest.of("state", state["order"], f"one that was saved with {self._order()}")
         self._epoch, self._num_streams = state["epoch"], state["num_streams"]
         self._trained = {int(stream): count for stream, count in state["trained"].items()}
+        self._next_worker = state["next_worker"]
 
     def __iter__(self) -> Iterator[Sample]:
         worker = get_worker_info()
         index, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        stream = self._rank * num_workers + index
+        stream = self._rank * num_workers + (index + self._next_worker) % num_workers
         num_streams = self._num_ranks * num_workers
         if self._num_streams not in (None, num_streams):
             allowed = f"{self._num_streams // self._num_ranks}, as when the state was saved in the middle of an epoch"
