@@ -12,6 +12,7 @@ from typing import Any
 
 from zenray.bench.aggregation import aggregation_markdown
 from zenray.bench.coserving_report import coserving_markdown
+from zenray.bench.draft_acceptance_report import acceptance_markdown
 from zenray.bench.indexing_report import indexing_markdown
 from zenray.bench.infilling_tables import infilling_markdown
 from zenray.bench.record_report import records_markdown
@@ -45,7 +46,7 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
     if kind not in _MARKDOWN:
         raise ConfigError(
             "only reports of compare_peers.py, compare_typing.py and generate_tests.py, of zenray.bench.aggregation, "
-            ".indexing, .suggestions, .coserving, .scoring and .record_fidelity and of `zenray bench overhead`, "
+            ".indexing, .suggestions, .coserving, .scoring, .record_fidelity and .draft_acceptance and of `zenray bench overhead`, "
             "`speculative` and `infilling` have a block"
         )
     name = speculative_block(report) if kind == "speculative" else kind
@@ -184,6 +185,7 @@ _MARKDOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "unit_tests": unit_tests_markdown,
     "coserving": coserving_markdown,
     "records": records_markdown,
+    "acceptance": acceptance_markdown,
     "scoring": scoring_markdown,
 }
 """By the kind of a report, which also names its block."""

@@ -25,6 +25,7 @@ ReportKind = Literal[
     "coserving",
     "scoring",
     "records",
+    "acceptance",
 ]
 
 

@@ -22,18 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from zenray.batch.teacher_logits.records.compact import CompactFormat
 from zenray.bench.machine import CpuClock
 from zenray.bench.report import make_report, write_report
 from zenray.bench.scoring_report import DEFAULT_WINDOW, Side, Speed, scoring_rows
 from zenray.engine.request import Final, GenerateRequest, Limits, Priority, Scored
-from zenray.engine.scoring import ScoreFormat, Scoring
+from zenray.engine.scoring import Scoring
 
 if TYPE_CHECKING:
     from zenray.engine.engine import Engine
     from zenray.model.tokenizer import Tokenizer
 
 WINDOWS = (512, 1024, 2048, DEFAULT_WINDOW)
-FORMAT = ScoreFormat(max_head=48, head_mass=0.9975, num_tail_samples=4)
+FORMAT = CompactFormat(255).score_format
+"""The default of the teacher-logits job."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +14,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from zenray.batch.output.layout import RUNS
-from zenray.batch.teacher_logits.acceptance.measure import Accepted, TeacherText, measure_acceptance
+from zenray.batch.teacher_logits.acceptance.measure import Accepted, measure_acceptance
 from zenray.batch.teacher_logits.acceptance.report import AcceptanceReport, draw
+from zenray.batch.teacher_logits.acceptance.texts import teacher_texts
 from zenray.batch.teacher_logits.reading.reader import RecordReader
 from zenray.cli.console import facts, printable, stderr, table
 from zenray.errors import ConfigError
@@ -35,7 +36,7 @@ def acceptance(reader: RecordReader, draft: str, gamma: int, max_tokens: int | N
     model = load_model(path, num_threads=threads)
     total = min(reader.num_scored, max_tokens or reader.num_scored)
     with _bar(draft, total) as on_positions:
-        measured = measure_acceptance(model.decoder, _first(_texts(reader), total), gamma, on_positions)
+        measured = measure_acceptance(model.decoder, teacher_texts(reader, total), gamma, on_positions)
     return AcceptanceReport.of(draft, str(reader.footer.teacher["name"]), gamma, measured)
 
 
@@ -81,23 +82,6 @@ def _sampled(accepted: Accepted, places: list[int]) -> list[str]:
 
 def _percent(rate: float) -> str:
     return "" if np.isnan(rate) else f"{rate:.1%}"
-
-
-def _texts(reader: RecordReader) -> Iterator[TeacherText]:
-    for sequence in reader:
-        for segment, rows in sequence.by_segment():
-            if rows.num_rows:
-                yield TeacherText(segment.language or "other", tuple(segment.token_ids), rows)
-
-
-def _first(texts: Iterable[TeacherText], num_positions: int) -> Iterator[TeacherText]:
-    """Whole texts, until they have so many records. Sequences are in random order, so they are a fair sample."""
-    before = 0
-    for text in texts:
-        yield text
-        before += text.rows.num_rows
-        if before >= num_positions:
-            return
 
 
 def _check_tokenizer(reader: RecordReader, draft: str, tokenizer: Tokenizer) -> None:
