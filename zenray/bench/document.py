@@ -46,8 +46,8 @@ def update_document(document: str, report: dict[str, Any], block: str = "") -> s
     if kind not in _MARKDOWN:
         raise ConfigError(
             "only reports of compare_peers.py, compare_typing.py and generate_tests.py, of zenray.bench.aggregation, "
-            ".indexing, .suggestions, .coserving, .scoring, .record_fidelity and .draft_acceptance and of `zenray bench overhead`, "
-            "`speculative` and `infilling` have a block"
+            ".indexing, .suggestions, .coserving, .scoring, .record_fidelity and .draft_acceptance and of "
+            "`zenray bench overhead`, `speculative` and `infilling` have a block"
         )
     name = speculative_block(report) if kind == "speculative" else kind
     return replace_block(document, block or name, _MARKDOWN[kind](report))

@@ -53,7 +53,7 @@ def prompts(reader: RecordReader, count: int) -> list[tuple[str, tuple[int, ...]
 def speculate(engine: Engine, texts: Sequence[tuple[str, tuple[int, ...]]], temperature: float) -> dict[str, Any]:
     """Rounds and tokens of all texts, one after another."""
     rounds = tokens = 0
-    for number, (_, token_ids) in enumerate(track(texts, f"temperature {temperature:g}", Console(stderr=True))):
+    for number, (_, token_ids) in enumerate(track(texts, f"temperature {temperature:g}", console=Console(stderr=True))):
         sampling = Sampling(temperature=temperature, seed=number)
         engine.add(
             GenerateRequest(str(number), token_ids, sampling, Limits(max_tokens=NUM_NEW_TOKENS, ignore_eos=True))
