@@ -141,6 +141,10 @@ class RecordReader:
     def _table(self, shard: int, companion: str = "") -> pa.Table:
         entry = self._contents.shards[shard]
         table = decode_shard(checked_bytes(self._output, entry, companion))
-        if problem := footer_problem(table, self._contents.job_sha256, shard, entry.tokens, companion):
+        listed = entry.companions[companion] if companion else entry
+        problem = footer_problem(table, self._contents.job_sha256, shard, entry.tokens, companion)
+        if problem is None and table.num_rows != listed.rows:
+            problem = f"{table.num_rows} rows, listed are {listed.rows}"
+        if problem:
             raise OutputDamaged(f"{self._output}, shard {shard}: {problem}")
         return table

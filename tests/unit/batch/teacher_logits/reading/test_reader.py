@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.batch.teacher_logits.records_examples import steady, write_dump
-from zenray.batch.output.layout import SHARDS, shard_path
+from zenray.batch.output.layout import JOURNAL, SHARDS, shard_path
 from zenray.batch.teacher_logits.reading.reader import RecordReader
 from zenray.errors import NotFound, OutputDamaged
 
@@ -86,6 +86,15 @@ def test_a_shard_in_anothers_place_is_found(tmp_path: Path) -> None:
     first, second = (shard_path(tmp_path / "out", index) for index in (0, 1))
     second.write_bytes(first.read_bytes())
     with pytest.raises(OutputDamaged, match="has changed"):
+        list(RecordReader(tmp_path / "out"))
+
+
+def test_a_list_that_is_wrong_about_rows_is_found(tmp_path: Path) -> None:
+    """A journal has no checksum, and one row fewer is one that nobody would miss."""
+    write_dump(tmp_path / "out", 8, 3, shards=[1])
+    journal = tmp_path / "out" / JOURNAL
+    journal.write_bytes(journal.read_bytes().replace(b'"rows":3', b'"rows":2'))
+    with pytest.raises(OutputDamaged, match="shard 1: 3 rows, listed are 2"):
         list(RecordReader(tmp_path / "out"))
 
 
