@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import itertools
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -50,9 +49,8 @@ def _sequence(reader: RecordReader, row: int) -> RecordedSequence:
     left = row
     for shard in reader.shards:
         if left < reader.num_rows(shard):
-            found = next(itertools.islice(reader.read_shard(shard), left, None), None)
-            if found is not None:
-                return found
+            if (stored := reader.stored_rows(shard)[left]) is not None:
+                return reader.decode(stored)
             break
         left -= reader.num_rows(shard)
     num_rows = sum(map(reader.num_rows, reader.shards))

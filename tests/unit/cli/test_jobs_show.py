@@ -43,6 +43,19 @@ def test_every_sequence_is_shown_whole(output: Path) -> None:
             assert text in shown
 
 
+def test_rows_count_those_with_an_error(output: Path, tmp_path: Path) -> None:
+    job = make_job(output.parent / "texts", sequences_per_shard=100)
+    rows = [from_row(row) for row in planned(job, ToyTeacher())]
+    first, last = ({each for segment in row.segments for each in segment.token_ids} for row in (rows[0], rows[-1]))
+    refused = min(first - last)
+    run(job, tmp_path / "out", ToyTeacher(refused=refused))
+    is_wrong = [any(refused in segment.token_ids for segment in row.segments) for row in rows]
+    assert is_wrong[0] and not all(is_wrong)
+    for number, row in enumerate(rows):
+        said = show(tmp_path / "out", "--row", str(number), exit_code=int(is_wrong[number]))
+        assert ("without those that have an error" if is_wrong[number] else f"{number}, {row.row_id}") in said
+
+
 def test_surprises_name_what_the_teacher_expected(output: Path) -> None:
     shown = show(output, "--row", "0", "--surprises", "3")
     table = shown.partition("the teacher thought of")[2].strip().splitlines()[1:4]
