@@ -17,7 +17,8 @@ import pytest
 import ray
 
 from zenray.batch.client.settings import ClientSettings
-from zenray.batch.harness import ANSWERS, EchoJob, drivers_code, stage_processes
+from zenray.batch.harness import ANSWERS, EchoJob, MeasureStage, drivers_code, stage_processes
+from zenray.batch.job import Generator, StagePlan
 from zenray.batch.output.layout import MANIFEST, SHARDS
 from zenray.batch.rows import ROW_ID, derive_seed
 from zenray.batch.running.pipeline import RunSettings, run_job
@@ -26,7 +27,7 @@ from zenray.build import build_engine
 from zenray.config_load import load_config
 from zenray.engine.async_engine import AsyncEngine
 from zenray.engine.request import Final, GenerateRequest, Limits, Sampling
-from zenray.errors import ConfigError, OutputOfAnotherJob
+from zenray.errors import ConfigError, InvalidRequest, OutputOfAnotherJob
 from zenray.serving.app import Platform
 from zenray.serving.harness import eventually, replica_processes
 
@@ -111,6 +112,29 @@ def test_a_job_without_a_model_and_one_that_fits_nowhere(platform: Platform, tmp
         run_job(job, tmp_path / "large", dataclasses.replace(SETTINGS, workers=10_000))
     with pytest.raises(ConfigError, match="the inputs give no rows"):
         run_job(EchoJob(num_rows=0), tmp_path / "none", SETTINGS)
+
+
+class Refused(EchoJob):
+    """Its stage says before any row why none will do."""
+
+    @property
+    def stages(self) -> tuple[StagePlan, ...]:
+        return (StagePlan("refuse", RefusingStage, num_cpus=0.1),)
+
+
+class RefusingStage(MeasureStage):
+    async def open(self, generator: Generator | None) -> None:
+        try:
+            raise ConnectionError("details of no interest")
+        except ConnectionError as error:
+            raise InvalidRequest.of("layers", 99, "0 to 24") from error
+
+
+def test_what_ends_a_stage_arrives_as_it_was_raised(platform: Platform, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as found:
+        run_job(Refused(num_rows=5, with_model=False), tmp_path / "out", SETTINGS)
+    assert str(found.value) == "layers is 99; allowed: 0 to 24"
+    assert [each.field for each in found.value.violations] == ["layers"]
 
 
 def test_dead_workers_and_a_dead_verifier_change_nothing(whole: Path, platform: Platform, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from zenray.batch.job import StagePlan
-from zenray.batch.running.worker import StageWorker
+from zenray.batch.running.worker import StageFailure, StageWorker
 from zenray.errors import Unavailable, ZenrayError
 
 _MAX_DEATHS_AT_START = 8  # Of workers in a row, before any of them took a shard.
@@ -81,6 +81,7 @@ def _make_quiet_and_patient(context: Any) -> None:
     context.enable_auto_log_stats = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = -1
+    context.raise_original_map_exception = True  # Its own would come without what it was raised from.
     context.max_consecutive_actor_init_deaths = _MAX_DEATHS_AT_START
 
 
@@ -92,8 +93,9 @@ def _as_ours(error: BaseException) -> ZenrayError:
     while seen is not None:
         if isinstance(seen, ZenrayError):
             return seen
-        if isinstance(seen, ray.exceptions.RayTaskError) and isinstance(seen.cause, ZenrayError):
-            return seen.cause
+        if isinstance(seen, ray.exceptions.RayTaskError) and isinstance(seen.cause, StageFailure):
+            failure: ZenrayError = seen.cause.args[0]
+            return failure
         if isinstance(seen, ray.exceptions.RayActorError):
             return Unavailable(f"the job's workers cannot run: {seen}; the same command goes on")
         seen = seen.__cause__

@@ -18,7 +18,7 @@ from zenray.batch.client.verifiers import OneModel, all_verifiers
 from zenray.batch.job import StagePlan
 from zenray.batch.running.shard_text import from_block, to_block
 from zenray.batch.running.stage_rows import process_rows
-from zenray.errors import Unavailable
+from zenray.errors import Unavailable, ZenrayError
 from zenray.observe.logs import configure_logging
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,11 @@ _MAX_BEGINNINGS = 8
 """A shard that so many workers have begun and none has ended is what ends them."""
 
 
+class StageFailure(ray.exceptions.UserCodeException):
+    """The typed error that ends a run, as its only argument, on its way to the driver: what Ray chains to an exception
+    or adds to its message stays outside of it."""
+
+
 class StageWorker:
     """What Ray Data makes once per process and calls for every shard, several of them at once."""
 
@@ -41,7 +46,10 @@ class StageWorker:
         self._running = _Running(plan, client, model_key, board)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
-        return await self._running.process(block)
+        try:
+            return await self._running.process(block)
+        except ZenrayError as error:
+            raise StageFailure(error) from error
 
     def __del__(self) -> None:
         # Ray drops the last reference when the pipeline has ended; the loop runs on a thread of Ray Data.
