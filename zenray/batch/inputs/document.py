@@ -15,7 +15,7 @@ from zenray.errors import ConfigError
 MAX_FILE_BYTES = 1_000_000
 """Longer files are generated or data."""
 
-
+_REDACTED = "secrets redacted"
 _MAX_PATH_CHARS = 4096
 
 
@@ -59,6 +59,11 @@ class InputAccount:
 
     def skip(self, reason: str) -> None:
         self.skipped[reason] += 1
+
+    @property
+    def num_passed_over(self) -> int:
+        """What was seen and not read. A document without its secrets is read."""
+        return self.skipped.total() - self.skipped[_REDACTED]
 
     def add(self, document: SourceDocument) -> None:
         self.num_documents += 1
@@ -114,7 +119,7 @@ def clean(text: str, account: InputAccount) -> str | None:
         return None
     shown = redact(text)
     if shown != text:
-        account.skip("secrets redacted")
+        account.skip(_REDACTED)
     return shown
 
 

@@ -104,7 +104,7 @@ class TeacherLogitsJob:
             hidden_layers=self._settings.hidden_layers,
         )
         self._known = _Planned.of(footer, plan.account)
-        say(_what_was_planned(self._accounts, plan.account))
+        say(_what_was_planned(self._accounts, plan.account, model.identity))
         return [to_row(sequence) for sequence in plan.sequences]
 
     def record(self, row: Row) -> Mapping[str, Any]:
@@ -162,13 +162,14 @@ def _check_teacher(settings: TeacherLogitsSettings, model: ModelIdentity) -> Non
         raise InvalidRequest.of("window_tokens", window_tokens, allowed)
 
 
-def _what_was_planned(accounts: Sequence[InputAccount], plan: PlanAccount) -> str:
-    """Above all for those whose files are not in it."""
+def _what_was_planned(accounts: Sequence[InputAccount], plan: PlanAccount, teacher: ModelIdentity) -> str:
+    """Above all for those whose files are not in it, or who expect another teacher: it is whoever serves."""
     num_read = sum(account.num_documents for account in accounts)
-    num_passed_over = sum(account.skipped.total() for account in accounts)
+    num_passed_over = sum(account.num_passed_over for account in accounts)
     text = (
         f"files: {num_read} read, {num_passed_over} passed over; {plan.num_scored:,} tokens of "
-        f"{plan.num_planned_documents} documents to score, in {plan.num_sequences} sequences"
+        f"{plan.num_planned_documents} documents for {teacher.name} ({teacher.weight_format}) to score, "
+        f"in {plan.num_sequences} sequences"
     )
     reasons = ", ".join(f"{number} {reason}" for reason, number in plan.documents_left_out.most_common())
     return f"{text}; documents left out: {reasons}" if reasons else text

@@ -123,7 +123,7 @@ class UnitTestJob:
     def _what_was_mined(self, num_chosen: int, skipped: Sequence[Skipped]) -> str:
         """Above all for those whose functions are not among the rows."""
         num_files = sum(account.num_documents for account in self._accounts)
-        num_not_read = sum(account.skipped.total() for account in self._accounts)
+        num_not_read = sum(account.num_passed_over for account in self._accounts)
         reasons = Counter(each.reason.value.replace("_", " ") for each in skipped)
         text = f"files: {num_files} read, {num_not_read} passed over; functions: {num_chosen} to write tests for"
         left_out = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())

@@ -83,6 +83,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
         "not UTF-8": 1, "binary": 1, "larger than 1 MB": 1, "empty": 1, "symbolic link": 2, "no regular file": 1,
         "other suffix": 2, "secrets redacted": 1,
     }  # fmt: skip
+    assert account.num_passed_over == 9, "a text without its secrets is read"
     assert read(str(root))[1].skipped["file of secrets"] == 1
 
 

@@ -17,6 +17,7 @@ import pytest
 import zenray
 from tests.unit.batch.teacher_logits.toy_job import Killed, make_job, planned, run, write_texts
 from tests.unit.batch.teacher_logits.toy_teacher import WIDTH, ToyTeacher, toy_rows
+from zenray.batch.job import ServedModel
 from zenray.batch.output.verify import verify_output
 from zenray.batch.rows import ERROR, ROW_ID, Row, derive_seed
 from zenray.batch.teacher_logits import code
@@ -242,3 +243,9 @@ def test_a_row_without_its_values_is_a_finding(output: Path) -> None:
         at, field = table.column_names.index(column), table.schema.field(column)
         without = table.set_column(at, field, [pa.array([None, *table[column].to_pylist()[1:]], field.type)])
         assert [name for name, _ in unreadable_rows({"": without})] == [""]
+
+
+def test_what_was_planned_is_said_and_for_which_teacher(texts: Path) -> None:
+    teacher, said = ToyTeacher(), list[str]()
+    make_job(texts).rows(said.append, ServedModel(teacher.model, teacher.tokenizer))
+    assert said[-1].startswith("files: ") and f" for {teacher.model.name} ({teacher.model.weight_format})" in said[-1]
