@@ -28,7 +28,10 @@ def read_folder(spec: InputSpec, account: InputAccount) -> Documents:
     and outputs of jobs."""
     root = Path(local_path(spec.location) or "")
     if not (root / spec.subdirectory).is_dir():
-        raise InputError(f"input {spec.location!r} is no folder")
+        raise InputError(
+            f"input {spec.location!r} is no folder, archive, JSONL or Parquet file; "
+            "of one source file name the folder: FOLDER#suffixes=NAME"
+        )
     licences = Licences()
     for path in _walk(root, spec.subdirectory, licences, account):
         if not is_wanted(path, spec.suffixes, account):
