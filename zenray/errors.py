@@ -63,6 +63,8 @@ class InvalidRequest(ZenrayError):
     http_code = 400
 
     def __init__(self, violations: Sequence[FieldViolation] | FieldViolation) -> None:
+        if isinstance(violations, str):  # A DataLoader makes errors of its workers anew of a text, if it can.
+            raise TypeError("violations of fields, not a text")
         self.violations = (violations,) if isinstance(violations, FieldViolation) else tuple(violations)
         super().__init__("; ".join(map(str, self.violations)))
 

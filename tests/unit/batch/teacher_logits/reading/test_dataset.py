@@ -111,6 +111,8 @@ def test_what_workers_read_ahead_is_not_taken_for_trained_on(output: Path, stop:
     assert [row_ids(batch) for batch in batches(resumed, num_workers=2)] == whole[stop:]
     with pytest.raises(InvalidRequest, match="num_workers is 1; allowed: 2, as when the state was saved"):
         list(resumed)
+    with pytest.raises(RuntimeError, match="num_workers is 1; allowed: 2, as when the state was saved"):
+        list(batches(resumed, num_workers=1))
 
 
 def test_a_state_of_another_order_is_refused(output: Path) -> None:
