@@ -49,6 +49,7 @@ def whole(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = run_job(JOB, output, SETTINGS, lines.append)
     assert (summary.num_rows, summary.num_shards, summary.num_rows_written, summary.num_errors) == (24, 6, 24, 6)
     assert summary.num_generated_tokens >= summary.num_tokens > 0
+    assert f" {summary.num_tokens:,} tokens (" in str(summary), "those in the rows, as `zenray jobs status` says it"
     eventually(lambda: not stage_processes(), "the stages' workers end with the job")
     return output
 
@@ -135,6 +136,7 @@ def test_what_ends_a_stage_arrives_as_it_was_raised(platform: Platform, tmp_path
         run_job(Refused(num_rows=5, with_model=False), tmp_path / "out", SETTINGS)
     assert str(found.value) == "layers is 99; allowed: 0 to 24"
     assert [each.field for each in found.value.violations] == ["layers"]
+    eventually(lambda: not stage_processes(), "the stage's worker ends with the job")
 
 
 def test_dead_workers_and_a_dead_verifier_change_nothing(whole: Path, platform: Platform, tmp_path: Path) -> None:

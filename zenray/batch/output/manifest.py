@@ -129,7 +129,8 @@ def load_contents(output: Path) -> Contents | None:
         try:
             return parse(data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise OutputDamaged(f"{output / name}: {error}") from error
+            message = f"{output / name} is damaged ({error}); put it back, or begin a new output folder"
+            raise OutputDamaged(message) from error
     return None
 
 

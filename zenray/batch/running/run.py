@@ -53,8 +53,8 @@ class RunSummary:
             f"{self.num_rows} rows in {self.num_shards} shards; written by this run: {self.num_rows_written} rows, "
             f"{self.num_errors} of them with an error, in {duration(self.duration_s)}"
         )
-        if self.num_generated_tokens:
-            text += f", {self.num_generated_tokens:,} tokens ({self.tokens_per_s:,.0f}/s)"
+        if self.num_tokens:
+            text += f", {self.num_tokens:,} tokens ({self.tokens_per_s:,.0f}/s)"
         return text
 
 

@@ -282,7 +282,7 @@ def test_a_journal_that_is_damaged_amid_is_refused(line: bytes, tmp_path: Path) 
     journal = tmp_path / "out/manifest.journal"
     first, second, third, end = journal.read_bytes().split(b"\n")
     journal.write_bytes(b"\n".join([first, line, third, end]))
-    with pytest.raises(OutputDamaged, match=r"manifest\.journal"):
+    with pytest.raises(OutputDamaged, match=r"manifest\.journal is damaged \(.*\); put it back"):
         _open(tmp_path / "out")
     journal.write_bytes(b"\n".join([first, second, third[:-1]]))  # A torn end is no damage.
     with _open(tmp_path / "out") as store:
