@@ -25,6 +25,7 @@ from zenray.batch.client.settings import ClientSettings
 from zenray.batch.harness import stage_processes
 from zenray.batch.inputs.spec import InputSpec
 from zenray.batch.job import Job, ServedModel
+from zenray.batch.output.manifest import load_contents
 from zenray.batch.rows import ROW_ID, Row
 from zenray.batch.running.pipeline import RunSettings, run_job
 from zenray.build import build_engine
@@ -113,7 +114,7 @@ def test_a_driver_killed_behind_its_first_shard_goes_on_to_the_same_bytes(
     for is_killed in (True, False):
         with subprocess.Popen(command, stderr=subprocess.PIPE) as driver:
             if is_killed:
-                eventually(lambda: list(output.glob("shards/part-*.parquet")), "a shard is written")
+                eventually(lambda: (found := load_contents(output)) and found.shards, "a shard is finished")
                 driver.send_signal(signal.SIGKILL)
             _, errors = driver.communicate(timeout=90)
         eventually(lambda: not stage_processes(), "no worker outlives its driver")
