@@ -13,7 +13,8 @@ from zenray.errors import OutputDamaged
 _JOB_KEY, _SHARD_KEY, _TOKENS_KEY = b"zenray.job", b"zenray.shard", b"zenray.num_tokens"
 _COMPANION_KEY = b"zenray.companion"  # Of companions alone.
 _OWN_KEYS = (_JOB_KEY, _SHARD_KEY, _TOKENS_KEY, _COMPANION_KEY)
-_ZSTD_LEVEL = 3
+_ZSTD_LEVEL, _COMPANION_ZSTD_LEVEL = 15, 3
+"""Shards are small and kept for long; companions are what is large, and compresses badly."""
 
 
 def encode_shard(table: pa.Table, job_digest: str, index: int, num_tokens: int, companion: str = "") -> bytes:
@@ -33,7 +34,7 @@ def encode_shard(table: pa.Table, job_digest: str, index: int, num_tokens: int, 
         version="2.6",
         data_page_version="1.0",
         compression="zstd",
-        compression_level=_ZSTD_LEVEL,
+        compression_level=_COMPANION_ZSTD_LEVEL if companion else _ZSTD_LEVEL,
         use_dictionary=False,
         use_compliant_nested_type=False,  # It renames the items of lists, so that a table reads back as another one.
         write_statistics=_numbers(table.schema),

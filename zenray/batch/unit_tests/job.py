@@ -37,7 +37,7 @@ class UnitTestJob:
     """Mines functions, asks the model for tests, runs these and keeps what holds. A `zenray.batch.job.Job`."""
 
     name = "unit-tests"
-    version = 1
+    version = 2
     schema: pa.Schema = SCHEMA
     companions: Mapping[str, pa.Schema] = {}
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from zenray.engine.scoring import ScoredRows
 
-LEAST_TAIL_MASS = float(np.exp(-254 / 16))
-"""What a tail has whose mass was coded as 0: the least that would not have been."""
+LEAST_TAIL_MASS = 1e-7
+"""What any tail has at least, so that no token is impossible: less than a record can tell from nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,23 @@
 """Numbers of a record as small integers.
 
-Probabilities lie on the grid g_k = exp(-k/16). A probability between two grid points becomes one of them at random,
-so that the expectation of what is read is the probability itself, not its logarithm: a student's gradient is linear in
-the teacher's probabilities.
+Probabilities lie on a grid whose steps are a sixteenth of a nat down to exp(-3), an eighth down to exp(-4), a quarter
+down to exp(-5) and a half below. A probability between two grid points becomes one of them at random, so that the
+expectation of what is read is the probability itself, not its logarithm: a student's gradient is linear in the
+teacher's probabilities. Rounding adds to the divergence half the variance of its logarithm times the probability, so
+the steps may widen as probabilities fall: all together 0.001 nats, for a tenth of the bytes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-STEPS_PER_NAT = 16
 ZERO_CODE = 255
-"""Stands for probability 0. The grid's last point is exp(-254/16), 1.3e-7; what is less becomes that or 0."""
+"""Stands for probability 0. The grid's last point is exp(-102); what is less becomes that or 0."""
 
-GRID_K = np.append(np.exp(-np.arange(ZERO_CODE) / STEPS_PER_NAT), 0.0)
-"""float64 [256]: what each code stands for."""
+_STEPS_K = np.repeat([1 / 16, 1 / 8, 1 / 4, 1 / 2], [48, 8, 4, ZERO_CODE - 1 - 48 - 8 - 4])
+LOGPROBS_K = np.append(-np.cumsum(np.append(0.0, _STEPS_K)), -np.inf)
+"""float64 [256]: natural logarithms of what each code stands for."""
+GRID_K = np.exp(LOGPROBS_K)
 
 
 def uniforms(seed: int, size: int) -> np.ndarray:
@@ -50,6 +53,5 @@ def decode_probabilities(codes_N: np.ndarray) -> np.ndarray:
 
 def decode_logprobs(codes_N: np.ndarray) -> np.ndarray:
     """float32, -inf for `ZERO_CODE`."""
-    logprobs_N = codes_N.astype(np.float32) / -STEPS_PER_NAT
-    logprobs_N[codes_N == ZERO_CODE] = -np.inf
+    logprobs_N: np.ndarray = LOGPROBS_K[codes_N].astype(np.float32)
     return logprobs_N

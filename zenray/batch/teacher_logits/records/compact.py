@@ -41,8 +41,7 @@ from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.engine.scoring import ScoredRows, ScoreFormat
 from zenray.errors import OutputDamaged
 
-HEAD_MASS = 0.999
-LEAST_PROBABILITY = 1 / 3200
+LEAST_PROBABILITY = 1 / 3500
 """Of a head entry: it costs two bytes, and at that probability buys about 0.002 nats."""
 NUM_TAIL_SAMPLES = 4
 
@@ -69,7 +68,7 @@ class CompactFormat:
 
     @property
     def score_format(self) -> ScoreFormat:
-        return ScoreFormat(self.max_head, HEAD_MASS, NUM_TAIL_SAMPLES, LEAST_PROBABILITY)
+        return ScoreFormat(self.max_head, 1.0, NUM_TAIL_SAMPLES, LEAST_PROBABILITY)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:

@@ -27,7 +27,7 @@ def exact_rows(name: str, seed: int, num_rows: int) -> ScoredRows:
 
 @steady
 @given(names, seeds, counts)
-def test_what_is_read_is_what_was_recorded_to_a_sixteenth_of_a_nat(name: str, seed: int, num_rows: int) -> None:
+def test_what_is_read_is_what_was_recorded_to_a_step_of_the_grid(name: str, seed: int, num_rows: int) -> None:
     record_format, vocabulary = parse_format(name), random_vocabulary(seed)
     exact = exact_rows(name, seed, num_rows)
     values = record_format.encode(exact, vocabulary, seed)
@@ -44,10 +44,11 @@ def test_what_is_read_is_what_was_recorded_to_a_sixteenth_of_a_nat(name: str, se
     read_by_id_N = np.lexsort((read.head_ids_N, read_rows_N))
     assert read.head_ids_N[read_by_id_N].tolist() == exact.head_ids_N[by_id_N].tolist()
     errors_N = read.head_logprobs_N[read_by_id_N] - exact.head_logprobs_N[by_id_N]
-    assert np.abs(errors_N).max(initial=0) <= 1 / 16 + 1e-6
+    steps_N = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2])[np.digitize(-exact.head_logprobs_N[by_id_N], [3, 4, 5])]
+    assert (np.abs(errors_N) <= steps_N + 1e-6).all()
     falls_N = np.diff(read.head_logprobs_N, prepend=0) <= 0
     assert (falls_N | read_first_N | np.append(False, read_first_N)[:-1]).all()
-    assert np.allclose(read.tail_masses_R, exact.tail_masses_R, rtol=0.07, atol=GRID_K[-2] if name[0] == "c" else 0.01)
+    assert np.allclose(read.tail_masses_R, exact.tail_masses_R, rtol=0.65, atol=GRID_K[-2] if name[0] == "c" else 0.01)
 
 
 @steady
