@@ -14,6 +14,10 @@ from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.errors import InvalidRequest, OutputDamaged
 
+VERSION = 1
+"""Raised whenever the same bytes would mean other records."""
+
+_VERSION = b"zenray.records.version"
 _FORMAT, _VOCABULARY, _TEACHER = b"zenray.records.format", b"zenray.records.vocabulary", b"zenray.records.teacher"
 _TOKENIZER, _CODE, _HIDDEN = b"zenray.records.tokenizer", b"zenray.records.code", b"zenray.records.hidden_layers"
 
@@ -36,6 +40,7 @@ class Footer:
     def to_metadata(self) -> dict[bytes, bytes]:
         """ASCII only: readers in other languages take these values for text."""
         return {
+            _VERSION: str(VERSION).encode(),
             _FORMAT: self.record_format.name.encode(),
             _VOCABULARY: b64encode(self.vocabulary.to_bytes()),
             _TEACHER: canonical_json(self.teacher).encode(),
@@ -49,6 +54,8 @@ class Footer:
         """Raises OutputDamaged for what no `to_metadata` gives."""
         try:
             found = metadata or {}
+            if found[_VERSION] != str(VERSION).encode():
+                raise ValueError(f"they are of version {found[_VERSION].decode()}, this release reads {VERSION}")
             teacher, layers = json.loads(found[_TEACHER]), json.loads(found[_HIDDEN])
             footer = cls(
                 record_format=parse_format(found[_FORMAT].decode()),
