@@ -64,7 +64,10 @@ def test_no_process_stays(stage: str, end: signal.Signals) -> None:
         processes = family(psutil.Process(served.pid))
         assert len(processes) > 3
         served.send_signal(end)
-        served.communicate(timeout=60)
+        try:
+            served.communicate(timeout=60)
+        finally:
+            served.kill()  # One that has not ended would be waited for without end.
         eventually(lambda: not alive(processes), "every process has ended")
         assert served.returncode == (130 if end == signal.SIGINT else -signal.SIGKILL)
 
