@@ -4,7 +4,8 @@
 
 Predicted from the records of all texts of a teacher-logits output by the draft model alone. Measured with the engine:
 from a place within each of some of these texts the teacher goes on, and the draft model drafts gamma tokens for every
-round. The teacher's own text is easier to guess than what people wrote, so more is accepted than predicted.
+round. A real round begins where another has ended, which is more often a hard place, so fewer tokens come of it than
+of one from every position of a text.
 """
 
 from __future__ import annotations
