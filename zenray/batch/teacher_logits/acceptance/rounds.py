@@ -1,8 +1,9 @@
 """From acceptance at single positions to acceptance by place in a draft, along texts that nobody speculated on.
 
 A round that starts at a position drafts gamma tokens. Its second token counts only where the first was accepted, and
-it is met along the text only where the text goes on as the teacher would. So every position of a text starts a round,
-and a round is followed with the weight it has left: the chance that the token that stands there was chosen by both.
+it is met along the text only where the text goes on as the teacher would: a round is followed with the weight it has
+left, the chance that the token that stands there was chosen by both. The next one starts behind the token at which it
+ended, which the verifier chose, as the rounds of a real speculation do: they skip what is easy.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Rounds:
 
 
 def follow_rounds(accepted_R: np.ndarray, carried_R: np.ndarray, gamma: int) -> Rounds:
-    """Rounds from every one of R consecutive positions of one text, cut where the text ends.
+    """Rounds along R consecutive positions of one text, from the first on, cut where the text ends.
 
     `accepted_R`: P(the draft token there is accepted). `carried_R`: P(it is accepted and is the token that stands in
     the text | the teacher chose that token): what of a round goes on to the next position. Under greedy decoding both
@@ -55,11 +56,15 @@ def follow_rounds(accepted_R: np.ndarray, carried_R: np.ndarray, gamma: int) -> 
     """
     num_positions = len(accepted_R)
     result = Rounds.none(gamma)
-    weight_R = np.ones(num_positions)  # Of the round that started at each position.
-    for place in range(min(gamma, num_positions)):
-        starts = num_positions - place
-        weight_R = weight_R[:starts]
-        result.weights[place] = weight_R.sum()
-        result.accepted[place] = (weight_R * accepted_R[place:]).sum()
-        weight_R = weight_R * carried_R[place:]
+    starts = np.zeros(num_positions + gamma + 2)  # How much of a round begins at each position.
+    starts[0] = 1.0
+    for start in range(num_positions):
+        if starts[start] == 0:
+            continue
+        carried = carried_R[start : start + gamma]
+        weights = starts[start] * np.cumprod(np.append(1.0, carried))
+        result.weights[: len(carried)] += weights[:-1]
+        result.accepted[: len(carried)] += weights[:-1] * accepted_R[start : start + gamma]
+        starts[start + 1 : start + len(carried) + 1] += weights[:-1] - weights[1:]
+        starts[start + len(carried) + 1] += weights[-1]
     return result

@@ -79,12 +79,16 @@ def test_rounds_are_those_a_greedy_speculator_would_walk(text: list[tuple[bool, 
     """Each position: whether the draft's choice is the teacher's, and whether the text's token is."""
     matches, follows = [match for match, _ in text], [follow for _, follow in text]
     walked = Rounds.none(gamma)
-    for start in range(len(text)):
-        for place in range(min(gamma, len(text) - start)):
+    start = 0
+    while start < len(text):
+        place = 0
+        while place < gamma and start + place < len(text):
             walked.weights[place] += 1
             walked.accepted[place] += matches[start + place]
             if not (matches[start + place] and follows[start + place]):
                 break
+            place += 1
+        start += place + 1
     carried = np.array([match and follow for match, follow in text], dtype=float)
     found = follow_rounds(np.array(matches, dtype=float), carried, gamma)
     assert np.array_equal(found.weights, walked.weights) and np.array_equal(found.accepted, walked.accepted)

@@ -64,9 +64,13 @@ def test_greedy_rounds_are_those_of_real_speculation(tiny_model: LoadedModel, dr
     found = measure_acceptance(draft, [TeacherText("python", text, rows)], gamma=4)["python"]
     choices = sequence_logits(draft, text[:-1]).argmax(-1).tolist()
     matches = [choices[position - 1] == text[position] for position in range(4, NUM_TOKENS)]
-    runs = [next((i for i, hit in enumerate(matches[start:]) if not hit), 99) for start in range(len(matches))]
+    rounds, start = [], 0
+    while start < len(matches):
+        run = next((i for i, hit in enumerate(matches[start : start + 4]) if not hit), 4)
+        rounds.append((run, len(matches) - start))
+        start += run + 1
     for place in range(4):
-        alive = [run for start, run in enumerate(runs) if run >= place and start + place < len(matches)]
+        alive = [run for run, left in rounds if run >= place and place < left]
         assert found.greedy.weights[place] == len(alive)
         assert found.greedy.accepted[place] == sum(run > place for run in alive)
     assert 0 < found.greedy.rates[0] < 1, "a draft model that is never or always right shows nothing"
