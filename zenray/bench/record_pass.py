@@ -23,6 +23,7 @@ from zenray.batch.teacher_logits.reading.tail_prior import tail_prior
 from zenray.batch.teacher_logits.records.format import RecordFormat
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.engine.noise import uniform
+from zenray.engine.row_scorer import summaries
 from zenray.engine.scoring import ScoredRows
 from zenray.model.decoder import Decoder
 from zenray.model.evaluate import BLOCK_SIZE, step_batch
@@ -240,19 +241,7 @@ class _Rows:
         rest_negentropies_R = torch.linalg.vecdot(chances_RV, logits_RV).double() - log_totals_R1[:, 0] * rest_masses_R
         top_RK = top_logprobs_RK.double()
         entropies_R = -(top_RK.exp() * top_RK).sum(dim=1) - rest_negentropies_R
-        wanted = [each.score_format for each in reference.formats]
-        formats = [
-            ops.summarise(
-                logits_RV,
-                targets_R,
-                uniforms_R,
-                each.max_head,
-                each.head_mass,
-                each.num_tail_samples,
-                each.least_probability,
-            )
-            for each in wanted
-        ]
+        formats = [summaries(ops, logits_RV, targets_R, uniforms_R, each.score_format) for each in reference.formats]
         self._keep_whole(logits_RV, states.student_RD, entropies_R.numpy())
         self._append(
             gold_ids_R=targets_R.int(),

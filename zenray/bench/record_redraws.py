@@ -16,6 +16,7 @@ from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.bench.record_formats import sparse_of
 from zenray.bench.record_pass import code_rows
 from zenray.bench.record_statistics import bands, expected_largest_z, z_scores
+from zenray.engine.row_scorer import summaries, to_records
 from zenray.engine.scoring import ScoredRows
 from zenray.ops.backend import Backend
 
@@ -78,28 +79,9 @@ def _functions(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def _score(logits_XV: torch.Tensor, uniforms_X: np.ndarray, record_format: RecordFormat, ops: Backend) -> ScoredRows:
-    wanted, num_rows = record_format.score_format, len(logits_XV)
-    found = ops.summarise(
-        logits_XV,
-        torch.zeros(num_rows, dtype=torch.int64),
-        torch.from_numpy(uniforms_X),
-        wanted.max_head,
-        wanted.head_mass,
-        wanted.num_tail_samples,
-        wanted.least_probability,
-    )
-    counts_R = found.head_counts_R.numpy()
-    in_head_RK = np.arange(found.head_ids_RK.shape[1]) < counts_R[:, None]
-    return ScoredRows(
-        first_position=0,
-        gold_logprobs_R=found.gold_logprobs_R.numpy(),
-        entropies_R=found.entropies_R.numpy(),
-        head_counts_R=counts_R,
-        head_ids_N=found.head_ids_RK.numpy()[in_head_RK],
-        head_logprobs_N=found.head_logprobs_RK.numpy()[in_head_RK],
-        tail_masses_R=found.tail_masses_R.numpy(),
-        tail_ids_RS=found.tail_ids_RS.numpy(),
-    )
+    targets_X = torch.zeros(len(logits_XV), dtype=torch.int64)
+    found = summaries(ops, logits_XV, targets_X, torch.from_numpy(uniforms_X), record_format.score_format)
+    return to_records([found], first_position=0)
 
 
 def _group_means(values_XF: np.ndarray, groups_X: np.ndarray) -> np.ndarray:
