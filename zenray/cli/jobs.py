@@ -180,14 +180,10 @@ def show(
     ] = None,
 ) -> None:
     """Look at one sequence of records: its text, coloured by what the teacher thought of each token."""
-    from zenray.batch.submission.status import read_status
     from zenray.batch.teacher_logits.reading.reader import RecordReader
     from zenray.cli.jobs_show import show as rendered
-    from zenray.errors import ConfigError
 
-    job = read_status(output).spec.get("job")
-    if job != "teacher-logits":
-        raise ConfigError(f"{output} is of job {job}; only outputs of teacher-logits have records to look at")
+    _refuse_other_jobs(output, "teacher-logits", "records to look at")
     stdout().print(rendered(RecordReader(output), row, surprises, model))
 
 
@@ -209,15 +205,11 @@ def acceptance(
 ) -> None:
     """How much of a draft model's guesses would the teacher accept? Found without running speculation, or the teacher:
     by place in a draft and by language."""
-    from zenray.batch.submission.status import read_status
     from zenray.batch.teacher_logits.reading.reader import RecordReader
     from zenray.cli.jobs_acceptance import acceptance as measured
     from zenray.cli.jobs_acceptance import render, save
-    from zenray.errors import ConfigError
 
-    job = read_status(output).spec.get("job")
-    if job != "teacher-logits":
-        raise ConfigError(f"{output} is of job {job}; only outputs of teacher-logits have records to draft against")
+    _refuse_other_jobs(output, "teacher-logits", "records to draft against")
     report = measured(RecordReader(output), draft, gamma, max_tokens, threads)
     picture = save(report, output)
     if as_json:
@@ -236,12 +228,18 @@ def recheck(
 ) -> None:
     """Run every kept test again, under plain pytest, and measure a sample's scores by other means. Exit code 1 when
     something differs."""
-    from zenray.batch.submission.status import read_status
     from zenray.batch.unit_tests.results import recheck as again
-    from zenray.errors import ConfigError
 
-    job = read_status(output).spec.get("job")
-    if job != "unit-tests":
-        raise ConfigError(f"{output} is of job {job}; only outputs of unit-tests have tests to run again")
+    _refuse_other_jobs(output, "unit-tests", "tests to run again")
     options = ["--sample", str(sample), *(["--workers", str(workers)] if workers else [])]
     raise typer.Exit(again.main([str(output), *options]))
+
+
+def _refuse_other_jobs(output: Path, job: str, what: str) -> None:
+    """Raises ConfigError for the output of another job, which has no such thing, and as `read_status`."""
+    from zenray.batch.submission.status import read_status
+    from zenray.errors import ConfigError
+
+    found = read_status(output).spec.get("job")
+    if found != job:
+        raise ConfigError(f"{output} is of job {found}; only outputs of {job} have {what}")

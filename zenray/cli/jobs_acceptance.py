@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,10 @@ from zenray.batch.teacher_logits.acceptance.texts import teacher_texts
 from zenray.batch.teacher_logits.reading.reader import RecordReader
 from zenray.cli.console import facts, printable, stderr, table
 from zenray.errors import ConfigError
-from zenray.model.catalog import Catalog
+from zenray.model.catalog import source_of
 from zenray.model.load import load_model, load_tokenizer
 from zenray.model.tokenizer import Tokenizer
-from zenray.model.tokenizer_json import tokenizer_to_bytes
+from zenray.model.tokenizer_json import tokenizer_digest
 
 FOLDER = f"{RUNS}/acceptance"
 _PLACES_SHOWN = (1, 2, 4, 8, 16, 32)
@@ -31,7 +30,7 @@ _PLACES_SHOWN = (1, 2, 4, 8, 16, 32)
 
 def acceptance(reader: RecordReader, draft: str, gamma: int, max_tokens: int | None, threads: int) -> AcceptanceReport:
     """Runs the draft model over the dump. Raises ConfigError for one with another tokenizer than the teacher's."""
-    path = draft if draft.startswith("preset:") else Catalog.load().resolve(draft)
+    path = source_of(draft)
     _check_tokenizer(reader, draft, load_tokenizer(path))
     model = load_model(path, num_threads=threads)
     total = min(reader.num_scored, max_tokens or reader.num_scored)
@@ -85,7 +84,7 @@ def _percent(rate: float) -> str:
 
 
 def _check_tokenizer(reader: RecordReader, draft: str, tokenizer: Tokenizer) -> None:
-    if sha256(tokenizer_to_bytes(tokenizer)).hexdigest() != reader.footer.tokenizer_sha256:
+    if tokenizer_digest(tokenizer) != reader.footer.tokenizer_sha256:
         raise ConfigError(
             f"{draft} has another tokenizer than the teacher of these records, {reader.footer.teacher['name']}: "
             "it cannot draft for it"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,16 +59,16 @@ def _sequence(reader: RecordReader, row: int) -> RecordedSequence:
 def _tokenizer(reader: RecordReader, model: str | None) -> Tokenizer:
     """The teacher's, from its file here. Raises ConfigError where there is none, or it is another."""
     from zenray.errors import ZenrayError
-    from zenray.model.catalog import Catalog
+    from zenray.model.catalog import source_of
     from zenray.model.load import load_tokenizer
-    from zenray.model.tokenizer_json import tokenizer_to_bytes
+    from zenray.model.tokenizer_json import tokenizer_digest
 
     name = model or reader.footer.teacher["name"]
     try:
-        found = load_tokenizer(name if name.startswith("preset:") else Catalog.load().resolve(name))
+        found = load_tokenizer(source_of(name))
     except ZenrayError as error:
         raise ConfigError(f"the tokens are spelled by {name}, which is not here: {error}; --model names it") from error
-    if sha256(tokenizer_to_bytes(found)).hexdigest() != reader.footer.tokenizer_sha256:
+    if tokenizer_digest(found) != reader.footer.tokenizer_sha256:
         raise ConfigError(f"{name} has another tokenizer than the teacher of these records; --model names one that has")
     return found
 

@@ -260,6 +260,11 @@ def resolve(name_or_path: str) -> Path:
     return Catalog.load().resolve(name_or_path)
 
 
+def source_of(name_or_path: str) -> str | Path:
+    """What `load_model` takes for a name: a preset as it is, anything else as `resolve` finds it."""
+    return name_or_path if is_preset(name_or_path) else resolve(name_or_path)
+
+
 def locate(name_or_path: str, progress: Callable[[int, int], None] | None = None) -> ModelFile:
     """`Catalog.load().locate(...)`."""
     return Catalog.load().locate(name_or_path, progress)

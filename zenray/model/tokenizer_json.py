@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from zenray.errors import ModelFileError
@@ -37,6 +38,11 @@ def tokenizer_to_bytes(tokenizer: Tokenizer) -> bytes:
     else:
         raise TypeError(f"no JSON is known for {type(tokenizer).__name__}")
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+def tokenizer_digest(tokenizer: Tokenizer) -> str:
+    """SHA-256 of what its ids mean: equal where two models' tokens are the same."""
+    return sha256(tokenizer_to_bytes(tokenizer)).hexdigest()
 
 
 def tokenizer_from_bytes(data: bytes) -> Tokenizer:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from zenray.batch.inputs.document import InputAccount, SourceDocument
 from zenray.batch.inputs.read import account_of, read_documents
 from zenray.batch.inputs.spec import InputSpec
 from zenray.batch.job import ModelIdentity, Say, ServedModel, StagePlan
-from zenray.batch.output.layout import JOB
+from zenray.batch.output.read import read_job
 from zenray.batch.rows import Row
 from zenray.batch.teacher_logits.code import code_digest
 from zenray.batch.teacher_logits.codec import from_row, to_row
@@ -38,7 +36,7 @@ from zenray.batch.teacher_logits.results.record import (
 from zenray.batch.teacher_logits.results.report import write_report
 from zenray.batch.teacher_logits.settings import TeacherLogitsSettings
 from zenray.errors import InvalidRequest
-from zenray.model.tokenizer_json import tokenizer_to_bytes
+from zenray.model.tokenizer_json import tokenizer_digest
 
 _ROWS_AT_ONCE = 16  # Each has a request for every segment under way: an engine's places are always taken.
 
@@ -99,7 +97,7 @@ class TeacherLogitsJob:
             record_format=parse_format(self._settings.format),
             vocabulary=Vocabulary(plan.counts_V),
             teacher={name: getattr(model.identity, name) for name in ("name", "sha256", "weight_format")},
-            tokenizer_sha256=sha256(tokenizer_to_bytes(model.tokenizer)).hexdigest(),
+            tokenizer_sha256=tokenizer_digest(model.tokenizer),
             code_sha256=code_digest(),
             hidden_layers=self._settings.hidden_layers,
         )
@@ -122,9 +120,8 @@ class TeacherLogitsJob:
     def finish(self, output: Path, say: Say) -> None:
         """Writes `report/`."""
         say("writing the report")
-        job = json.loads((output / JOB).read_text(encoding="utf-8"))
         with replaced_folder(output, "report") as folder:
-            write_report(folder, job, output, self._planned.account)
+            write_report(folder, read_job(output), output, self._planned.account)
 
     @property
     def _planned(self) -> _Planned:
