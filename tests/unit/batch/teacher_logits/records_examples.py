@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from zenray.batch.teacher_logits.records.formats import parse_format
 from zenray.batch.teacher_logits.records.sequence import encode_hidden, encode_sequence
 from zenray.batch.teacher_logits.records.vocabulary import Vocabulary
 from zenray.batch.teacher_logits.results.record import HIDDEN_STATES, hidden_schema, record_schema
+from zenray.engine.row_scorer import summaries, to_records
 from zenray.engine.scoring import HiddenRows, ScoredRows, ScoreFormat
-from zenray.ops.summary import summarise_rows
+from zenray.ops.reference import ReferenceBackend
 
 steady = settings(deadline=None, derandomize=True)
 """The same examples every time, however busy the machine is."""
@@ -41,29 +43,13 @@ def random_logits(seed: int, num_rows: int, vocab_size: int = VOCAB_SIZE) -> np.
 def rows_of(
     logits_RV: np.ndarray, gold_ids_R: np.ndarray, uniforms_R: np.ndarray, form: ScoreFormat, hidden_width: int = 0
 ) -> ScoredRows:
-    found = summarise_rows(
-        torch.from_numpy(logits_RV),
-        torch.from_numpy(np.asarray(gold_ids_R, np.int64)),
-        torch.from_numpy(uniforms_R),
-        form.max_head,
-        form.head_mass,
-        form.num_tail_samples,
-        form.least_probability,
+    gold_ids = torch.from_numpy(np.asarray(gold_ids_R, np.int64))
+    ops = ReferenceBackend(torch.float64)
+    found = summaries(ops, torch.from_numpy(logits_RV), gold_ids, torch.from_numpy(uniforms_R), form)
+    states = HiddenRows(
+        (logits_RV[:, :hidden_width] * 9).clip(-127, 127).astype(np.int8), np.ones(len(logits_RV), "f4")
     )
-    counts_R = found.head_counts_R.numpy().astype(np.int32)
-    inside_RK = np.arange(found.head_ids_RK.shape[1]) < counts_R[:, None]
-    states = HiddenRows((logits_RV[:, :hidden_width] * 9).clip(-127, 127).astype(np.int8), np.ones(len(counts_R), "f4"))
-    return ScoredRows(
-        first_position=0,
-        gold_logprobs_R=found.gold_logprobs_R.numpy().astype(np.float32),
-        entropies_R=found.entropies_R.numpy().astype(np.float32),
-        head_counts_R=counts_R,
-        head_ids_N=found.head_ids_RK.numpy()[inside_RK].astype(np.int32),
-        head_logprobs_N=found.head_logprobs_RK.numpy()[inside_RK].astype(np.float32),
-        tail_masses_R=found.tail_masses_R.numpy().astype(np.float32),
-        tail_ids_RS=found.tail_ids_RS.numpy().astype(np.int32),
-        hidden={2: states} if hidden_width else {},
-    )
+    return replace(to_records([found], first_position=0), hidden={2: states} if hidden_width else {})
 
 
 def random_rows(seed: int, num_rows: int, form: ScoreFormat, hidden_width: int = 0) -> ScoredRows:

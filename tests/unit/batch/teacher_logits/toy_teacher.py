@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from zenray.batch.job import Generated, ModelIdentity
 from zenray.engine.noise import uniform
 from zenray.engine.request import Limits, Sampling
+from zenray.engine.row_scorer import summaries, to_records
 from zenray.engine.scoring import HiddenRows, ScoredRows, Scoring
 from zenray.errors import InvalidRequest
 from zenray.model.tokenizer import ByteTokenizer, Tokenizer
-from zenray.ops.summary import summarise_rows
+from zenray.ops.reference import ReferenceBackend
 
 WIDTH, NUM_LAYERS = 8, 2
 """Of its hidden states."""
@@ -62,26 +64,9 @@ def toy_rows(token_ids: Sequence[int], scoring: Scoring, seed: int, vocab_size: 
     logits_RV = torch.from_numpy(toy_logits(token_ids, vocab_size)[first - 1 : -1])
     targets_R = torch.tensor(list(token_ids[first:]))
     uniforms_R = torch.tensor([uniform(seed, position) for position in range(first, len(token_ids))])
-    found = summarise_rows(
-        logits_RV,
-        targets_R,
-        uniforms_R,
-        kept.max_head,
-        kept.head_mass,
-        kept.num_tail_samples,
-        kept.least_probability,
-    )
-    in_head_RK = np.arange(found.head_ids_RK.shape[1]) < found.head_counts_R.numpy()[:, None]
+    found = summaries(ReferenceBackend(torch.float64), logits_RV, targets_R, uniforms_R.double(), kept)
     states_RD = (logits_RV.numpy()[:, :WIDTH] * 10).clip(-127, 127).astype(np.int8)
     scales_R = np.full(len(states_RD), 0.1, np.float32)
-    return ScoredRows(
-        first_position=first,
-        gold_logprobs_R=found.gold_logprobs_R.numpy().astype(np.float32),
-        entropies_R=found.entropies_R.numpy().astype(np.float32),
-        head_counts_R=found.head_counts_R.numpy(),
-        head_ids_N=found.head_ids_RK.numpy()[in_head_RK],
-        head_logprobs_N=found.head_logprobs_RK.numpy()[in_head_RK].astype(np.float32),
-        tail_masses_R=found.tail_masses_R.numpy().astype(np.float32),
-        tail_ids_RS=found.tail_ids_RS.numpy(),
-        hidden={layer: HiddenRows(states_RD, scales_R) for layer in scoring.hidden_layers},
+    return replace(
+        to_records([found], first), hidden={layer: HiddenRows(states_RD, scales_R) for layer in scoring.hidden_layers}
     )
